@@ -1,4 +1,4 @@
-"""An authenticator as a program: it does what WebAuthn says, and what is wrong where it is told to."""
+"""A software authenticator: it implements WebAuthn, and makes the mistakes that a test asks for."""
 
 import base64
 import hashlib
@@ -24,11 +24,11 @@ def bytes_of(text: str) -> bytes:
 
 @dataclass
 class Authenticator:
-    """It keeps one passkey. What it gets wrong is said as fields of `make` and `use`."""
+    """Holds one passkey. The fields of `make` and `use` set its mistakes."""
 
     origin: str
     counts: bool = True
-    """Whether it counts its signatures."""
+    """Whether it counts signatures."""
     credential_id: bytes = field(default_factory=lambda: os.urandom(32))
     sign_count: int = 0
     handle: bytes = b""
@@ -44,7 +44,7 @@ class Authenticator:
         return hashlib.sha256(wrong.get("rp_id", rp_id).encode()).digest() + bytes([flags]) + count.to_bytes(4, "big")
 
     def make(self, options: dict[str, Any], **wrong: Any) -> str:
-        """A new passkey, as the browser would send it."""
+        """Create a passkey; the credential as the browser would send it."""
         self.handle = bytes_of(options["user"]["id"])
         public = self.key.public_key().public_numbers()
         cose = cbor2.dumps({1: 2, 3: -7, -1: 1, -2: public.x.to_bytes(32, "big"), -3: public.y.to_bytes(32, "big")})
@@ -57,7 +57,7 @@ class Authenticator:
         return self._sent(response)
 
     def use(self, options: dict[str, Any], **wrong: Any) -> str:
-        """A signature, as the browser would send it."""
+        """Sign a challenge; the assertion as the browser would send it."""
         self.sign_count += self.counts
         client_data = self._client_data("webauthn.get", options, wrong)
         data = self._data(options["rpId"], USER_PRESENT | USER_VERIFIED, wrong)

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 
 class FormReader(HTMLParser):
-    """The forms of a page with what they would send if nothing were changed."""
+    """The forms of a page, with the fields that they would send unchanged."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -39,6 +39,6 @@ class FormReader(HTMLParser):
 
 
 def form_of(page: str, **fields: str) -> dict[str, str]:
-    """What the form that has these fields would send, without its address."""
+    """The fields that the form with these field names would send."""
     found = next(form for form in FormReader(page).forms if fields.items() <= form.items())
     return {name: text for name, text in found.items() if name not in ("", "csrf")}

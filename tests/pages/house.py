@@ -1,4 +1,4 @@
-"""A server with every way to sign in, for the tests of those."""
+"""A server with every way to sign in."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ class House:
     provider: OpenIdProvider
 
     def letter(self, recipient: str, number: int = 1) -> EmailMessage:
-        """The newest message to somebody, once there are this many; waits for it."""
+        """The newest message to a recipient; waits until there are this many."""
         for pause in pauses(f"letter {number} to {recipient}"):
             found = [each for each in self.box.letters if each["To"] == recipient]
             if len(found) >= number:
@@ -38,7 +38,7 @@ class House:
 
 @contextlib.contextmanager
 def _looping() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop on a thread of its own, for what the server talks to."""
+    """An event loop on a separate thread, for the servers that Farebox talks to."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="outside-world")
     thread.start()
@@ -52,7 +52,7 @@ def _looping() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 async def _end_others() -> None:
-    """Connections that are still open."""
+    """Cancel the tasks of connections that are still open."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
@@ -61,7 +61,7 @@ async def _end_others() -> None:
 
 @contextlib.contextmanager
 def open_house(folder: Path) -> Iterator[House]:
-    """With a public URL at which browsers allow passkeys without TLS."""
+    """A house whose public URL is one at which browsers allow passkeys without TLS."""
     with _looping() as loop, contextlib.ExitStack() as stack:
         outside = contextlib.AsyncExitStack()
 

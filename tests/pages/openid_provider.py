@@ -1,6 +1,6 @@
-"""An OpenID provider on this machine, with joserfc's signatures: what it gets wrong is said as its fields.
+"""A local OpenID provider, with joserfc's signatures; its fields set its mistakes.
 
-tests/node has a real one; this one can lie.
+tests/node has a real provider; this one can lie.
 """
 
 import asyncio
@@ -25,34 +25,34 @@ CLIENT_ID, SECRET = "farebox", "a secret with %, + and :"
 class OpenIdProvider:
     issuer: str = ""
     email: str = ""
-    """Of who is signed in there."""
+    """The e-mail address of the user who is signed in at the provider."""
     claims: dict[str, Any] = field(default_factory=dict)
-    """Instead of those that are right; None: left out."""
+    """Claims that replace the right ones; None: omitted."""
     userinfo: dict[str, Any] | None = None
-    """What it says there; then the ID token has no e-mail address."""
+    """The response of userinfo; the ID token then has no e-mail address."""
     metadata: dict[str, Any] = field(default_factory=dict)
     answer: dict[str, Any] = field(default_factory=dict)
-    """Parameters of its redirect instead of those that are right; None: left out."""
+    """Parameters of its redirect that replace the right ones; None: omitted."""
     token: str | None = None
-    """An ID token to give instead."""
+    """An ID token to return instead of the right one."""
     signed_by: Any = None
-    """Another key than its own."""
+    """A key to sign with instead of its own."""
     header: dict[str, Any] = field(default_factory=dict)
     away: bool = False
     asked: list[dict[str, str]] = field(default_factory=list)
-    """Requests to authorize."""
+    """The received authorization requests."""
     proofs: list[str] = field(default_factory=list)
-    """How the client has proved itself: basic, post, none."""
+    """How the client authenticated: basic, post, none."""
     key: Any = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "first"}))
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def reset(self, email: str = "") -> None:
-        """It tells the truth again."""
+        """Undo all mistakes."""
         fresh = OpenIdProvider(self.issuer, email, key=self.key)
         self.__dict__.update(fresh.__dict__)
 
     def rotate(self) -> None:
-        """Its keys are new."""
+        """Replace its keys."""
         self.key = ECKey.generate_key("P-256", {"kid": os.urandom(4).hex(), "alg": "ES256"})
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -143,7 +143,7 @@ def unsigned(claims: dict[str, Any]) -> str:
 
 
 def secret_key() -> OctKey:
-    """The client's secret, as a key that signs."""
+    """The client's secret as a signing key."""
     return OctKey.import_key(SECRET)
 
 

@@ -1,4 +1,4 @@
-"""Somebody in front of the pages, as a program: a browser without a screen that is signed in."""
+"""A user of the pages: a headless browser that is signed in."""
 
 import weakref
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from tests.support import Farebox
 
 @dataclass
 class Person:
-    """Signed in by a link, with a role on an account or as the operator."""
+    """A user signed in by a link, with a role on an account or as the operator."""
 
     farebox: Farebox
     whom: Whom
@@ -25,7 +25,7 @@ class Person:
         self.sign_in()
 
     def sign_in(self) -> httpx.Response:
-        """With a new link."""
+        """Sign in with a new link."""
         link = self.farebox.run(sessions.make_link(self.farebox.services, self.whom))
         response = self.http.post("/ui/open", data={"link": httpx.URL(link).params["link"]})
         assert (response.status_code, response.headers["location"]) == (303, "/ui/overview")
@@ -41,7 +41,7 @@ class Person:
 
     @property
     def session_as_it_is(self) -> Session | None:
-        """Without keeping it from ending as idle."""
+        """The session, read without resetting its idle timeout."""
         return self.farebox.run(sessions.session(self.farebox.services, self.secret, touches=False))
 
     @property
@@ -54,18 +54,18 @@ class Person:
         return self.http.get(path, params=query or None)
 
     def send(self, path: str, **fields: str) -> httpx.Response:
-        """A form of the site."""
+        """Send a form of the site."""
         return self.http.post(path, data={"csrf": self.csrf, **fields})
 
     def told(self, path: str, **fields: str) -> str:
-        """A form of the site, and the page that it leads to."""
+        """Send a form of the site; the page that it leads to."""
         response = self.http.post(path, data={"csrf": self.csrf, **fields}, follow_redirects=True)
         assert response.status_code == 200, response.text
         return response.text
 
 
 def person(farebox: Farebox, role: Role, account_id: str) -> Person:
-    """With a link of this role; an operator's has no account."""
+    """A person signed in by a link with this role; an operator's link has no account."""
     if role is Role.OPERATOR:
         return Person(farebox, Whom(operator=True))
     return Person(farebox, Whom(account_id=account_id, role=role))

@@ -1,4 +1,4 @@
-"""Gateways on the pages: each of the API's fields is there, is saved as the API would, and refused in its words."""
+"""Gateways on the pages: every field of the API is shown, saved as by the API, and refused with the API's messages."""
 
 import re
 import subprocess
@@ -51,7 +51,7 @@ FULL: dict[str, Any] = {
     "workers_ai_billing_mode": "unified",
     "zdr": True,
 }
-"""A gateway with something in every field that this server has."""
+"""A gateway with a value in every field that this server supports."""
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def owner(farebox: Farebox, customer: Customer) -> Person:
 
 
 def stored(customer: Customer, gateway_id: str) -> dict[str, Any]:
-    """As the API has it."""
+    """The gateway as the API returns it."""
     response = httpx.get(f"{customer.api_url}/ai-gateway/gateways/{gateway_id}", headers=customer.headers)
     found: dict[str, Any] = response.json()["result"]
     return found
@@ -73,7 +73,7 @@ def test_every_setting_of_a_gateway_is_on_a_page() -> None:
     assert named == {each.name for each in msgspec.structs.fields(GatewayConfig)}
 
 
-def test_a_gateway_is_made_read_saved_as_it_is_and_deleted(owner: Person, customer: Customer) -> None:
+def test_a_gateway_is_created_read_saved_unchanged_and_deleted(owner: Person, customer: Customer) -> None:
     assert "Created the gateway full" in owner.told("/ui/gateways", name="full")
     sent = httpx.patch(f"{customer.api_url}/ai-gateway/gateways/full", headers=customer.headers, json=FULL)
     assert sent.status_code == 200, sent.text
@@ -94,8 +94,8 @@ def test_a_gateway_is_made_read_saved_as_it_is_and_deleted(owner: Person, custom
     assert owner.send("/ui/gateways/full/settings", group="cache").status_code == 303
 
 
-def test_what_a_form_changes_is_what_the_api_has_then(owner: Person, customer: Customer) -> None:
-    owner.get("/ui/gateways")  # the default gateway is there from then on
+def test_a_form_changes_the_gateway_like_the_api(owner: Person, customer: Customer) -> None:
+    owner.get("/ui/gateways")  # creates the default gateway
     settings = "/ui/gateways/default/settings"
     changes: dict[str, dict[str, str]] = {
         "access": {"authentication": "", "cors_origins": "https://a.example\r\n\r\n https://b.example "},
@@ -112,7 +112,7 @@ def test_what_a_form_changes_is_what_the_api_has_then(owner: Person, customer: C
     assert (found["cache_ttl"], found["cache_coalesce"], found["retry_delay"]) == (120, True, None)
     assert found["otel"][0]["headers"] == {"x-key": "…olon"}
     form = form_of(owner.get(settings).text, group="spans") | {"otel.0.url": "", "otel.0.headers": ""}
-    assert "settings do not exist" in owner.told(settings, **form), "not without a proof"
+    assert "settings do not exist" in owner.told(settings, **form), "refused without a proof"
     assert "saved" in owner.told(f"{settings}/keys", **form)
     assert stored(customer, "default")["otel"] is None
 
@@ -135,7 +135,7 @@ def test_what_a_form_changes_is_what_the_api_has_then(owner: Person, customer: C
         ("rate", {"rate_limiting_technique": "x"}, "rate_limiting_technique", "Invalid enum value"),
     ],
 )  # fmt: skip
-def test_what_is_refused_is_said_at_its_field_in_the_words_of_the_api(
+def test_errors_are_shown_at_their_field_with_the_apis_message(
     owner: Person, customer: Customer, group: str, changed: dict[str, str], at: str, said: str
 ) -> None:
     owner.get("/ui/gateways")
@@ -188,7 +188,7 @@ def test_the_snippets_of_a_gateway_make_calls(owner: Person, customer: Customer)
             compile(unescape(text), name, "exec")
 
 
-def test_lists_have_a_field_for_one_more() -> None:
+def test_lists_have_an_empty_field_for_another_entry() -> None:
     spans = next(group for group in GROUPS if group.name == "spans")
     values = {"otel": FULL["otel"]}
     assert [name for name in texts_of(spans.fields(values), values) if name.endswith("url")] == [

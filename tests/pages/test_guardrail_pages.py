@@ -1,4 +1,4 @@
-"""Guardrails on the pages: profiles, policies, and texts that they are tried on."""
+"""Guardrails on the pages: profiles, policies, and trying them on a text."""
 
 import re
 from html import unescape
@@ -25,7 +25,7 @@ def owner(farebox: Farebox, customer: Customer) -> Person:
 
 
 def dlp(customer: Customer) -> Any:
-    """As the API has it."""
+    """The DLP policies as the API returns them."""
     url = f"{customer.api_url}/ai-gateway/gateways/default"
     return httpx.get(url, headers=customer.headers).json()["result"].get("dlp")
 
@@ -38,7 +38,7 @@ def profiles(customer: Customer) -> list[dict[str, Any]]:
 
 @pytest.mark.both_engines
 @pytest.mark.usefixtures("engine")
-def test_a_policy_is_set_tried_met_and_removed(owner: Person, customer: Customer) -> None:
+def test_a_policy_is_set_tried_applied_and_removed(owner: Person, customer: Customer) -> None:
     assert "would pass" in owner.send(f"{HERE}/try", text=CARD).text
     form = form_of(owner.get(HERE).text, group="dlp")
     assert (form["dlp.policies.0.enabled"], form["dlp.policies.0.check:REQUEST"]) == ("on", "on")
@@ -51,7 +51,7 @@ def test_a_policy_is_set_tried_met_and_removed(owner: Person, customer: Customer
     tried = unescape(owner.send(f"{HERE}/try", text=f"<b>größer</b> {CARD}!").text)
     assert "would be blocked" in tried
     assert re.search(rf"<mark>{CARD}<", tried)
-    assert "<b>größer</b> <mark>" in tried, "the text is shown as it is"
+    assert "<b>größer</b> <mark>" in tried, "the text is shown unchanged"
     assert "no-cards" in tried
     assert "would pass" in owner.send(f"{HERE}/try", text=CARD, check="RESPONSE").text
     assert customer.chat(CARD).status_code == 400
@@ -72,7 +72,7 @@ def test_a_policy_is_set_tried_met_and_removed(owner: Person, customer: Customer
     assert [policy["id"] for policy in dlp(customer)["policies"]] == ["mail"]
 
 
-def test_the_short_form_is_shown_as_what_it_means(owner: Person, customer: Customer) -> None:
+def test_the_short_form_is_shown_expanded(owner: Person, customer: Customer) -> None:
     url = f"{customer.api_url}/ai-gateway/gateways/default"
     short = {"dlp": {"enabled": True, "action": "FLAG", "profiles": ["iban"]}}
     assert httpx.patch(url, headers=customer.headers, json=short).status_code == 200
@@ -83,7 +83,7 @@ def test_the_short_form_is_shown_as_what_it_means(owner: Person, customer: Custo
     assert (policy["action"], policy["check"]) == ("FLAG", ["REQUEST", "RESPONSE"])
 
 
-def test_what_is_refused_of_a_policy_is_said_at_its_field(owner: Person, customer: Customer) -> None:
+def test_policy_errors_are_shown_at_their_field(owner: Person, customer: Customer) -> None:
     form = form_of(owner.get(HERE).text, group="dlp") | {"dlp.enabled": "on", "dlp.policies.0.profiles:iban": "on"}
     page = unescape(owner.told(HERE, **form))
     assert "Nothing was saved" in page
@@ -96,7 +96,7 @@ def test_what_is_refused_of_a_policy_is_said_at_its_field(owner: Person, custome
     assert "settings do not exist" in owner.told(HERE, group="guardrails"), "without a scorer"
 
 
-def test_a_profile_is_made_looked_for_changed_and_deleted(owner: Person, customer: Customer) -> None:
+def test_a_profile_is_created_searched_for_changed_and_deleted(owner: Person, customer: Customer) -> None:
     page = owner.get("/ui/dlp-profiles").text
     form = form_of(page, name="") | {
         "name": HOSTILE,
@@ -112,7 +112,7 @@ def test_a_profile_is_made_looked_for_changed_and_deleted(owner: Person, custome
     again = form_of(owner.get(one).text, name=HOSTILE)
     assert "Saved the profile" in owner.told(one, **again | {"name": "Projects"})
     (saved,) = profiles(customer)
-    assert saved["entries"] == made["entries"], "what was not changed stays, switched on"
+    assert saved["entries"] == made["entries"], "unchanged fields stay, and it is enabled"
 
     policy = {"dlp.enabled": "on", "dlp.policies.0.id": "x", f"dlp.policies.0.profiles:{made['id']}": "on"}
     assert "saved" in owner.told(HERE, **form_of(owner.get(HERE).text, group="dlp") | policy)
@@ -142,7 +142,7 @@ def test_a_profile_is_made_looked_for_changed_and_deleted(owner: Person, custome
         ({"name": ""}, "name", "at least 1"),
     ],
 )
-def test_what_is_refused_of_a_profile_is_said_at_its_field(
+def test_profile_errors_are_shown_at_their_field(
     owner: Person, customer: Customer, changed: dict[str, str], at: str, said: str
 ) -> None:
     form = form_of(owner.get("/ui/dlp-profiles").text, name="") | {"name": "P", "entries.0.name": "e"}

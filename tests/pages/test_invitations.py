@@ -1,4 +1,4 @@
-"""Nobody is a member of an account before they have accepted it themselves."""
+"""Nobody becomes a member of an account before they have accepted the invitation themselves."""
 
 import httpx
 import pytest
@@ -18,7 +18,7 @@ def account(farebox: Farebox, name: str) -> tuple[str, Person]:
 
 
 def ada(farebox: Farebox) -> Person:
-    """Somebody who has proved the address, wherever they land."""
+    """A user who has proved their e-mail address, on whichever page they land."""
     session = farebox.run(sessions.begin(farebox.services, EMAIL, "email", sessions.Browser()))
     who = Person(farebox, Whom(operator=True))
     who.http.cookies.clear()
@@ -26,7 +26,7 @@ def ada(farebox: Farebox) -> Person:
     return who
 
 
-def test_an_invitation_is_accepted_by_who_is_invited(farebox: Farebox) -> None:
+def test_an_invitation_is_accepted_by_the_invited_person(farebox: Farebox) -> None:
     account_id, owner = account(farebox, "Acme")
     assert f"{EMAIL} is invited as developer." in owner.told("/ui/members", email=EMAIL, role="developer")
     assert "invited</span>" in owner.get("/ui/members").text
@@ -60,13 +60,15 @@ def test_an_invitation_changes_nothing_for_a_member_of_another_account(farebox: 
     assert "You are invited to an account" in member.get("/ui/sessions").text
     assert "declined" in member.told("/ui/invitations/decline", account=account_id)
     assert EMAIL not in owner.get("/ui/members").text
-    assert "invitation no longer exists" in member.told("/ui/invitations/decline", account=home), "a membership is none"
+    assert "invitation no longer exists" in member.told("/ui/invitations/decline", account=home), (
+        "an existing membership is not an invitation"
+    )
     assert member.get("/ui/overview").status_code == 200
     farebox.run(membership.remove(farebox.services, home, EMAIL))
 
 
 def test_an_owners_link_proves_nobody(farebox: Farebox) -> None:
-    """It opens the account, and accepts nothing: the owner may have opened it themselves."""
+    """The link opens the account but accepts nothing, because the owner may have opened it themselves."""
     account_id, owner = account(farebox, "Acme")
     owner.told("/ui/members", email=EMAIL, role="viewer")
     whom = Whom(account_id=account_id, email=EMAIL, vouched=True)
@@ -80,7 +82,7 @@ def test_an_owners_link_proves_nobody(farebox: Farebox) -> None:
 
 
 @pytest.mark.parametrize("form", ["accept", "decline"])
-def test_nobody_answers_for_others(farebox: Farebox, form: str) -> None:
+def test_nobody_can_answer_an_invitation_for_others(farebox: Farebox, form: str) -> None:
     account_id, owner = account(farebox, "Acme")
     owner.told("/ui/members", email=EMAIL, role="viewer")
     other_id, other = account(farebox, "Other")

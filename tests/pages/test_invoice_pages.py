@@ -1,4 +1,4 @@
-"""Invoices, credit notes and statements on the pages: what is listed is what the API has, and leads to its PDF."""
+"""Invoices, credit notes and statements on the pages: the lists match the API, and link to the PDFs."""
 
 import re
 from html import unescape
@@ -51,7 +51,7 @@ def test_documents_are_listed_with_their_pdfs(farebox: Farebox, owner: Person, c
         assert owner.get("/billing/invoices", page=odd).status_code == 200
 
 
-def test_a_statement_is_what_the_api_has(farebox: Farebox, owner: Person, customer: Customer) -> None:
+def test_a_statement_matches_the_api(farebox: Farebox, owner: Person, customer: Customer) -> None:
     customer.chat("one two three")
     (month,) = re.findall(r"/billing/statement\?month=([\d-]+)", owner.get("/billing/invoices").text)
     url = f"{customer.api_url}/farebox/statements/{month}"
@@ -59,7 +59,7 @@ def test_a_statement_is_what_the_api_has(farebox: Farebox, owner: Person, custom
     page = unescape(owner.get("/billing/statement", month=month).text)
     (line,) = found["usage"]
     charge = f"{line['charge_nanos'] / 10**9:.9f}".rstrip("0")
-    assert page.count(f">{charge}<") == 2, "of the model, and in all"
+    assert page.count(f">{charge}<") == 2, "for the model, and in total"
     assert f"−{charge}" in page
     assert "not final yet" in page
     (link,) = re.findall(r'<a href="([^"]*)" class="button quiet">PDF', page)

@@ -1,4 +1,4 @@
-"""How amounts, times, cards and states are said."""
+"""How amounts, times, cards and states are displayed."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_cents() -> None:
     assert (labels.usd(1_234_567), labels.field_usd(5000), labels.field_usd(5050)) == ("12,345.67 USD", "50", "50.50")
 
 
-def test_times_are_said_in_utc() -> None:
+def test_times_are_shown_in_utc() -> None:
     assert labels.moment(1_795_338_245_678) == "22 Nov 2026, 09:04 UTC"
     assert labels.iso(1_795_338_245_678) == "2026-11-22T09:04:05Z"
     assert (labels.month_name(1_795_338_245_678), labels.month_key(1_795_338_245_678)) == ("November 2026", "2026-11")

@@ -1,4 +1,4 @@
-"""What changes is told as it does, to those who may see it, as long as they may; and never to too many."""
+"""Live updates reach users who may see them, as long as they may; and the number of open streams is bounded."""
 
 import json
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ def owner(farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch)
 
 
 class Events:
-    """The events of a page, while it is open."""
+    """The events of an open page."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.headers = response.headers
         self._lines = response.iter_lines()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Kind and data of each; it ends when the server ends it."""
+        """Kind and data of each event, until the server ends the stream."""
         kind = ""
         for line in self._lines:
             name, _, value = line.partition(": ")
@@ -55,14 +55,14 @@ def watching(stack: ExitStack, who: Person, of: str, **query: str) -> Events:
     return Events(response)
 
 
-def test_figures_are_told_when_they_change(owner: Person, customer: Customer) -> None:
+def test_changed_figures_are_sent(owner: Person, customer: Customer) -> None:
     with ExitStack() as stack:
         events = watching(stack, owner, "overview")
         assert events.headers["content-type"] == "text/event-stream"
         before = json.loads(events.next)
         customer.chat("one")
         after = json.loads(events.next)
-        while after["today"] == before["today"] or after["held"] != before["held"]:  # a hold is told, too
+        while after["today"] == before["today"] or after["held"] != before["held"]:  # a hold is an update too
             after = json.loads(events.next)
         assert after["posted"] < before["posted"]
         page = owner.get("/ui/overview").text
@@ -70,7 +70,7 @@ def test_figures_are_told_when_they_change(owner: Person, customer: Customer) ->
             assert f'data-figure="{name}">{text}<' in page
 
 
-def test_lists_are_told_about_when_they_change(owner: Person, customer: Customer) -> None:
+def test_changes_of_lists_are_announced(owner: Person, customer: Customer) -> None:
     with ExitStack() as stack:
         every, refused = watching(stack, owner, "calls"), watching(stack, owner, "calls", outcome="refused")
         nothing = every.next
@@ -82,7 +82,7 @@ def test_lists_are_told_about_when_they_change(owner: Person, customer: Customer
         assert refused.next != nothing
 
 
-def test_it_ends_with_the_session_and_with_the_role(farebox: Farebox, owner: Person, customer: Customer) -> None:
+def test_a_stream_ends_with_the_session_and_with_the_role(farebox: Farebox, owner: Person, customer: Customer) -> None:
     with ExitStack() as stack:
         events = watching(stack, owner, "overview")
         assert events.next
@@ -120,12 +120,14 @@ def test_watching_does_not_keep_a_session_open(farebox: Farebox, owner: Person) 
     assert not idle()
 
 
-def test_a_person_watches_with_a_few_pages_only(farebox: Farebox, owner: Person) -> None:
+def test_the_number_of_streams_of_a_person_is_limited(farebox: Farebox, owner: Person) -> None:
     with ExitStack() as stack:
         opened = [watching(stack, owner, "overview") for _ in range(PERSON_MAX)]
         assert [bool(events.next) for events in opened] == [True] * PERSON_MAX
         assert list(watching(stack, owner, "overview")) == [("full", "")]
         farebox.services.watching.stop()
-        assert [list(events) for events in opened] == [[]] * PERSON_MAX, "a server that stops waits for none"
+        assert [list(events) for events in opened] == [[]] * PERSON_MAX, (
+            "a stopping server does not wait for open streams"
+        )
     with ExitStack() as stack:
         assert watching(stack, owner, "overview").next

@@ -1,4 +1,4 @@
-"""Signing in by a link that is sent: what the message says, what who asks learns, and what others might do with it."""
+"""Signing in by an e-mailed link: the message, what the requester learns, and possible abuse."""
 
 import re
 from email.message import EmailMessage
@@ -22,7 +22,7 @@ def farebox(house: House) -> Farebox:
 
 @pytest.fixture(autouse=True)
 def _fresh_quotas(farebox: Farebox) -> None:
-    """All tests come from one address."""
+    """Reset the quotas, because all tests use one client address."""
     farebox.services.rates._windows.clear()
 
 
@@ -30,7 +30,7 @@ _NAMES = iter(f"ada{number}@example.com" for number in range(1000))
 
 
 def _member(farebox: Farebox, role: Role = Role.OWNER, *accounts: str) -> str:
-    """A new member of these accounts, or of a new one."""
+    """The e-mail address of a new member of these accounts, or of a new one."""
     email = next(_NAMES)
     for account_id in accounts or [farebox.create_account("Acme")]:
         farebox.run(membership.add(farebox.services, account_id, email, role))
@@ -42,7 +42,7 @@ def _ask(farebox: Farebox, email: str, **fields: str) -> httpx.Response:
 
 
 def _idle(farebox: Farebox, email: str) -> None:
-    """Nothing is being sent to them any more."""
+    """Wait until no message to them is being sent."""
 
     async def ended() -> None:
         task = farebox.services.tasks._running.get(("sign-in mail", email))
@@ -68,7 +68,7 @@ def test_the_link_of_the_message_signs_in_once(house: House, farebox: Farebox) -
     link = _link(house.letter(email))
     assert link.startswith(f"{farebox.url}/ui/open?link=")
     with httpx.Client() as browser:
-        for _ in range(2):  # programs that look at links in messages use nothing up
+        for _ in range(2):  # link scanners do not use the link up
             shown = browser.get(link)
             assert (shown.status_code, email in shown.text) == (200, True)
         fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', shown.text))
@@ -97,7 +97,7 @@ def test_the_message_is_plain_text_and_html(house: House, farebox: Farebox) -> N
     assert "15 minutes" in texts["text/plain"]
 
 
-def test_who_asks_does_not_learn_who_is_a_member(house: House, farebox: Farebox) -> None:
+def test_the_response_does_not_reveal_who_is_a_member(house: House, farebox: Farebox) -> None:
     known, unknown = _member(farebox), next(_NAMES)
     told = [_ask(farebox, email) for email in (known, unknown)]
     assert [each.status_code for each in told] == [200, 200]
@@ -109,14 +109,14 @@ def test_who_asks_does_not_learn_who_is_a_member(house: House, farebox: Farebox)
     assert unknown not in [letter["To"] for letter in house.box.letters]
 
 
-def test_nonsense_is_no_address(farebox: Farebox) -> None:
+def test_invalid_addresses_are_refused(farebox: Farebox) -> None:
     for email in ("", "ada", "ada@", "a@b\r\nBcc: c@d", "<a@b>", "a" * 300 + "@example.com"):
         told = _ask(farebox, email)
         assert (told.status_code, "Write an e-mail address" in told.text) == (400, True), email
 
 
 def test_an_inbox_cannot_be_flooded(farebox: Farebox) -> None:
-    for email in (_member(farebox), next(_NAMES)):  # whether or not it is a member's
+    for email in (_member(farebox), next(_NAMES)):  # whether or not the address belongs to a member
         told = [_ask(farebox, email).status_code for _ in range(MAILS.limit + 1)]
         assert told == [200] * MAILS.limit + [429]
 
@@ -127,7 +127,7 @@ def test_one_client_cannot_try_many_addresses(farebox: Farebox) -> None:
     assert int(told[-1].headers["retry-after"]) > 0
 
 
-def test_other_sites_cannot_ask(farebox: Farebox) -> None:
+def test_other_sites_cannot_request_links(farebox: Farebox) -> None:
     for site in ("cross-site", "same-site"):
         told = httpx.post(
             f"{farebox.url}/ui/sign-in/email", data={"email": next(_NAMES)}, headers={"sec-fetch-site": site}
@@ -135,7 +135,7 @@ def test_other_sites_cannot_ask(farebox: Farebox) -> None:
         assert told.status_code == 400
 
 
-def test_a_link_that_is_too_old_is_none(house: House, farebox: Farebox) -> None:
+def test_an_expired_link_is_refused(house: House, farebox: Farebox) -> None:
     email = _member(farebox)
     _ask(farebox, email)
     link = _link(house.letter(email))
@@ -151,7 +151,7 @@ def test_a_link_that_is_too_old_is_none(house: House, farebox: Farebox) -> None:
 
 
 @pytest.mark.parametrize("path", ["https://evil.example/", "//evil.example", "/ui//evil.example", "/\\evil.example"])
-def test_a_link_leads_to_pages_of_ours_only(house: House, farebox: Farebox, path: str) -> None:
+def test_a_link_leads_only_to_our_own_pages(house: House, farebox: Farebox, path: str) -> None:
     email = _member(farebox)
     _ask(farebox, email, next=path)
     link = _link(house.letter(email))
@@ -162,7 +162,7 @@ def test_a_link_leads_to_pages_of_ours_only(house: House, farebox: Farebox, path
 
 
 def _before(farebox: Farebox, email: str) -> None:
-    """They became a member a while ago."""
+    """Backdate the membership."""
     farebox.run(
         farebox.services.database.write(
             lambda connection: connection.execute("UPDATE members SET accepted_at = 1 WHERE email = ?", (email,))
@@ -170,8 +170,8 @@ def _before(farebox: Farebox, email: str) -> None:
     )
 
 
-def test_where_somebody_lands_is_not_chosen_by_others(house: House, farebox: Farebox) -> None:
-    """An owner may add anybody to an account: who comes later does not take their first page."""
+def test_others_cannot_choose_a_members_first_page(house: House, farebox: Farebox) -> None:
+    """An owner can add anyone to an account, but a later membership does not determine the first page."""
     home = farebox.create_account("Home", "ffff" + "0" * 28)
     email = _member(farebox, Role.OWNER, home)
     _before(farebox, email)
@@ -181,7 +181,7 @@ def test_where_somebody_lands_is_not_chosen_by_others(house: House, farebox: Far
     assert found == home
 
 
-def test_who_has_several_accounts_is_told_which_one_they_see(house: House, farebox: Farebox) -> None:
+def test_a_member_of_several_accounts_sees_which_one_is_shown(house: House, farebox: Farebox) -> None:
     first, second = farebox.create_account("First & Co"), farebox.create_account("Second")
     email = _member(farebox, Role.VIEWER, first)
     told = "You are viewing the account First &amp; Co. Sign-ins lists your other accounts."
@@ -206,7 +206,7 @@ def test_an_operator_without_an_account_signs_in(house: House, farebox: Farebox)
         assert browser.get("/ui/accounts").status_code == 200
 
 
-def test_a_new_link_by_e_mail_proves_who_is_there(house: House, farebox: Farebox) -> None:
+def test_a_new_link_by_e_mail_is_a_proof(house: House, farebox: Farebox) -> None:
     email, account_id = _member(farebox), farebox.create_account("Second")
     _before(farebox, email)
     farebox.run(membership.add(farebox.services, account_id, email, Role.OWNER))
@@ -226,17 +226,17 @@ def test_a_new_link_by_e_mail_proves_who_is_there(house: House, farebox: Farebox
     opened = who.http.post("/ui/open", data={"link": secret, "next": "/ui/members"})
     assert opened.headers["location"] == "/ui/members"
     assert who.session is not None
-    assert who.session.account_id == account_id  # the one that they were looking at
+    assert who.session.account_id == account_id  # the account that they were viewing
     assert who.secret != before
     assert farebox.run(sessions.session(farebox.services, before)) is None
     assert who.send("/ui/members", email="eve@example.com", role="viewer").headers["location"] == "/ui/members"
 
 
-# --- whose word it is -------------------------------------------------------------------------------------------------
+# --- whose proof counts -----------------------------------------------------------------------------------------------
 
 
-def test_an_owners_word_counts_on_their_account_alone(farebox: Farebox) -> None:
-    """An owner adds somebody to the account and opens their link: that is not them anywhere else."""
+def test_a_link_made_by_an_owner_counts_only_on_their_account(farebox: Farebox) -> None:
+    """If an owner adds a person to the account and opens their link, that proves nothing on other accounts."""
     home = farebox.create_account("Home")
     email = _member(farebox, Role.OWNER, home)
     farebox.run(membership.add(farebox.services, "", email, Role.OPERATOR))

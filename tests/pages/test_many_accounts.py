@@ -1,4 +1,4 @@
-"""What the operator's pages say of an installation that is larger than one page looks through."""
+"""The operator's pages of an installation that is larger than a page can search at once."""
 
 import re
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def operator(farebox: Farebox) -> Person:
     return Person(farebox, Whom(operator=True))
 
 
-def test_hours_before_the_period_do_not_count_against_what_a_price_preview_looks_at(
+def test_hours_before_the_period_do_not_use_up_the_bound_of_a_price_preview(
     farebox: Farebox, operator: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     period = farebox.services.clock.now_ms() - PAST_MS
@@ -74,7 +74,7 @@ def _add_sum(connection: Connection, account_id: str, at: int) -> None:
     )
 
 
-def test_a_search_looks_through_some_accounts_at_a_time(
+def test_a_search_examines_a_bounded_number_of_accounts_at_a_time(
     farebox: Farebox, operator: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("farebox.storage.account_search.LOOKED_THROUGH", 4)
@@ -103,6 +103,6 @@ def test_a_search_looks_through_some_accounts_at_a_time(
     assert found(page) == ["acc5"]
     assert "Continue searching" not in page
     monkeypatch.setattr("farebox.storage.account_search.LOOKED_THROUGH", len(IDS))
-    assert "No matching account" in operator.get("/ui/accounts", find="nobody").text, "it came to the end"
+    assert "No matching account" in operator.get("/ui/accounts", find="nobody").text, "it reached the end"
 
     assert found(operator.get("/ui/accounts", find="Ada@example.com").text) == ["acc5"], "found at once"

@@ -1,4 +1,4 @@
-"""Nothing from outside becomes markup: addresses, and the pages."""
+"""External text never becomes markup: in addresses and on pages."""
 
 import re
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ _OWN_SCRIPTS = [f'<script type="module" src="{assets.address_of(name)}">' for na
 
 
 class _Seen(HTMLParser):
-    """The elements of a page, and whether they close where they should."""
+    """The elements of a page, checking that they are closed properly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ def _top_up(top_up_id: str, state: str, word: str) -> TopUp:
 
 
 def _view(word: str, rule_state: str = "suspended") -> View:
-    """A view that has something everywhere; every text in it is `word`."""
+    """A view with a value in every field, where every text is `word`."""
     card = Card(
         card_id=word,
         brand=word,
@@ -137,7 +137,7 @@ def _view(word: str, rule_state: str = "suspended") -> View:
 
 
 def _framed(word: str, template: str, shown: Mapping[str, Any], flash: Flash | None = None) -> bytes:
-    """A page in the frame of somebody who is signed in, and called `word`."""
+    """A page in the frame of a signed-in user named `word`."""
     session = SimpleNamespace(account_name=word, frozen=False, sign_in=SimpleNamespace(email=word))
     visit = SimpleNamespace(csrf=word, session=session, roles=frozenset((Role.OWNER,)), account_id=word)
     navigation = [(word, [row for row in PAGE_ROWS if row.label])]
@@ -189,7 +189,7 @@ def test_a_page_refreshes_only_while_credit_may_arrive() -> None:
         "unknown",
         "processing",
     ]
-    assert not refreshes("unknown", age_ms=121_000)  # the forms want to be used
+    assert not refreshes("unknown", age_ms=121_000)  # the forms are in use
 
 
 def test_without_payments_the_page_offers_none() -> None:

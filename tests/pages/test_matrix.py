@@ -1,7 +1,7 @@
-"""Every page and form of the table as everybody: each role, and somebody of another account.
+"""Every page and form of the table as every kind of user: each role, and users of another account.
 
-Nothing here lists pages: a new row is tried by being there. A page or form that names something in its path, or takes
-the name of something in a field, is tried with what belongs to another account too.
+No pages are listed here: a new row of the table is tested automatically. A page or form with an ID in its path or in a
+field is also tried with IDs of another account.
 """
 
 import re
@@ -43,17 +43,17 @@ ROUTE = [
     {"type": "end", "id": "end", "outputs": {}},
 ]
 MISSING = (303, 404)
-"""What is not this account's is not there: the page says so, or leads back to where its own are listed."""
+"""Another account's objects do not exist: the page says so, or redirects to the account's own list."""
 
 
 @dataclass
 class Furnished:
-    """An account with something of everything, whose every text is `word`."""
+    """An account with an object of every kind, whose texts are all `word`."""
 
     customer: Customer
     word: str
     names: dict[str, str]
-    """Of its things, by the name that paths and fields have for them."""
+    """IDs of its objects, by the name of the path parameter or field."""
 
 
 def _furnished(farebox: Farebox, word: str) -> Furnished:
@@ -88,7 +88,7 @@ def _furnished(farebox: Farebox, word: str) -> Furnished:
 
 
 def _own(customer: Customer, word: str) -> dict[str, str]:
-    """A provider and a key of its own."""
+    """A custom provider and a stored key."""
 
     def made(path: str, body: dict[str, object]) -> str:
         response = httpx.post(f"{customer.api_url}/ai-gateway/{path}", headers=customer.headers, json=body)
@@ -140,13 +140,13 @@ def people(farebox: Farebox, ours: Furnished) -> dict[Role, Person]:
 
 @pytest.fixture(scope="module")
 def others(farebox: Farebox) -> dict[Role, Person]:
-    """People of an account that forms are done to."""
+    """People of the account on which forms are sent."""
     account_id = farebox.create_account("of its own")
     return {role: person(farebox, role, account_id) for role in ROLES}
 
 
 def _signed_in(who: Person) -> Person:
-    """Again, where a form has ended the session."""
+    """Sign in again if a form has ended the session."""
     if who.session is None:
         who.sign_in()
     return who
@@ -157,10 +157,10 @@ def _filled(path: str, place: Furnished) -> str:
 
 
 @pytest.mark.parametrize("page", PAGE_ROWS, ids=lambda page: page.path)
-def test_a_page_shows_itself_to_the_roles_of_its_row(page: Page, ours: Furnished, people: dict[Role, Person]) -> None:
+def test_a_page_is_shown_to_the_roles_of_its_row(page: Page, ours: Furnished, people: dict[Role, Person]) -> None:
     for role, who in people.items():
         response = who.get(_filled(page.path, ours))
-        expected = (*ALLOWED, 404) if role in page.roles else (403,)  # 404: it wanted to be told of what
+        expected = (*ALLOWED, 404) if role in page.roles else (403,)  # 404: it needs a query to name an object
         assert response.status_code in expected, (role, response.status_code)
         assert "/ui/sign-in" not in response.headers.get("location", "")
         if role in (Role.OWNER, Role.OPERATOR) and page.template and response.text:
@@ -168,7 +168,7 @@ def test_a_page_shows_itself_to_the_roles_of_its_row(page: Page, ours: Furnished
 
 
 @pytest.mark.parametrize("form", FORM_ROWS, ids=lambda form: form.path)
-def test_a_form_is_done_for_the_roles_of_its_row(form: Form, others: dict[Role, Person], theirs: Furnished) -> None:
+def test_a_form_works_for_the_roles_of_its_row(form: Form, others: dict[Role, Person], theirs: Furnished) -> None:
     for role, who in others.items():
         response = _signed_in(who).send(_filled(form.path, theirs))
         assert response.status_code in (ALLOWED if role in form.roles else (403,)), (role, response.status_code)
@@ -187,12 +187,12 @@ def test_no_page_shows_anything_of_another_account(
         for response in (who.get(path), who.get(path, **query)):
             if "{" in page.path:
                 assert response.status_code in (*MISSING, 403), (role, response.status_code)
-            shown = re.sub(r'value="[^"]*"', "", response.text)  # filters repeat what was asked for
+            shown = re.sub(r'value="[^"]*"', "", response.text)  # filters repeat the query
             assert not told.search(shown), role
 
 
 @pytest.mark.parametrize("form", FORM_ROWS, ids=lambda form: form.path)
-def test_no_form_does_anything_to_another_account(
+def test_no_form_changes_another_account(
     form: Form, farebox: Farebox, others: dict[Role, Person], theirs: Furnished
 ) -> None:
     who = _signed_in(others[Role.OWNER])
@@ -207,8 +207,8 @@ def test_no_form_does_anything_to_another_account(
 
 
 def _rows(farebox: Farebox, place: Furnished) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of the account, but for what its own background work writes, and the times at which some of it was or
-    will be done: jobs move `next_at` alone, and an event of the processor that comes late `cards_at`."""
+    """Every row of the account, except for those that its background work writes, and its times: jobs change `next_at`,
+    and a late event of the processor changes `cards_at`."""
     ignored = {"leases", "instances"}
     looked_at = ("top_ups", "refunds", "long_calls", "evaluations", "export_states", "custom_domains")
     moved = {(table, "next_at") for table in looked_at}
@@ -235,7 +235,7 @@ def _rows(farebox: Farebox, place: Furnished) -> dict[str, list[tuple[object, ..
 
 @pytest.fixture
 def both(farebox: Farebox, ours: Furnished, theirs: Furnished) -> Iterator[Person]:
-    """Ada, an owner of ours and a viewer of theirs."""
+    """Ada, an owner of our account and a viewer of the other."""
     for place, role in ((ours, Role.OWNER), (theirs, Role.VIEWER)):
         farebox.run(membership.add(farebox.services, place.customer.account_id, "ada@example.com", role))
     yield Person(farebox, sessions.Whom(account_id=ours.customer.account_id, email="ada@example.com"))
@@ -244,19 +244,21 @@ def both(farebox: Farebox, ours: Furnished, theirs: Furnished) -> Iterator[Perso
         farebox.run(membership.remove(farebox.services, place.customer.account_id, "ada@example.com"))
 
 
-def test_a_role_is_that_of_the_account_that_is_shown(both: Person, ours: Furnished, theirs: Furnished) -> None:
+def test_the_role_is_that_on_the_shown_account(both: Person, ours: Furnished, theirs: Furnished) -> None:
     assert both.get("/billing").status_code == 200
     csrf = both.csrf
     assert both.send("/ui/account", account=theirs.customer.account_id).status_code == 303
     assert both.get("/billing").status_code == 403
     assert theirs.word in both.get("/ui/overview").text
-    stale = both.http.post("/billing/limit", data={"csrf": csrf, "limit-amount": "5"})  # of ours, from another tab
+    stale = both.http.post(
+        "/billing/limit", data={"csrf": csrf, "limit-amount": "5"}
+    )  # a form of our account, from another tab
     assert stale.status_code in (400, 403)
     assert both.send("/ui/account", account=ours.customer.account_id).status_code == 303
     assert both.http.post("/billing/limit", data={"csrf": both.csrf, "limit-amount": "5"}).status_code == 303
 
 
-def test_a_role_that_is_taken_away_is_gone_at_once(both: Person, farebox: Farebox, ours: Furnished) -> None:
+def test_a_removed_role_ends_at_once(both: Person, farebox: Farebox, ours: Furnished) -> None:
     farebox.run(membership.add(farebox.services, ours.customer.account_id, "ada@example.com", Role.VIEWER))
     assert [both.get(path).status_code for path in ("/billing", "/ui/overview")] == [403, 200]
     farebox.run(membership.remove(farebox.services, ours.customer.account_id, "ada@example.com"))
@@ -264,7 +266,7 @@ def test_a_role_that_is_taken_away_is_gone_at_once(both: Person, farebox: Farebo
     assert both.get("/ui/overview").headers["location"].startswith("/ui/sign-in")
 
 
-def test_nobody_is_shown_an_account_they_are_no_member_of(farebox: Farebox, ours: Furnished, theirs: Furnished) -> None:
+def test_accounts_are_shown_only_to_their_members(farebox: Farebox, ours: Furnished, theirs: Furnished) -> None:
     owner = person(farebox, Role.OWNER, ours.customer.account_id)
     farebox.run(membership.add(farebox.services, ours.customer.account_id, "bob@example.com", Role.OWNER))
     bob = Person(farebox, sessions.Whom(account_id=ours.customer.account_id, email="bob@example.com"))

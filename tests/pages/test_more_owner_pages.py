@@ -1,4 +1,4 @@
-"""Prices before a call, attempts on receipts, policies on the limits, and what tokens are limited to."""
+"""Prices before a call, attempts on receipts, policies on the limits page, and limits of tokens."""
 
 import re
 from html import unescape
@@ -26,19 +26,19 @@ def owner(farebox: Farebox, customer: Customer) -> Person:
     return made
 
 
-def test_what_a_call_would_cost_is_what_is_held_for_it(farebox: Farebox, owner: Person, customer: Customer) -> None:
+def test_the_shown_cost_of_a_call_is_its_hold(farebox: Farebox, owner: Person, customer: Customer) -> None:
     farebox.grant(customer.account_id, "1000")
     asked = {"model": "demo/demo-1", "text": "Größe? " * 50, "gateway": "default"}
     before = farebox.demo_stats()
     page = unescape(owner.send("/ui/try/price", **asked).text)
     found = re.search(r"at most ([\d.,]+) USD", page)
     assert found is not None, page
-    assert farebox.demo_stats() == before, "nothing was called"
+    assert farebox.demo_stats() == before, "no provider was called"
     assert form_of(page, model="demo/demo-1")["text"] == asked["text"]
     made = owner.send("/ui/try", **asked)
     log_id = made.headers["location"].rpartition("/")[2]
     assert round(float(found[1].replace(",", "")) * 10**9) == customer.receipt(log_id)["hold_nanos"]
-    assert ">1.00<" in page, "for a million tokens of input"
+    assert ">1.00<" in page, "per million input tokens"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_a_call_would_cost_is_what_is_held_for_it(farebox: Farebox, owner: 
         ({"model": HOSTILE + "/x"}, ""),
     ],
 )
-def test_prices_that_are_not_known_are_explained(owner: Person, asked: dict[str, str], said: str) -> None:
+def test_unknown_prices_are_explained(owner: Person, asked: dict[str, str], said: str) -> None:
     page = owner.told("/ui/try/price", **{"model": "demo/demo-1", "text": "x", "gateway": "default"} | asked)
     assert said in unescape(page)
     assert "<script>alert" not in page
@@ -81,7 +81,7 @@ def test_a_receipt_names_each_attempt(farebox: Farebox, owner: Person, customer:
     assert "Attempts" not in owner.get(f"/ui/calls/{plain}").text
 
 
-def test_policies_are_among_the_limits(owner: Person, customer: Customer) -> None:
+def test_policies_are_listed_with_the_limits(owner: Person, customer: Customer) -> None:
     url = f"{customer.api_url}/ai-gateway/gateways/default/policies"
     limit = {"type": "limit", "amount": 5, "period": "daily", "technique": "named-interval"}
     policy: dict[str, Any] = {

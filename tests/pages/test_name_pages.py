@@ -25,13 +25,13 @@ def owner(farebox: Farebox, customer: Customer) -> Person:
 
 
 def found(customer: Customer, path: str) -> Any:
-    """As the API has it."""
+    """The result of the API."""
     return httpx.get(f"{customer.api_url}/{path}", headers=customer.headers).json()["result"]
 
 
 @pytest.mark.both_engines
 @pytest.mark.usefixtures("engine")
-def test_aliases_are_set_called_and_deleted(owner: Person, customer: Customer) -> None:
+def test_aliases_are_created_called_and_deleted(owner: Person, customer: Customer) -> None:
     said = owner.told(f"{HERE}/alias", alias="smart", scope="gateway", targets="demo/none\ndemo/demo-1")
     assert "Programs can now use smart" in said
     assert customer.chat("x", model="smart").status_code == 200
@@ -41,7 +41,7 @@ def test_aliases_are_set_called_and_deleted(owner: Person, customer: Customer) -
     page = owner.get(HERE).text
     assert "demo/demo-1 3, demo/demo-2 1" in page
     assert "all gateways" in page
-    owner.told(f"{HERE}/alias/delete", alias="shared", scope="gateway")  # there is none of this name
+    owner.told(f"{HERE}/alias/delete", alias="shared", scope="gateway")  # no alias has this name
     assert found(customer, "farebox/model-aliases") == [alias]
     for name, scope in (("smart", "gateway"), ("shared", "account")):
         assert "Deleted" in owner.told(f"{HERE}/alias/delete", alias=name, scope=scope)
@@ -57,7 +57,7 @@ def test_aliases_are_set_called_and_deleted(owner: Person, customer: Customer) -
         ({"alias": "a", "targets": "demo/demo-1 9999"}, "targets"),
     ],
 )
-def test_aliases_without_sense_are_explained(owner: Person, form: dict[str, str], at: str) -> None:
+def test_invalid_aliases_are_explained(owner: Person, form: dict[str, str], at: str) -> None:
     page = owner.told(f"{HERE}/alias", scope="gateway", **form)
     assert f'id="{at}-fault"' in page
     assert "<script>alert" not in page
@@ -76,7 +76,7 @@ def test_a_domain_waits_for_its_record(owner: Person, customer: Customer) -> Non
     assert "Not Found" in owner.told(f"{HERE}/domain/check", hostname="ai.example.com")
 
 
-def test_logs_are_pushed_where_the_page_says(owner: Person, customer: Customer) -> None:
+def test_logs_are_pushed_to_the_destination_on_the_page(owner: Person, customer: Customer) -> None:
     here = "/ui/log-destination"
     form = form_of(owner.get(here).text, url="") | {"type": "s3", "url": "https://s3.example.com", "region": "eu-1"}
     page = owner.told(here, **form | {"bucket": "!", "secret_access_key": "x"})

@@ -1,4 +1,4 @@
-"""The operator's pages: each act is done, is refused with a reason, and is in the audit log with who did it."""
+"""The operator's pages: each act works, is refused with a reason, and is in the audit log with its author."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ HOSTILE = """"><script>alert(1)</script>"""
 
 @pytest.fixture(scope="module")
 def operator(farebox: Farebox) -> Person:
-    """With an e-mail address, which the audit log names."""
+    """An operator with an e-mail address, which the audit log shows."""
     farebox.run(membership.add(farebox.services, "", ROOT, Role.OPERATOR))
     return Person(farebox, Whom(email=ROOT))
 
@@ -105,7 +105,7 @@ def test_an_account_is_created_found_and_given_credit(farebox: Farebox, operator
     assert "credit.grant" in operator.get("/ui/audit", of=account_id, before="9" * 5000).text
 
 
-def test_a_link_opens_the_account_and_is_logged(farebox: Farebox, operator: Person, customer: Customer) -> None:
+def test_a_link_to_an_account_opens_it_and_is_logged(farebox: Farebox, operator: Person, customer: Customer) -> None:
     page = operator.send(f"/ui/accounts/{customer.account_id}/link", role="viewer").text
     link = re.search(r"http://\S+/ui/open\?link=[\w-]+", page)
     assert link is not None
@@ -224,7 +224,7 @@ def test_findings_are_accepted_or_corrected(farebox: Farebox, operator: Person, 
     fields["seen"] = "-300"
     assert "2.00 USD is available" in operator.told("/ui/money/correct", **fields)
     assert still_open() == []
-    assert not found("a", 150), "the same amount does not open it again"
+    assert not found("a", 150), "the same amount does not reopen it"
     assert still_open() == []
     assert found("a", 151)
     assert still_open() == ["a"]
@@ -232,7 +232,7 @@ def test_findings_are_accepted_or_corrected(farebox: Farebox, operator: Person, 
     assert acts == ["finding.correct", "credit.correct", "finding.accept"]
 
 
-def test_prices_and_markups_are_tried_and_set(
+def test_prices_and_markups_are_previewed_and_set(
     farebox: Farebox, operator: Person, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     customer.chat("Hello")
@@ -242,7 +242,7 @@ def test_prices_and_markups_are_tried_and_set(
     assert "What it would change: demo/demo-1" in page
     assert "1 call with" in page
     assert 'value="0.0000001"' in page
-    assert list_own(farebox, customer.account_id) == (0, 0), "nothing is set by looking"
+    assert list_own(farebox, customer.account_id) == (0, 0), "a preview sets nothing"
     preview = unescape(operator.send("/ui/prices/markup", do="preview", percent="50", **scope).text)
     assert "+50 %" in preview
     monkeypatch.setattr("farebox.storage.past_usage.LOOKED_AT", 1)
@@ -266,7 +266,7 @@ def test_prices_and_markups_are_tried_and_set(
 
 
 def list_own(farebox: Farebox, account_id: str) -> tuple[int, int]:
-    """How many prices and markups the account has."""
+    """The number of prices and markups of the account."""
     scan = farebox.services.database.scan
     prices, markups = farebox.run(scan(list_prices)), farebox.run(scan(list_markups))
     return sum(row.account_id == account_id for row in prices), sum(row.account_id == account_id for row in markups)
@@ -295,7 +295,7 @@ def test_messages_are_sent_again_and_alarms_closed(farebox: Farebox, operator: P
     assert customer.account_id not in [each.about for each in still]
 
 
-def test_what_was_given_up_is_counted_and_sent_again_in_parts(
+def test_abandoned_deliveries_are_counted_and_resent_in_parts(
     farebox: Farebox, operator: Person, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account_id = customer.account_id
@@ -305,7 +305,7 @@ def test_what_was_given_up_is_counted_and_sent_again_in_parts(
             add_delivery(connection, 0, account_id, "low", f"we_{number}", 1)
         connection.execute("UPDATE deliveries SET next_at = NULL WHERE account_id = ?", (account_id,))
 
-    operator.told("/ui/messages/failed")  # of other tests
+    operator.told("/ui/messages/failed")  # given up in other tests
     farebox.run(farebox.services.database.write(give_up))
     assert "5 deliveries were given up" in operator.get("/ui/messages").text
     monkeypatch.setattr("farebox.http.pages.messages.COUNTED", 4)
@@ -315,7 +315,7 @@ def test_what_was_given_up_is_counted_and_sent_again_in_parts(
         replay = messages.replay_given_up
 
         def away(connection: Connection, *arguments: Any, **named: Any) -> int:
-            if len(given_up(connection, account_id, 5)) < 5:  # not by counting: a transaction may be tried again
+            if len(given_up(connection, account_id, 5)) < 5:  # not by counting, because a transaction may be retried
                 raise DatabaseUnavailable("away")
             return replay(connection, *arguments, **named)
 
@@ -345,7 +345,7 @@ def test_the_system_and_its_settings_are_shown_without_secrets(farebox: Farebox,
 
 
 def finished(operator: Person, path: str) -> str:
-    """The page of a report once that has been computed."""
+    """The page of a report, once the report is complete."""
     for pause in pauses(f"the report of {path}"):
         page = unescape(operator.get(path).text)
         if 'http-equiv="refresh"' not in page:
@@ -354,7 +354,7 @@ def finished(operator: Person, path: str) -> str:
     raise AssertionError
 
 
-def test_the_books_are_checked_by_a_process_of_its_own(farebox: Farebox, operator: Person, customer: Customer) -> None:
+def test_the_books_are_checked_by_a_separate_process(farebox: Farebox, operator: Person, customer: Customer) -> None:
     assert "It is running" in operator.told("/ui/check")
     assert (latest(farebox).act, latest(farebox).subject) == ("report.begin", "check")
     page = finished(operator, "/ui/check")
@@ -391,7 +391,7 @@ def test_a_server_that_stops_ends_its_report(tmp_path: Path, monkeypatch: pytest
         assert (row is not None and row.state, interrupted) == ("failed", False)
 
 
-def test_a_report_is_cancelled_though_its_end_cannot_be_written(
+def test_a_report_is_cancelled_even_if_its_end_cannot_be_written(
     farebox: Farebox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def stopped(*_: Any) -> NoReturn:
@@ -406,7 +406,7 @@ def test_a_report_is_cancelled_though_its_end_cannot_be_written(
         asyncio.run(reports._run(farebox.services, "check", "none"))
 
 
-def test_a_report_whose_process_is_gone_can_be_begun_again(farebox: Farebox, operator: Person) -> None:
+def test_a_report_of_a_dead_process_can_be_restarted(farebox: Farebox, operator: Person) -> None:
     row = ReportRow("margins", "gone", "running", "somebody", 1, 2, None, 1, 1)
     assert farebox.run(farebox.services.database.write(lambda c: begin_report(c, row, gone_before=2**60)))
     assert "interrupted" in operator.get("/ui/margins").text
@@ -453,7 +453,7 @@ def test_margins_compare_cost_charge_and_stated_cost(
         for each in calls:
             insert_call(connection, 0, each)
 
-    def remove(connection: Connection) -> None:  # they have no holds: `farebox check` would find them
+    def remove(connection: Connection) -> None:  # they have no holds, so `farebox check` would report them
         for table in ("calls", "usage_hours"):
             connection.execute(f"DELETE FROM {table} WHERE bucket = 0 AND account_id = ?", (customer.account_id,))
 
@@ -487,7 +487,7 @@ LEFT = {
     "fal": ("authorization", "Key ", "24.50 USD"),
     "stability": ("authorization", "Bearer ", "0.63 credits"),
 }
-"""Provider: the header of the key, and what is left."""
+"""Provider → header of the key, and remaining credit."""
 CREDIT = {
     "/openrouter/key": (200, {"data": {"limit_remaining": 12.5, "usage": 1}}),
     "/deepseek/user/balance": (200, {"balance_infos": [{"currency": "USD", "total_balance": "110.93"}]}),
@@ -515,11 +515,11 @@ STRANGE = [
     ("deepgram", "elsewhere", "not as the provider describes"),
     ("deepseek", "refusing", "status 401"),
 ]
-"""Provider, where it is, and what is said."""
+"""Provider, its base URL, and the message shown."""
 
 
 class _Provider(BaseHTTPRequestHandler):
-    """Says what credit is left, to who has the key."""
+    """Reports the remaining credit to a client with the key."""
 
     def do_GET(self) -> None:
         status, body = CREDIT[self.path]
@@ -534,7 +534,7 @@ class _Provider(BaseHTTPRequestHandler):
         self.wfile.write(payload)
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Logs nothing."""
 
 
 class _Providers(ThreadingHTTPServer):
@@ -552,7 +552,7 @@ def provider() -> Iterator[str]:
 
 
 def _keys_share_calls(farebox: Farebox, operator: Person) -> None:
-    """A further key is added, changed and removed."""
+    """Add, change and remove another key."""
     second = {"provider": "deepseek", "name": "second"}
     assert "has no key" in unescape(operator.told("/ui/provider-keys/key", **second, weight="2"))
     assert "has the weight 3" in operator.told("/ui/provider-keys/key", **second, api_key=f"{KEY}2", weight="3")
@@ -573,7 +573,7 @@ def _keys_share_calls(farebox: Farebox, operator: Person) -> None:
     assert "farebox provider" not in first
 
 
-def test_keys_are_set_and_the_credit_left_is_asked_for(
+def test_keys_are_set_and_the_remaining_credit_is_queried(
     farebox: Farebox, operator: Person, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def remove(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""The owner's pages over HTTP: what they show and do, and what hostile names come to there."""
+"""The owner's pages over HTTP: what they show and do, and hostile names on them."""
 
 import csv
 import io
@@ -78,7 +78,7 @@ def test_a_receipt_is_explained_line_by_line(owner: Person, customer: Customer) 
     assert "one two three" in page
 
 
-def test_the_parts_of_a_call_s_time_are_drawn_and_said(
+def test_the_parts_of_a_calls_time_are_drawn_and_listed(
     farebox: Farebox, owner: Person, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_id = _log_id(customer.chat("one two demo:delay=60"))
@@ -100,8 +100,8 @@ def test_the_parts_of_a_call_s_time_are_drawn_and_said(
     assert shown["Provider, until the first byte"] == f"{first - hold} ms"
     assert shown["Rest of the response"] == f"{row.duration - first} ms"
     assert re.fullmatch(r"[\d.]+ ms", shown["Settling the charge"])
-    monkeypatch.setattr(SettleTimes, "of", lambda _, log_id: None)  # the calls after it have come
-    detail = encode_detail(replace(row.detail, hold_ms=None))  # as an earlier release wrote it
+    monkeypatch.setattr(SettleTimes, "of", lambda _, log_id: None)  # later calls have arrived
+    detail = encode_detail(replace(row.detail, hold_ms=None))  # the format of an earlier release
 
     def change(connection: Connection) -> None:
         connection.execute("UPDATE calls SET detail = ? WHERE log_id = ?", (detail, log_id))
@@ -116,7 +116,7 @@ def test_the_parts_of_a_call_s_time_are_drawn_and_said(
     assert shown["Settling the charge"].startswith("unknown")
 
 
-def test_the_usual_period_is_marked_whichever_way_it_was_chosen(owner: Person) -> None:
+def test_the_default_period_is_marked_however_it_was_chosen(owner: Person) -> None:
     page = owner.get("/ui/usage").text
     assert 'aria-current="true">30 days' in page
     fields = {name: re.findall(rf'name="{name}" value="([^"]*)"', page)[0] for name in ("from", "to")}
@@ -131,7 +131,7 @@ def test_a_refused_call_says_why(owner: Person, customer: Customer) -> None:
     assert "refused" in page
 
 
-def test_a_call_is_sent_again_as_pasted(owner: Person, customer: Customer) -> None:
+def test_the_snippets_of_a_call_repeat_it(owner: Person, customer: Customer) -> None:
     log_id = _log_id(customer.chat('It\'s "quoted" $HOME `x` \\n'))
     page = owner.get(f"/ui/calls/{log_id}").text
     texts = {
@@ -145,14 +145,14 @@ def test_a_call_is_sent_again_as_pasted(owner: Person, customer: Customer) -> No
         assert "$HOME `x`" in json.loads(ran.stdout)["choices"][0]["message"]["content"]
 
 
-def test_who_has_no_business_with_contents_sees_none(farebox: Farebox, customer: Customer) -> None:
+def test_roles_without_access_to_contents_see_none(farebox: Farebox, customer: Customer) -> None:
     log_id = _log_id(customer.chat("a secret plan"))
     for role, sees in ((Role.DEVELOPER, True), (Role.BILLING, False), (Role.VIEWER, False)):
         page = person(farebox, role, customer.account_id).get(f"/ui/calls/{log_id}").text
         assert ("a secret plan" in page) is sees
 
 
-def test_keys_that_were_said_are_masked(owner: Person, customer: Customer) -> None:
+def test_keys_in_texts_are_masked(owner: Person, customer: Customer) -> None:
     log_id = _log_id(customer.chat("my key is sk-abcdefghijklmnop and fbx_0123456789"))
     page = owner.get(f"/ui/calls/{log_id}").text
     assert "sk-…" in page
@@ -175,10 +175,10 @@ def test_keys_of_any_kind_are_masked(owner: Person, customer: Customer, secret: 
     page = unescape(owner.get(f"/ui/calls/{_log_id(customer.chat(f'my key: {secret}', user='after it'))}").text)
     assert f"my key: {shown}" in page
     assert "KLMNOP" not in page
-    assert page.count("after it") == 4, "in the request, and in the three ways to send it again"
+    assert page.count("after it") == 4, "in the request, and in the three snippets that repeat it"
 
 
-def test_words_that_begin_like_keys_are_shown(owner: Person, customer: Customer) -> None:
+def test_words_that_start_like_keys_are_shown(owner: Person, customer: Customer) -> None:
     page = owner.get(f"/ui/calls/{_log_id(customer.chat('sk-learn, hf_hub, npm_token, eyJ.x'))}").text
     assert "sk-learn, hf_hub, npm_token, eyJ.x" in page
 
@@ -212,7 +212,8 @@ Used = Callable[[str, int, int], None]
 
 @pytest.fixture
 def used(farebox: Farebox, owner: Person) -> Iterator[Used]:
-    """Adds usage of a model, at a time and of a charge, that no call made; the shared books lose it again."""
+    """Adds usage of a model at a time, with a charge, but without a call; it is removed from the shared books
+    afterwards."""
     account_id, write = owner.whom.account_id, farebox.services.database.write
 
     def add(model: str, at: int, charge: int) -> None:
@@ -235,7 +236,7 @@ def test_usage_is_summed_and_compared(farebox: Farebox, owner: Person, used: Use
 
 
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", HOSTILE])
-def test_names_are_no_formulas_in_csv_and_no_markup_in_pages(
+def test_names_are_neither_formulas_in_csv_nor_markup_on_pages(
     farebox: Farebox, owner: Person, used: Used, name: str
 ) -> None:
     used(name, farebox.services.clock.now_ms(), 1)
@@ -253,12 +254,12 @@ def test_names_are_no_formulas_in_csv_and_no_markup_in_pages(
 # --- limits, tokens, members ------------------------------------------------------------------------------------------
 
 
-def test_a_limit_is_tried_set_and_removed(owner: Person, customer: Customer) -> None:
+def test_a_limit_is_previewed_set_and_removed(owner: Person, customer: Customer) -> None:
     customer.chat("one")
     rule = {"limit": "0.00001", "window": "day", "technique": "sliding", "partition": "user", "gateway": "default"}
     assert "There is no gateway 'none'" in unescape(owner.told("/ui/limits/try", **rule | {"gateway": "none"}))
     tried = unescape(owner.told("/ui/limits/try", **rule))
-    assert "1 of 1 calls would have been refused" not in tried  # without a user it is not counted
+    assert "1 of 1 calls would have been refused" not in tried  # a call without a user is not counted
     tried = unescape(owner.told("/ui/limits/try", **rule | {"partition": ""}))
     assert "1 of 1 calls would have been refused" in tried
     assert '<caption class="unseen">By model</caption>' in tried
@@ -272,7 +273,7 @@ def test_a_limit_is_tried_set_and_removed(owner: Person, customer: Customer) -> 
     monthly = rule | {"limit": "1", "window": "30 days", "technique": "calendar", "partition": ""}
     tried = owner.told("/ui/limits/try", **monthly)
     assert "in a month" in tried
-    assert 'name="technique" value="calendar"' in tried, "it can be set from there"
+    assert 'name="technique" value="calendar"' in tried, "the limit can be set from there"
     assert "in a month." in owner.told("/ui/limits", **monthly)
     assert "by your calendar" in owner.get("/ui/limits").text
     assert customer.chat("three").status_code == 200
@@ -294,12 +295,12 @@ def test_a_limit_is_tried_set_and_removed(owner: Person, customer: Customer) -> 
         ({"gateway": "nowhere"}, "gateway does not exist"),
     ],
 )
-def test_limits_without_sense_are_explained(owner: Person, changed: dict[str, str], said: str) -> None:
+def test_invalid_limits_are_explained(owner: Person, changed: dict[str, str], said: str) -> None:
     rule = {"limit": "1", "window": "day", "technique": "sliding", "gateway": "default"} | changed
     assert said in owner.told("/ui/limits", **rule)
 
 
-def test_a_token_is_shown_once_and_does_what_it_says(farebox: Farebox, owner: Person, customer: Customer) -> None:
+def test_a_token_is_shown_once_and_has_its_permissions(farebox: Farebox, owner: Person, customer: Customer) -> None:
     made = owner.send("/ui/tokens", name=HOSTILE, run="on", models="demo/demo-1", expires="7")
     assert "<script>alert" not in made.text
     secret = re.findall(r"fbx_[\w-]{43}", made.text)[0]
@@ -348,7 +349,7 @@ def test_members_are_invited_and_removed(farebox: Farebox, owner: Person) -> Non
 # --- the overview -----------------------------------------------------------------------------------------------------
 
 
-def test_how_long_the_money_lasts_is_known_from_three_days_on() -> None:
+def test_how_long_the_money_lasts_is_shown_after_three_days() -> None:
     def days(*charges: int) -> list[UsageWindow]:
         return [UsageWindow(number * DAY, 1, charge) for number, charge in enumerate(charges) if charge]
 
@@ -363,7 +364,7 @@ def test_how_long_the_money_lasts_is_known_from_three_days_on() -> None:
     assert (uneven.text, uneven.bounds) == ("9.0 days", "at least 4.5 days")
 
 
-def test_what_needs_attention_has_its_remedy_beside_it(farebox: Farebox) -> None:
+def test_problems_are_shown_with_their_remedy(farebox: Farebox) -> None:
     account_id = farebox.create_account()
     assert "There is no credit left" in person(farebox, Role.OWNER, account_id).get("/ui/overview").text
     viewer = person(farebox, Role.VIEWER, account_id).get("/ui/overview").text

@@ -1,4 +1,4 @@
-"""Passkeys by an authenticator in software: adding them, signing in, and everything that is wrong."""
+"""Passkeys with a software authenticator: adding them, signing in, and every kind of error."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ PROOF_MS = sessions.CONFIRMED_MS
 
 @pytest.fixture
 def farebox(house: House) -> Farebox:
-    house.farebox.services.rates._windows.clear()  # all tests come from one address
+    house.farebox.services.rates._windows.clear()  # all tests use one client address
     return house.farebox
 
 
@@ -29,7 +29,7 @@ _NAMES = iter(f"key{number}@example.com" for number in range(1000))
 
 
 def _member(farebox: Farebox, role: Role = Role.DEVELOPER) -> Person:
-    """Signed in as a new member of a new account."""
+    """A person signed in as a new member of a new account."""
     email, account_id = next(_NAMES), farebox.create_account("Acme")
     farebox.run(membership.add(farebox.services, account_id, email, role))
     return Person(farebox, Whom(account_id=account_id, email=email))
@@ -41,7 +41,7 @@ def _email(who: Person) -> str:
 
 
 def _age(farebox: Farebox) -> None:
-    """All proofs are too old."""
+    """Let all proofs expire."""
     farebox.run(
         farebox.services.database.write(
             lambda connection: connection.execute("UPDATE sessions SET confirmed_at = confirmed_at - ?", (PROOF_MS,))
@@ -56,7 +56,7 @@ def _options(response: httpx.Response) -> dict[str, Any]:
 
 
 def _added(who: Person, name: str = "", **kind: Any) -> Authenticator:
-    """A passkey of theirs."""
+    """Add a passkey."""
     device = Authenticator(who.farebox.services.base_url, **kind)
     options = _options(who.send("/ui/passkeys/options"))
     assert "was added" in who.told("/ui/passkeys", credential=device.make(options), name=name)
@@ -68,7 +68,7 @@ def _own(farebox: Farebox, who: Person) -> list[Passkey]:
 
 
 class Stranger:
-    """A browser in which nobody is signed in."""
+    """A browser without a session."""
 
     def __init__(self, farebox: Farebox) -> None:
         self.http = httpx.Client(base_url=farebox.url)
@@ -92,7 +92,7 @@ def test_a_passkey_signs_in(farebox: Farebox) -> None:
     who.send("/ui/sign-out")
     with Stranger(farebox) as browser:
         options = browser.options()
-        assert options["allowCredentials"] == []  # any: who they are is not said beforehand
+        assert options["allowCredentials"] == []  # any passkey: the user is not known beforehand
         assert options["userVerification"] == "required"
         signed_in = browser.send(device.use(options), next="/ui/tokens")
         assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/ui/tokens")
@@ -107,7 +107,7 @@ def test_a_passkey_signs_in(farebox: Farebox) -> None:
     assert (own.sign_count, own.used_at is not None) == (1, True)
 
 
-def test_its_owner_is_told_that_there_is_a_new_one(house: House, farebox: Farebox) -> None:
+def test_the_owner_is_notified_about_a_new_passkey(house: House, farebox: Farebox) -> None:
     who = _member(farebox)
     _added(who, "<i>Laptop</i>")
     letter = house.letter(_email(who))
@@ -118,7 +118,7 @@ def test_its_owner_is_told_that_there_is_a_new_one(house: House, farebox: Farebo
     assert all(f"{farebox.services.base_url}/ui/sessions" in text for text in texts.values())
 
 
-def test_what_a_browser_is_asked_to_make(farebox: Farebox) -> None:
+def test_the_options_for_creating_a_passkey(farebox: Farebox) -> None:
     who = _member(farebox)
     first = _added(who)
     options = _options(who.send("/ui/passkeys/options"))
@@ -130,11 +130,11 @@ def test_what_a_browser_is_asked_to_make(farebox: Farebox) -> None:
 
 
 def _asked(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of making as those of using."""
+    """Creation options in the form of request options."""
     return {"challenge": options["challenge"], "rpId": options["rp"]["id"]}
 
 
-def test_somebody_has_several_with_names_and_removes_one(farebox: Farebox) -> None:
+def test_a_person_can_name_several_passkeys_and_remove_one(farebox: Farebox) -> None:
     who = _member(farebox)
     laptop, phone = _added(who, "Laptop"), _added(who, "  <b>My</b>   phone ")
     assert [each.name for each in _own(farebox, who)] == ["Laptop", "<b>My</b> phone"]
@@ -149,7 +149,7 @@ def test_somebody_has_several_with_names_and_removes_one(farebox: Farebox) -> No
             assert browser.send(device.use(browser.options())).status_code == status
 
 
-def test_nobody_touches_anothers(farebox: Farebox) -> None:
+def test_nobody_can_change_another_persons_passkeys(farebox: Farebox) -> None:
     who, eve = _member(farebox), _member(farebox, Role.OWNER)
     _added(who, "Laptop")
     [own] = _own(farebox, who)
@@ -172,7 +172,7 @@ def test_adding_and_removing_needs_a_recent_proof(farebox: Farebox) -> None:
     assert _own(farebox, who) == [own]
 
 
-def test_a_passkey_proves_who_is_there(farebox: Farebox) -> None:
+def test_a_passkey_is_a_proof(farebox: Farebox) -> None:
     who, eve = _member(farebox), _member(farebox)
     device, others = _added(who), _added(eve)
     _age(farebox)
@@ -189,8 +189,8 @@ def test_a_passkey_proves_who_is_there(farebox: Farebox) -> None:
     assert who.send("/ui/tokens", name="x").headers["location"] != "/ui/confirm?next=/ui/tokens"
 
 
-def test_a_challenge_for_signing_in_is_none_for_proving(farebox: Farebox) -> None:
-    """And the other way around: what was made for one is not taken for the other."""
+def test_a_challenge_for_signing_in_is_not_valid_for_a_proof(farebox: Farebox) -> None:
+    """And vice versa: a challenge for one is not accepted for the other."""
     who = _member(farebox)
     device = _added(who)
     _age(farebox)
@@ -201,8 +201,8 @@ def test_a_challenge_for_signing_in_is_none_for_proving(farebox: Farebox) -> Non
     assert (signed_in.status_code, "took too long" in signed_in.text) == (403, True)
 
 
-def test_what_one_person_has_begun_another_does_not_end(farebox: Farebox) -> None:
-    """Who signs in after somebody else, in the same browser."""
+def test_a_person_cannot_finish_what_another_began(farebox: Farebox) -> None:
+    """Even if the second person signs in later in the same browser."""
     who, eve = _member(farebox), _member(farebox)
     made = Authenticator(farebox.services.base_url).make(_options(who.send("/ui/passkeys/options")))
     eve.http.cookies.set("farebox_attempt", who.http.cookies["farebox_attempt"])
@@ -210,7 +210,7 @@ def test_what_one_person_has_begun_another_does_not_end(farebox: Farebox) -> Non
     assert _own(farebox, eve) == _own(farebox, who) == []
 
 
-# --- what is wrong ----------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 WRONG: dict[str, dict[str, Any]] = {
     "of another site": {"origin": "https://evil.example"},
@@ -248,18 +248,18 @@ def test_a_wrong_signature_does_not_sign_in(farebox: Farebox, wrong: dict[str, A
         refused = browser.send(device.use(browser.options(), **wrong))
         assert (refused.status_code, "does not prove who you are" in refused.text) == (403, True)
         assert browser.http.cookies.get("farebox_sid") is None
-        assert browser.send(device.use(browser.options())).status_code == 303  # it was that alone
+        assert browser.send(device.use(browser.options())).status_code == 303  # only that was wrong
 
 
-def test_who_does_not_count_signs_in_again_and_again(farebox: Farebox) -> None:
-    """As passkeys that are synchronized do not."""
+def test_an_authenticator_without_a_counter_signs_in_repeatedly(farebox: Farebox) -> None:
+    """Synchronized passkeys do not count signatures."""
     device = _added(_member(farebox), counts=False)
     for _ in range(2):
         with Stranger(farebox) as browser:
             assert browser.send(device.use(browser.options())).status_code == 303
 
 
-def test_an_answer_is_good_once_and_in_one_browser(farebox: Farebox) -> None:
+def test_an_assertion_is_valid_once_and_in_one_browser(farebox: Farebox) -> None:
     device = _added(_member(farebox))
     with Stranger(farebox) as browser, Stranger(farebox) as other:
         options = browser.options()
@@ -274,7 +274,7 @@ def test_an_answer_is_good_once_and_in_one_browser(farebox: Farebox) -> None:
         assert (refused.status_code, "took too long" in refused.text) == (403, True)
 
 
-def test_a_challenge_that_is_too_old_is_none(farebox: Farebox) -> None:
+def test_an_expired_challenge_is_refused(farebox: Farebox) -> None:
     device = _added(_member(farebox))
     with Stranger(farebox) as browser:
         answer = device.use(browser.options())
@@ -289,7 +289,7 @@ def test_a_challenge_that_is_too_old_is_none(farebox: Farebox) -> None:
         assert (refused.status_code, "took too long" in refused.text) == (403, True)
 
 
-def test_nobodys_passkey_and_that_of_who_is_no_member_any_more(farebox: Farebox) -> None:
+def test_an_unknown_passkey_and_that_of_a_former_member_are_refused(farebox: Farebox) -> None:
     who = _member(farebox)
     device = _added(who)
     with Stranger(farebox) as browser:
@@ -297,12 +297,14 @@ def test_nobodys_passkey_and_that_of_who_is_no_member_any_more(farebox: Farebox)
         assert (unknown.status_code, "not known here" in unknown.text) == (403, True)
     farebox.run(membership.remove(farebox.services, who.whom.account_id, _email(who)))
     assert _own(farebox, who) == []
-    farebox.run(membership.add(farebox.services, who.whom.account_id, _email(who), Role.OWNER))  # somebody else, later
+    farebox.run(
+        membership.add(farebox.services, who.whom.account_id, _email(who), Role.OWNER)
+    )  # a different person later
     with Stranger(farebox) as browser:
         assert browser.send(device.use(browser.options())).status_code == 403
 
 
-def test_what_is_no_credential_is_refused(farebox: Farebox) -> None:
+def test_invalid_credentials_are_refused(farebox: Farebox) -> None:
     who = _member(farebox)
     device = _added(who)
     with Stranger(farebox) as browser:
@@ -350,14 +352,14 @@ def test_a_session_that_was_there_before_ends(farebox: Farebox) -> None:
     assert planted.session is None
 
 
-def test_attempts_are_counted(farebox: Farebox) -> None:
+def test_attempts_are_limited(farebox: Farebox) -> None:
     with Stranger(farebox) as browser:
         told = [browser.http.post("/ui/sign-in/passkey/options").status_code for _ in range(61)]
     assert told == [200] * 60 + [429]
 
 
-def test_who_has_a_link_of_an_owners_adds_none(farebox: Farebox) -> None:
-    """It would sign in as that person everywhere."""
+def test_a_link_made_by_an_owner_cannot_add_a_passkey(farebox: Farebox) -> None:
+    """The passkey would sign in as that person on all accounts."""
     who = _member(farebox)
     for whom in (
         Whom(account_id=who.whom.account_id, email=_email(who), vouched=True),
@@ -380,6 +382,6 @@ def test_who_has_a_link_of_an_owners_adds_none(farebox: Farebox) -> None:
         ("https://[2001:db8::1]:8443", None),
     ],
 )
-def test_where_browsers_allow_passkeys(url: str, place: tuple[str, str] | None) -> None:
+def test_public_urls_at_which_browsers_allow_passkeys(url: str, place: tuple[str, str] | None) -> None:
     found = passkeys.place_of(url)
     assert (None if found is None else (found.host, found.origin)) == place

@@ -1,4 +1,4 @@
-"""Policies on the pages: written, put in force, and asked about a call."""
+"""Policies on the pages: drafted, committed, and simulated for a call."""
 
 import re
 from html import unescape
@@ -24,7 +24,7 @@ def owner(farebox: Farebox, customer: Customer) -> Person:
 
 
 def stored(customer: Customer) -> list[dict[str, Any]]:
-    """As the API has them, with drafts."""
+    """The policies as the API returns them, including drafts."""
     url = f"{customer.api_url}/ai-gateway/gateways/default/policies"
     found: list[dict[str, Any]] = httpx.get(url, headers=customer.headers, params={"includeStaging": "true"}).json()[
         "result"
@@ -34,7 +34,7 @@ def stored(customer: Customer) -> list[dict[str, Any]]:
 
 @pytest.mark.both_engines
 @pytest.mark.usefixtures("engine")
-def test_a_policy_is_drafted_tried_put_in_force_changed_and_deleted(owner: Person, customer: Customer) -> None:
+def test_a_policy_is_drafted_simulated_committed_changed_and_deleted(owner: Person, customer: Customer) -> None:
     form = form_of(owner.get(HERE).text, name="") | {"name": HOSTILE, "action.type": "block", "actor": "all"}
     page = owner.told(HERE, **form, do="draft")
     assert "it is not in force yet" in page
@@ -53,7 +53,7 @@ def test_a_policy_is_drafted_tried_put_in_force_changed_and_deleted(owner: Perso
     (policy,) = stored(customer)
     assert policy["action"] == {"type": "limit", "amount": 0.5, "period": "weekly", "technique": "named-interval"}
     assert customer.chat("x", user="ada").status_code == 200
-    assert customer.chat("x").status_code == 403, "without a user it matches none"
+    assert customer.chat("x").status_code == 403, "without a user no policy matches"
     tried = unescape(owner.send(f"{HERE}/simulate", model="demo/demo-1", **{"identity.user": "ada"}).text)
     assert "let through" in tried
     assert "It must fit in 0.50 USD in a week, counted for user:ada" in tried
@@ -73,7 +73,7 @@ def test_a_policy_is_drafted_tried_put_in_force_changed_and_deleted(owner: Perso
         ({"action.type": "no-limit", "resource.provider": "demo"}, {"provider": ["demo"]}, {"type": "no-limit"}),
     ],
 )
-def test_what_the_form_says_is_what_the_api_has(
+def test_the_form_matches_the_api(
     owner: Person, customer: Customer, fields: dict[str, str], resource: object, action: object
 ) -> None:
     form = form_of(owner.get(HERE).text, name="") | {"name": "n", "condition": 'user != "x"'} | fields
@@ -96,7 +96,7 @@ def test_what_the_form_says_is_what_the_api_has(
         ({"resource.provider": HOSTILE}, "resource.provider", "There is no provider"),
     ],
 )
-def test_what_is_refused_of_a_policy_is_said_at_its_field(
+def test_policy_errors_are_shown_at_their_field(
     owner: Person, customer: Customer, changed: dict[str, str], at: str, said: str
 ) -> None:
     form = form_of(owner.get(HERE).text, name="") | {"name": "n", "action.amount": "1"} | changed

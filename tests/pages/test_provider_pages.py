@@ -1,4 +1,4 @@
-"""Keys and providers of the account's own, on the pages: stored sealed, shown masked, checked by the API."""
+"""Stored keys and custom providers on the pages: encrypted, shown masked, validated by the API."""
 
 import re
 from html import unescape
@@ -26,7 +26,7 @@ def owner(farebox: Farebox, customer: Customer) -> Person:
 
 
 def listed(customer: Customer, path: str) -> list[dict[str, Any]]:
-    """As the API has it."""
+    """The list of the API."""
     response = httpx.get(f"{customer.api_url}/ai-gateway/{path}", headers=customer.headers)
     found: list[dict[str, Any]] = response.json()["result"]
     return found
@@ -43,7 +43,7 @@ def test_a_key_is_stored_used_replaced_and_deleted(owner: Person, customer: Cust
     assert (stored["rate_limit"], stored["rate_limit_period"], stored["default_config"]) == (1000, 60, True)
     before = customer.balance
     assert customer.chat("x").status_code == 200
-    assert customer.balance == before, "a call on the own key costs no credit"
+    assert customer.balance == before, "a call with the stored key costs no credit"
 
     key = f"{keys}/{stored['id']}"
     assert "Changed the key" in owner.told(key, secret="sk-another-secret-wxyz", weight="7")
@@ -96,7 +96,7 @@ def test_a_provider_is_added_changed_priced_and_deleted(owner: Person, customer:
     assert made["headers"] == '{"x-key":"…abcd","x-team":"…"}'
     here = f"/ui/providers/{made['id']}"
     form = form_of(owner.get(here).text, slug="cluster")
-    assert form["logo"] == "", "the drawn logo is none of its own"
+    assert form["logo"] == "", "the generated logo is not its own"
     assert "Saved the provider" in owner.told(here, **form | {"name": "Our cluster", "position": "3"})
     (changed,) = listed(customer, "custom-providers")
     assert (changed["name"], changed["position"], changed["headers"]) == ("Our cluster", 3, made["headers"])
@@ -119,7 +119,7 @@ def test_a_provider_is_added_changed_priced_and_deleted(owner: Person, customer:
     assert owner.get(here).status_code == 404
 
 
-def test_what_is_refused_of_a_provider_or_cost_is_said_at_its_field(owner: Person, customer: Customer) -> None:
+def test_errors_of_a_provider_or_cost_are_shown_at_their_field(owner: Person, customer: Customer) -> None:
     form = form_of(owner.get("/ui/providers").text, name="")
     page = unescape(
         owner.told("/ui/providers", **form | {"base_url": "ftp://x", "headers": "Host: x", "position": "-1"})

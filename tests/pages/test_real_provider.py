@@ -1,4 +1,4 @@
-"""Single sign-on at a real OpenID provider, node-oidc-provider, with the pages that it has for trying it."""
+"""Single sign-on at a real OpenID provider, node-oidc-provider, with its development pages."""
 
 import html
 import re
@@ -20,7 +20,7 @@ from tests.support import Farebox
 
 @pytest.fixture(scope="module")
 def issuer(house: House) -> Iterator[str]:
-    """The provider, as a program of its own; it ends when its input does."""
+    """The provider as a separate program; it ends when its input is closed."""
     base = house.farebox.services.base_url
     command = [installed_node(), "openid_provider.mjs", "farebox", SECRET]
     command += [f"{base}/ui/sign-in/oidc/done", f"{base}/ui/signed-out"]
@@ -37,7 +37,7 @@ def issuer(house: House) -> Iterator[str]:
 
 @pytest.fixture
 def farebox(house: House, issuer: str) -> Iterator[Farebox]:
-    """The house, for once with this provider."""
+    """The house with this provider."""
     services = house.farebox.services
     services.rates._windows.clear()
     usual = services.identity_provider
@@ -50,14 +50,14 @@ def farebox(house: House, issuer: str) -> Iterator[Farebox]:
 
 
 def _sent_to(left: httpx.Response) -> str:
-    """Where the page leads."""
+    """The URL of the redirect."""
     found = re.search(r'content="0;url=([^"]*)"', left.text)
     assert found is not None, left.text
     return html.unescape(found[1])
 
 
 def _back(farebox: Farebox, name: str, url: str, there: httpx.Client) -> str:
-    """Where somebody is sent back to who presses every button."""
+    """The URL to which a user is sent back after pressing every button."""
     base = farebox.services.base_url
     answer = there.get(url)
     for fields in ({"prompt": "login", "login": name, "password": "any"}, {"prompt": "consent"}):
@@ -66,7 +66,7 @@ def _back(farebox: Farebox, name: str, url: str, there: httpx.Client) -> str:
         answer = there.post(shown[1], data=fields, follow_redirects=False)
         while answer.is_redirect and not answer.headers["location"].startswith(base):
             answer = there.get(answer.headers["location"], follow_redirects=False)
-        if answer.is_redirect:  # it remembers the consent
+        if answer.is_redirect:  # the provider remembers the consent
             break
     return str(answer.headers["location"].removeprefix(base))
 
@@ -77,7 +77,7 @@ def _sign_in(farebox: Farebox, name: str, http: httpx.Client, there: httpx.Clien
 
 
 def _age(farebox: Farebox) -> None:
-    """All proofs are too old."""
+    """Let all proofs expire."""
     farebox.run(
         farebox.services.database.write(
             lambda connection: connection.execute(
@@ -102,7 +102,7 @@ def test_a_member_signs_in_and_out(farebox: Farebox, issuer: str) -> None:
         assert http.get("/ui/confirm?next=/billing").status_code == 200
         form = {"csrf": sessions.seal(farebox.services, session, "form"), "next": "/billing"}
         url = _sent_to(http.post("/ui/confirm/oidc", data=form))
-        confirmed = http.get(_back(farebox, "grace", url, there))  # it asks again, and says when
+        confirmed = http.get(_back(farebox, "grace", url, there))  # the provider asks again, and reports the time
         assert (confirmed.status_code, confirmed.headers.get("location")) == (303, "/billing"), confirmed.text
         assert http.get("/ui/confirm?next=/billing").headers["location"] == "/billing"
 
@@ -113,7 +113,7 @@ def test_a_member_signs_in_and_out(farebox: Farebox, issuer: str) -> None:
         assert ended.headers["location"].startswith(f"{farebox.services.base_url}/ui/signed-out")
 
 
-def test_who_is_not_verified_there_does_not_sign_in(farebox: Farebox, issuer: str) -> None:
+def test_an_unverified_user_does_not_sign_in(farebox: Farebox, issuer: str) -> None:
     farebox.run(membership.add(farebox.services, farebox.create_account("Acme"), "unverified@example.com", Role.OWNER))
     with (
         httpx.Client(base_url=farebox.url) as http,

@@ -1,4 +1,4 @@
-"""Dynamic routes on the pages: drawn, edited as fields and as JSON without a script, saved as versions, deployed."""
+"""Dynamic routes on the pages: drawn, edited as fields and as JSON without scripts, saved as versions, deployed."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def owner(farebox: Farebox, customer: Customer) -> Person:
 
 
 def stored(customer: Customer) -> list[dict[str, Any]]:
-    """As the API has them."""
+    """The routes as the API returns them."""
     url = f"{customer.api_url}/ai-gateway/gateways/default/routes"
     found: list[dict[str, Any]] = httpx.get(url, headers=customer.headers).json()["data"]["routes"]
     return found
@@ -107,7 +107,7 @@ def test_a_route_is_drawn_created_called_changed_deployed_and_deleted(owner: Per
     assert owner.get(here).status_code == 404
 
 
-def test_fields_give_back_what_they_were_filled_with(owner: Person, customer: Customer) -> None:
+def test_fields_return_their_values_unchanged(owner: Person, customer: Customer) -> None:
     body = {"name": "everything", "elements": EVERYTHING}
     url = f"{customer.api_url}/ai-gateway/gateways/default/routes"
     route_id = httpx.post(url, headers=customer.headers, json=body).json()["result"]["id"]
@@ -135,7 +135,7 @@ def test_fields_give_back_what_they_were_filled_with(owner: Person, customer: Cu
         ({"name": ""}, None, "name: String must contain at least 1"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_at_its_element_and_nothing_is_saved(
+def test_errors_are_shown_at_their_element_and_nothing_is_saved(
     owner: Person, customer: Customer, changed: dict[str, str], at: str | None, said: str
 ) -> None:
     form = form_of(owner.get(NEW, example="condition").text, **{"type.0": "start"})
@@ -151,7 +151,7 @@ def test_what_is_wrong_is_said_at_its_element_and_nothing_is_saved(
 
 
 @pytest.mark.parametrize("text", ["", "{", "3", '"x"', "[3]", '[{"id": 1}]', '[{"type": "x", "id": "a"}]', "[" * 500])
-def test_json_that_is_no_route_is_explained(owner: Person, customer: Customer, text: str) -> None:
+def test_json_that_is_not_a_route_is_explained(owner: Person, customer: Customer, text: str) -> None:
     page = owner.told(NEW, do="save", name="x", json=text)
     assert "this is not a complete route yet" in page
     assert re.search(r'<p class="note bad">[^<]+</p>', page)
@@ -160,14 +160,14 @@ def test_json_that_is_no_route_is_explained(owner: Person, customer: Customer, t
 
 def test_json_names_the_element_that_is_wrong(owner: Person, customer: Customer) -> None:
     broken = [{**each, "outputs": leads(success="nowhere")} if each["id"] == "b" else each for each in EVERYTHING]
-    many = [model(f"m{number}", "demo-1") for number in range(40)]  # too many to be shown as fields
+    many = [model(f"m{number}", "demo-1") for number in range(40)]  # too many elements to show as fields
     page = unescape(owner.told(NEW, do="save", name="x", json=json.dumps([*broken, *many])))
     assert "Element 6 “b”, outputs.success.elementId: There is no element with the id 'nowhere'" in page
     assert "saved" not in owner.told(NEW, do="save", name="fine", json=json.dumps(EVERYTHING))
     assert [route["name"] for route in stored(customer)] == ["fine"]
 
 
-def test_a_picture_is_drawn_of_what_is_no_route_too() -> None:
+def test_invalid_routes_are_drawn_too() -> None:
     circle = [{"type": "model", "id": name, "outputs": leads(success=to)} for name, to in (("a", "b"), ("b", "a"))]
     for elements in (circle, EVERYTHING[:1], [{"type": "end", "id": "x", "outputs": 3}], EVERYTHING):
         assert is_plain(elements)
@@ -179,7 +179,7 @@ def test_a_picture_is_drawn_of_what_is_no_route_too() -> None:
     assert not is_plain([*EVERYTHING, EVERYTHING[0]])
 
 
-def test_a_picture_of_many_lines_is_bounded() -> None:
+def test_the_size_of_a_drawing_is_bounded() -> None:
     shares = [
         {
             "type": "percentage",
@@ -195,7 +195,7 @@ def test_a_picture_of_many_lines_is_bounded() -> None:
         assert sum(line.path.count("C") for line in drawn.lines) < 1_500
 
 
-def test_every_example_is_a_route(owner: Person, customer: Customer) -> None:
+def test_every_example_is_a_valid_route(owner: Person, customer: Customer) -> None:
     for name in examples("demo/demo-1", "demo/demo-2"):
         form = form_of(owner.get(NEW, example=name).text, **{"type.0": "start"})
         assert "programs name it" in owner.told(NEW, **form | {"do": "save", "name": name})

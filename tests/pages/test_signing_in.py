@@ -1,4 +1,4 @@
-"""Signing in and out: links, sessions, proofs; and what others might do with them."""
+"""Signing in and out: links, sessions, proofs, and their possible abuse."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def _link(farebox: Farebox, whom: Whom) -> str:
 
 
 def _age(farebox: Farebox, ms: int) -> None:
-    """All proofs are older."""
+    """Make all proofs older by this many milliseconds."""
     farebox.run(
         farebox.services.database.write(
             lambda connection: connection.execute("UPDATE sessions SET confirmed_at = confirmed_at - ?", (ms,))
@@ -40,7 +40,7 @@ def test_browsers_are_led_from_the_root_to_the_pages_and_programs_are_not(farebo
         assert (program.status_code, program.json()["errors"][0]["code"]) == (404, 7003)
 
 
-def test_who_is_not_signed_in_is_led_to_where_one_signs_in_and_back(farebox: Farebox, owner: Person) -> None:
+def test_a_visitor_without_a_session_is_led_to_the_sign_in_page_and_back(farebox: Farebox, owner: Person) -> None:
     led = httpx.get(f"{farebox.url}/billing/buy?amount=50")
     assert led.headers["location"] == "/ui/sign-in?next=%2Fbilling%2Fbuy%3Famount%3D50"
     page = httpx.get(f"{farebox.url}{led.headers['location']}")
@@ -62,14 +62,14 @@ def test_who_is_not_signed_in_is_led_to_where_one_signs_in_and_back(farebox: Far
         "",
     ],
 )
-def test_a_page_to_go_on_to_is_one_of_ours(owner: Person, path: str) -> None:
+def test_the_page_after_signing_in_is_one_of_ours(owner: Person, path: str) -> None:
     response = owner.get("/ui/sign-in", next=path)
     assert (response.status_code, response.headers["location"]) == (303, "/ui/overview")
     assert "set-cookie" not in response.headers
 
 
-def test_a_session_that_somebody_else_has_begun_is_not_taken_over(farebox: Farebox) -> None:
-    """Session fixation: the secret is new at every sign-in, and one that was there before ends."""
+def test_a_session_planted_by_somebody_else_is_not_used(farebox: Farebox) -> None:
+    """Session fixation: every sign-in creates a new secret, and an existing session ends."""
     account_id = farebox.create_account()
     attacker = person(farebox, Role.OWNER, farebox.create_account("Evil"))
     planted = attacker.secret
@@ -91,7 +91,7 @@ def test_only_the_sites_own_forms_sign_in(farebox: Farebox) -> None:
     assert httpx.post(f"{farebox.url}/ui/open", data={"link": link}).status_code == 403  # used up
 
 
-def test_without_e_mail_the_page_says_what_its_operator_sets(farebox: Farebox) -> None:
+def test_without_e_mail_the_page_names_the_setting(farebox: Farebox) -> None:
     page = httpx.get(f"{farebox.url}/ui/sign-in")
     assert "FAREBOX_SMTP_URL" in page.text
     assert "Send me a link" not in page.text
@@ -99,7 +99,7 @@ def test_without_e_mail_the_page_says_what_its_operator_sets(farebox: Farebox) -
     assert (asked.status_code, "FAREBOX_SMTP_URL" in asked.text) == (403, True)
 
 
-def test_without_a_provider_there_is_no_such_way(farebox: Farebox) -> None:
+def test_without_a_provider_single_sign_on_is_not_offered(farebox: Farebox) -> None:
     assert "Continue with" not in httpx.get(f"{farebox.url}/ui/sign-in").text
     for response in (
         httpx.post(f"{farebox.url}/ui/sign-in/oidc", data={"next": ""}),
@@ -109,7 +109,7 @@ def test_without_a_provider_there_is_no_such_way(farebox: Farebox) -> None:
         assert (response.status_code, "FAREBOX_OIDC_ISSUER" in response.text) == (403, True)
 
 
-def test_a_link_of_the_api_gives_no_more_than_its_token_has(farebox: Farebox) -> None:
+def test_a_link_created_by_the_api_has_no_more_permissions_than_the_token(farebox: Farebox) -> None:
     account_id = farebox.create_account()
     for permissions, role in (((Permission.BILLING_WRITE,), Role.BILLING), (tuple(Permission), Role.OWNER)):
         token = farebox.create_token(account_id, *permissions)
@@ -125,16 +125,16 @@ def test_a_link_of_the_api_gives_no_more_than_its_token_has(farebox: Farebox) ->
 # --- proofs -----------------------------------------------------------------------------------------------------------
 
 
-def test_money_needs_a_recent_proof_of_who_is_there(farebox: Farebox, owner: Person) -> None:
+def test_acts_with_money_need_a_recent_proof(farebox: Farebox, owner: Person) -> None:
     services, token = farebox.services, farebox.create_token(owner.whom.account_id)
     buys = {"amount": "50", "request_key": "k" * 32, "card": "pm_none"}
     assert owner.send("/billing/buy", **buys).headers["location"] == "/billing"
     _age(farebox, sessions.CONFIRMED_MS)
     before = owner.secret
     assert owner.send("/billing/buy", **buys).headers["location"] == "/ui/confirm?next=/billing"
-    for form in ("/billing/limit", "/billing/limit/off"):  # a higher one is as good as none
+    for form in ("/billing/limit", "/billing/limit/off"):  # raising a limit needs a proof, like removing it
         assert owner.send(form).headers["location"] == "/ui/confirm?next=/billing"
-    assert owner.send("/billing/details", name="Acme").headers["location"] == "/billing"  # no money
+    assert owner.send("/billing/details", name="Acme").headers["location"] == "/billing"  # no money involved
     useless = [
         farebox.create_token(owner.whom.account_id, Permission.WRITE),
         farebox.create_token(farebox.create_account()),
@@ -153,21 +153,21 @@ def test_money_needs_a_recent_proof_of_who_is_there(farebox: Farebox, owner: Per
     assert owner.send("/billing/buy", **buys).headers["location"] == "/billing"
 
 
-def test_a_new_link_proves_it_too(farebox: Farebox, owner: Person) -> None:
+def test_a_new_link_is_a_proof_too(farebox: Farebox, owner: Person) -> None:
     _age(farebox, sessions.CONFIRMED_MS)
     assert owner.get("/ui/confirm", next="/billing").status_code == 200
     owner.sign_in()
     assert owner.get("/ui/confirm", next="/billing").headers["location"] == "/billing"
 
 
-def test_attempts_to_prove_it_are_counted(farebox: Farebox, owner: Person) -> None:
+def test_attempts_at_a_proof_are_limited(farebox: Farebox, owner: Person) -> None:
     _age(farebox, sessions.CONFIRMED_MS)
     told = [owner.told("/ui/confirm", token="fbx_wrong") for _ in range(21)]
     assert "Too many attempts" in told[-1]
     assert "Too many attempts" not in told[-2]
     other = person(farebox, Role.OWNER, owner.whom.account_id)
     _age(farebox, sessions.CONFIRMED_MS)
-    assert "Too many attempts" not in other.told("/ui/confirm", token="fbx_wrong")  # each has their own
+    assert "Too many attempts" not in other.told("/ui/confirm", token="fbx_wrong")  # each person has their own count
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------
@@ -192,8 +192,8 @@ def test_owners_see_and_end_the_accounts_sessions(farebox: Farebox, owner: Perso
     assert owner.http.cookies.get("farebox_sid") is None
 
 
-def test_somebody_ends_all_their_other_sessions(farebox: Farebox) -> None:
-    """On all accounts, with what was sent to them; nobody else's."""
+def test_a_person_can_end_all_their_other_sessions(farebox: Farebox) -> None:
+    """On all accounts, including links sent to them; nobody else's."""
     accounts = [farebox.create_account("One"), farebox.create_account("Two")]
     for account_id in accounts:
         for email in ("lost@example.com", "other@example.com"):
@@ -209,7 +209,7 @@ def test_somebody_ends_all_their_other_sessions(farebox: Farebox) -> None:
     assert here.session is not None
 
 
-def test_what_a_browser_calls_itself_stays_text(farebox: Farebox) -> None:
+def test_the_name_of_a_browser_stays_text(farebox: Farebox) -> None:
     account_id = farebox.create_account("<b>Acme</b>")
     who = person(farebox, Role.OWNER, account_id)
     who.http.headers["user-agent"] = "<script>alert(1)</script>" + "x" * 5000
@@ -237,7 +237,7 @@ def test_a_link_of_a_refusal_leads_to_its_account(farebox: Farebox, owner: Perso
     assert owner.session.account_id == owner.whom.account_id
 
 
-def test_a_member_of_several_accounts_turns_to_the_one_of_a_link(farebox: Farebox) -> None:
+def test_a_link_switches_a_member_of_several_accounts_to_its_account(farebox: Farebox) -> None:
     first, second = farebox.create_account("First"), farebox.create_account("Second")
     email = "both@example.com"
     for account_id in (first, second):

@@ -1,4 +1,4 @@
-"""Single sign-on by an OpenID provider, which here tells the truth and lies."""
+"""Single sign-on with an OpenID provider that can lie."""
 
 import html
 import re
@@ -26,13 +26,13 @@ _NAMES = iter(f"sso{number}@example.com" for number in range(1000))
 
 @pytest.fixture
 def farebox(house: House) -> Farebox:
-    house.farebox.services.rates._windows.clear()  # all tests come from one address
+    house.farebox.services.rates._windows.clear()  # all tests use one client address
     return house.farebox
 
 
 @pytest.fixture
 def email(farebox: Farebox) -> str:
-    """A new member of a new account."""
+    """The e-mail address of a new member of a new account."""
     name = next(_NAMES)
     farebox.run(membership.add(farebox.services, farebox.create_account("Acme"), name, Role.BILLING))
     return name
@@ -40,14 +40,14 @@ def email(farebox: Farebox) -> str:
 
 @pytest.fixture
 def provider(house: House, farebox: Farebox, email: str) -> OpenIdProvider:
-    """At which the member is signed in."""
+    """The provider, at which the member is signed in."""
     house.provider.reset(email)
     _forget(farebox)
     return house.provider
 
 
 def _forget(farebox: Farebox) -> None:
-    """What is known of the provider is old."""
+    """Expire the cached data of the provider."""
     known = farebox.services.identity_provider
     assert known is not None
     known._until = 0.0
@@ -65,7 +65,7 @@ class Browser:
         self.http.close()
 
     def sent_to(self, response: httpx.Response) -> str:
-        """Where the page leads."""
+        """The URL of the redirect."""
         assert response.status_code == 200, response.text
         found = re.search(r'http-equiv="refresh" content="0;url=([^"]*)"', response.text)
         assert found is not None
@@ -75,7 +75,7 @@ class Browser:
         return self.sent_to(self.http.post("/ui/sign-in/oidc", data={"next": "", **fields}))
 
     def back(self, url: str) -> str:
-        """Where the provider sends the browser, without the host."""
+        """The URL to which the provider redirects the browser, without the host."""
         answer = httpx.get(url)
         assert answer.status_code == 302, answer.text
         where = answer.headers["location"]
@@ -118,10 +118,10 @@ def test_the_address_may_come_from_userinfo(provider: OpenIdProvider, browser: B
     assert browser.sign_in().status_code == 303
 
 
-def test_the_client_proves_itself_as_the_provider_wants(
+def test_the_client_authenticates_as_the_provider_requires(
     farebox: Farebox, provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or not at all, where it has no secret: then by PKCE alone."""
+    """Or not at all if it has no secret: then by PKCE alone."""
     for methods in (["private_key_jwt", "client_secret_basic"], ["client_secret_post"], ["client_secret_post"]):
         provider.metadata = {"token_endpoint_auth_methods_supported": methods}
         _forget(farebox)
@@ -139,10 +139,10 @@ def test_new_keys_are_fetched(provider: OpenIdProvider, browser: Browser) -> Non
         assert other.sign_in().status_code == 303
 
 
-# --- who is not let in ------------------------------------------------------------------------------------------------
+# --- who cannot sign in -----------------------------------------------------------------------------------------------
 
 
-def test_who_is_no_member_is_told(provider: OpenIdProvider, browser: Browser) -> None:
+def test_a_user_without_a_membership_gets_an_error(provider: OpenIdProvider, browser: Browser) -> None:
     provider.email = "stranger@example.com"
     browser.is_refused("stranger@example.com is not a member of any account here")
 
@@ -165,23 +165,25 @@ def test_an_address_of_another_domain_does_not_count(
 
 
 @pytest.mark.parametrize("claims", [{}, {"email": ""}, {"email": 7}, {"email": "nobody"}])
-def test_who_has_no_address_is_told(provider: OpenIdProvider, browser: Browser, claims: dict[str, Any]) -> None:
+def test_a_user_without_an_address_gets_an_error(
+    provider: OpenIdProvider, browser: Browser, claims: dict[str, Any]
+) -> None:
     provider.userinfo = {"sub": "ada", "email_verified": True, **claims}
     browser.is_refused("does not say which e-mail address you have")
     provider.userinfo, provider.claims = None, claims or {"email": " "}
     browser.is_refused("does not say which e-mail address you have")
 
 
-def test_letters_that_only_become_an_address_do_not_count(
+def test_letters_that_normalize_to_an_address_do_not_count(
     farebox: Farebox, provider: OpenIdProvider, browser: Browser
 ) -> None:
-    """The Kelvin sign is a K, and its small letter that of ASCII."""
+    """The lowercase form of the Kelvin sign (U+212A) is the ASCII letter k."""
     farebox.run(membership.add(farebox.services, farebox.create_account(), "kate@example.com", Role.OWNER))
     provider.email = "\N{KELVIN SIGN}ate@example.com"
     browser.is_refused("does not say which e-mail address you have")
 
 
-def test_who_declines_is_told(provider: OpenIdProvider, browser: Browser) -> None:
+def test_a_user_who_declines_gets_an_error(provider: OpenIdProvider, browser: Browser) -> None:
     provider.answer = {"code": None, "error": "access_denied", "error_description": "<b>pwned</b>"}
     browser.is_refused("You did not sign in at Acme ID")
     assert "pwned" not in browser.sign_in().text
@@ -216,11 +218,11 @@ LIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("lie", [pytest.param(fields, id=name) for name, fields in LIES.items()])
-def test_a_lie_is_not_trusted(provider: OpenIdProvider, browser: Browser, lie: dict[str, Any]) -> None:
+def test_false_claims_are_not_trusted(provider: OpenIdProvider, browser: Browser, lie: dict[str, Any]) -> None:
     provider.__dict__.update(lie)
     browser.is_refused("does not prove who you are")
     provider.reset(provider.email)
-    assert browser.sign_in().status_code == 303  # it was that alone
+    assert browser.sign_in().status_code == 303  # only that was wrong
 
 
 def test_a_token_without_a_signature_is_not_trusted(provider: OpenIdProvider, browser: Browser) -> None:
@@ -237,17 +239,17 @@ def test_a_token_without_a_signature_is_not_trusted(provider: OpenIdProvider, br
 def test_an_answer_of_another_provider_is_refused(
     provider: OpenIdProvider, browser: Browser, answer: dict[str, Any]
 ) -> None:
-    """Mix-up: no code is sent anywhere then."""
+    """Mix-up attack: no code is sent anywhere then."""
     provider.answer = answer
     browser.is_refused("does not prove who you are")
     assert len(provider.codes) == 1
 
 
-def test_a_state_is_good_once_and_in_one_browser(farebox: Farebox, provider: OpenIdProvider, browser: Browser) -> None:
+def test_a_state_is_valid_once_and_in_one_browser(farebox: Farebox, provider: OpenIdProvider, browser: Browser) -> None:
     back = browser.back(browser.begin())
     with Browser(farebox) as other:
         other.begin()
-        for path in (back, back):  # somebody else's, in a browser that has begun its own
+        for path in (back, back):  # another user's, in a browser that has started its own
             refused = other.http.get(path)
             assert (refused.status_code, "in another browser" in refused.text) == (403, True)
     assert browser.http.get(back).status_code == 303
@@ -257,12 +259,12 @@ def test_a_state_is_good_once_and_in_one_browser(farebox: Farebox, provider: Ope
 
 
 @pytest.mark.parametrize("answer", [{"state": "other"}, {"state": None}, {"state": "é"}], ids=["other", "none", "é"])
-def test_another_state_is_refused(provider: OpenIdProvider, browser: Browser, answer: dict[str, Any]) -> None:
+def test_a_wrong_state_is_refused(provider: OpenIdProvider, browser: Browser, answer: dict[str, Any]) -> None:
     provider.answer = answer
     browser.is_refused("in another browser")
 
 
-def test_a_code_that_the_provider_does_not_know_is_refused(provider: OpenIdProvider, browser: Browser) -> None:
+def test_an_unknown_code_is_refused(provider: OpenIdProvider, browser: Browser) -> None:
     provider.answer = {"code": "guessed"}
     browser.is_refused("does not prove who you are")
 
@@ -278,7 +280,7 @@ def test_a_code_that_the_provider_does_not_know_is_refused(provider: OpenIdProvi
     ],
     ids=lambda metadata: next(iter(metadata)),
 )
-def test_a_provider_that_is_not_as_it_should_be_is_not_used(
+def test_a_misconfigured_provider_is_not_used(
     provider: OpenIdProvider, browser: Browser, metadata: dict[str, Any]
 ) -> None:
     provider.metadata = metadata
@@ -286,7 +288,7 @@ def test_a_provider_that_is_not_as_it_should_be_is_not_used(
     assert (refused.status_code, "cannot be reached at the moment" in refused.text) == (403, True)
 
 
-def test_a_provider_that_is_away(farebox: Farebox, provider: OpenIdProvider, browser: Browser) -> None:
+def test_an_unreachable_provider(farebox: Farebox, provider: OpenIdProvider, browser: Browser) -> None:
     url = browser.begin()
     back = browser.back(url)
     provider.away = True
@@ -299,7 +301,7 @@ def test_a_provider_that_is_away(farebox: Farebox, provider: OpenIdProvider, bro
 
 
 def _aged(farebox: Farebox, email: str) -> Person:
-    """Signed in more than an hour ago."""
+    """A browser that signed in more than an hour ago."""
     [account_id] = farebox.run(membership.accounts_of(farebox.services, email))
     who = Person(farebox, Whom(account_id=account_id, email=email))
     farebox.run(
@@ -312,7 +314,7 @@ def _aged(farebox: Farebox, email: str) -> Person:
     return who
 
 
-def test_the_provider_proves_who_is_there(
+def test_signing_in_at_the_provider_is_a_proof(
     farebox: Farebox, provider: OpenIdProvider, browser: Browser, email: str
 ) -> None:
     who = _aged(farebox, email)
@@ -336,7 +338,7 @@ def test_the_provider_proves_who_is_there(
     ],
     ids=["not again", "not said when", "somebody else"],
 )
-def test_another_proof_is_none(
+def test_an_invalid_proof_does_not_count(
     farebox: Farebox, provider: OpenIdProvider, browser: Browser, email: str, claims: dict[str, Any], says: str
 ) -> None:
     who = _aged(farebox, email)
@@ -355,7 +357,9 @@ def test_a_session_that_was_there_before_ends(farebox: Farebox, provider: OpenId
     assert planted.session is None
 
 
-def test_who_signs_out_can_sign_out_there_too(farebox: Farebox, provider: OpenIdProvider, browser: Browser) -> None:
+def test_signing_out_offers_signing_out_at_the_provider(
+    farebox: Farebox, provider: OpenIdProvider, browser: Browser
+) -> None:
     browser.sign_in()
     session = farebox.run(sessions.session(farebox.services, browser.http.cookies["farebox_sid"]))
     assert session is not None
@@ -373,14 +377,14 @@ def test_who_signs_out_can_sign_out_there_too(farebox: Farebox, provider: OpenId
     assert browser.http.post("/ui/signed-out/provider").headers["location"] == "/ui/signed-out"
 
 
-def test_other_sites_cannot_begin(provider: OpenIdProvider, browser: Browser) -> None:
+def test_other_sites_cannot_start_single_sign_on(provider: OpenIdProvider, browser: Browser) -> None:
     browser.http.headers["sec-fetch-site"] = "cross-site"
     for path in ("/ui/sign-in/oidc", "/ui/signed-out/provider"):
         assert browser.http.post(path).status_code == 400
 
 
 @pytest.mark.parametrize("path", ["https://evil.example/", "//evil.example", "/\\evil.example", "/client/v4"])
-def test_it_leads_back_to_pages_of_ours_only(provider: OpenIdProvider, browser: Browser, path: str) -> None:
+def test_single_sign_on_leads_back_only_to_our_own_pages(provider: OpenIdProvider, browser: Browser, path: str) -> None:
     assert browser.sign_in(next=path).headers["location"] == "/ui/overview"
 
 
@@ -401,7 +405,7 @@ def test_it_leads_back_to_pages_of_ours_only(provider: OpenIdProvider, browser: 
         ({"oidc_email": "maybe"}, "must be one of verified, any"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings: dict[str, str], says: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, str], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         load({}, **settings)
 
@@ -433,5 +437,5 @@ def test_the_secret_may_be_in_a_file(farebox: Farebox, tmp_path: Path) -> None:
         ("https://", False),
     ],
 )
-def test_where_nobody_can_listen(url: str, safe: bool) -> None:
+def test_safe_urls_of_providers(url: str, safe: bool) -> None:
     assert is_safe(url) is safe

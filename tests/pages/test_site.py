@@ -1,4 +1,4 @@
-"""The pages over HTTP, as a program would call them: who gets in, seals of forms, headers."""
+"""The pages over HTTP, as a program would call them: who gets in, form tokens, headers."""
 
 import json
 import re
@@ -33,13 +33,13 @@ from tests.pages.valid import faults_of
 from tests.support import Farebox, running_farebox
 
 SEALED = [route for route in PAGES if route.method == "POST" and route not in OPEN]
-"""The forms of who is signed in."""
+"""The forms that need a session."""
 OF_OPERATORS = {form.path for form in FORM_ROWS if form.roles == OPERATOR}
 
 
 @dataclass
 class Visitor:
-    """A browser without a screen, on the page of a new account."""
+    """A headless browser on the page of a new account."""
 
     farebox: Farebox
     account_id: str
@@ -52,7 +52,7 @@ class Visitor:
         return found.group(1)
 
     def post(self, path: str, **fields: str) -> httpx.Response:
-        """Send a form of the page, and follow to where it leads."""
+        """Send a form of the page, and follow the redirect."""
         return self.http.post(path, data={"csrf": self.csrf, **fields}, follow_redirects=True)
 
 
@@ -99,7 +99,7 @@ def test_the_page_shows_the_account(visitor: Visitor) -> None:
     assert '<span id="posted">12.345</span>' in response.text
 
 
-def test_a_movement_out_of_several_lots_is_shown_as_one(visitor: Visitor) -> None:
+def test_a_transfer_from_several_lots_is_shown_as_one(visitor: Visitor) -> None:
     def transfer(number: int, kind: str, source: str, target: str, amount: int) -> TransferRow:
         name = "charge:a" + (f"/{number}" if number > 1 else "")
         return TransferRow(number, name, kind, source, target, amount, None, 1_795_338_245_678, None)
@@ -112,7 +112,7 @@ def test_a_movement_out_of_several_lots_is_shown_as_one(visitor: Visitor) -> Non
         ["−40.00", "+1.00", "+1.00", "+1.00"],
     ]
     full = [*charge, *(_grant(number) for number in range(TRANSFERS_READ - 2))]
-    assert len(view._acts(full)) == TRANSFERS_READ - 2  # the oldest may lack a part
+    assert len(view._acts(full)) == TRANSFERS_READ - 2  # parts of the oldest may be on the next page
 
 
 def _grant(number: int) -> TransferRow:
@@ -155,9 +155,7 @@ def test_every_response_carries_the_headers(visitor: Visitor) -> None:
         ("GET", "/documents/x.pdf", 400),
     ],
 )
-def test_a_browser_that_is_lost_is_shown_a_page_and_a_program_is_not(
-    farebox: Farebox, method: str, path: str, status: int
-) -> None:
+def test_browsers_get_an_error_page_and_programs_do_not(farebox: Farebox, method: str, path: str, status: int) -> None:
     seen = httpx.request(method, f"{farebox.url}{path}", headers={"accept": "text/html,*/*;q=0.8"})
     assert (seen.status_code, seen.headers["content-type"]) == (status, "text/html; charset=utf-8")
     assert "frame-ancestors 'none'" in seen.headers["content-security-policy"]
@@ -173,7 +171,7 @@ def test_the_api_answers_browsers_in_json(farebox: Farebox) -> None:
     assert (response.status_code, response.headers["content-type"]) == (404, "application/json")
 
 
-def test_what_html_does_not_allow_is_replaced(farebox: Farebox) -> None:
+def test_characters_that_html_does_not_allow_are_replaced(farebox: Farebox) -> None:
     customer = farebox.funded("1")
     unfit = "\x1b[31m\x00\x85\ufffe\U0001ffffred\t\u200fיש"
     customer.chat(headers={"cf-aig-metadata": json.dumps({"team": unfit})})
@@ -217,7 +215,7 @@ def test_a_link_is_used_up_by_its_use_and_by_time(farebox: Farebox) -> None:
 
 
 def test_a_link_preview_does_not_use_up_the_link(farebox: Farebox) -> None:
-    """Mail and chat programs fetch what is linked in a message, some with HEAD first."""
+    """Mail and chat programs fetch the links in messages, some with HEAD first."""
     link = _link(farebox, farebox.create_account("<i>Acme</i>"))
     for response in (httpx.head(link), httpx.get(link), httpx.get(link)):
         assert response.status_code == 200
@@ -228,7 +226,7 @@ def test_a_link_preview_does_not_use_up_the_link(farebox: Farebox) -> None:
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_another_site_cannot_sign_an_owner_in(farebox: Farebox, site: str) -> None:
-    """To an account of its own, say, whose next card would be the owner's."""
+    """For example, to the attacker's account, to which the owner would then add their card."""
     link = _link(farebox, farebox.create_account())
     response = _open(link, site=site)
     assert response.status_code == 400
@@ -273,9 +271,9 @@ def test_a_session_ends_by_itself(visitor: Visitor) -> None:
     assert visitor.http.get("/billing").status_code == 303
 
 
-def test_a_session_ends_when_nobody_comes(visitor: Visitor) -> None:
+def test_an_idle_session_ends(visitor: Visitor) -> None:
     _pass(visitor.farebox, sessions.IDLE_MS - 30_000, "seen_at")
-    assert visitor.http.get("/billing").status_code == 200  # and is noted as a visit
+    assert visitor.http.get("/billing").status_code == 200  # and counts as activity
     _pass(visitor.farebox, sessions.IDLE_MS - 30_000, "seen_at")
     assert visitor.http.get("/billing").status_code == 200
     _pass(visitor.farebox, sessions.IDLE_MS, "seen_at")
@@ -283,7 +281,7 @@ def test_a_session_ends_when_nobody_comes(visitor: Visitor) -> None:
 
 
 def _pass(farebox: Farebox, ms: int, column: str = "expires_at") -> None:
-    """Time passes for all links and sessions."""
+    """Make all links and sessions older."""
     farebox.run(
         farebox.services.database.write(
             lambda connection: connection.execute(f"UPDATE sessions SET {column} = {column} - ?", (ms,))
@@ -291,12 +289,12 @@ def _pass(farebox: Farebox, ms: int, column: str = "expires_at") -> None:
     )
 
 
-def test_a_form_after_the_session_has_ended_leads_to_where_one_signs_in(farebox: Farebox) -> None:
+def test_a_form_after_the_end_of_the_session_leads_to_the_sign_in_page(farebox: Farebox) -> None:
     response = httpx.post(f"{farebox.url}/ui/tokens", data={"csrf": "0" * 64, "name": "typed for long"})
     assert (response.status_code, 'href="/ui/sign-in"' in response.text) == (403, True)
 
 
-def test_the_expired_are_forgotten(farebox: Farebox) -> None:
+def test_expired_links_and_sessions_are_deleted(farebox: Farebox) -> None:
     _link(farebox, farebox.create_account())
     _pass(farebox, 10**12)
     _link(farebox, farebox.create_account())
@@ -317,7 +315,7 @@ def test_the_session_cookie_is_not_stored_in_the_database(visitor: Visitor) -> N
 
 
 @pytest.mark.parametrize("route", SEALED, ids=lambda route: route.path)
-def test_a_form_without_the_seal_of_this_session_does_nothing(visitor: Visitor, other: Visitor, route: Route) -> None:
+def test_a_form_without_the_token_of_this_session_does_nothing(visitor: Visitor, other: Visitor, route: Route) -> None:
     signed_in = person(visitor.farebox, Role.OPERATOR, "") if route.path in OF_OPERATORS else visitor
     path = route.path.replace("{account_id}", visitor.account_id)
     for seal in ("", "0" * 64, other.csrf, "é" * 64):
@@ -328,7 +326,7 @@ def test_a_form_without_the_seal_of_this_session_does_nothing(visitor: Visitor, 
     assert "Calls may spend all available credit" in visitor.http.get("/billing").text
 
 
-def test_notes_are_shown_once_and_only_ours(visitor: Visitor, other: Visitor) -> None:
+def test_notes_are_shown_once_and_cannot_be_injected(visitor: Visitor, other: Visitor) -> None:
     response = visitor.http.post(
         "/billing/limit",
         data={"csrf": visitor.csrf, "limit-amount": "5", "duration": "daily", "strategy": "sliding"},
@@ -407,7 +405,7 @@ def test_invoice_details_are_kept(visitor: Visitor) -> None:
     assert "Acme GmbH" in visitor.http.get("/billing").text
 
 
-def test_assets_are_kept_under_addresses_that_change_with_them(farebox: Farebox, visitor: Visitor) -> None:
+def test_assets_are_cached_under_urls_that_change_with_them(farebox: Farebox, visitor: Visitor) -> None:
     page = visitor.http.get("/billing").text
     for name, kind in (("style.css", "text/css"), ("app.js", "text/javascript"), ("icon.svg", "image/svg+xml")):
         found = re.search(rf'(?:href|src)="(/ui/assets/{name}\?v=\w+)"', page)
@@ -430,7 +428,7 @@ def test_assets_are_kept_under_addresses_that_change_with_them(farebox: Farebox,
         ("http://127.0.0.1:8787", "farebox_sid"),
     ],
 )
-def test_over_https_the_cookie_goes_nowhere_else(public_url: str, name: str) -> None:
+def test_over_https_the_cookie_is_secure(public_url: str, name: str) -> None:
     services = SimpleNamespace(
         base_url=public_url, settings=SimpleNamespace(public_url=public_url), clock=SystemClock()
     )

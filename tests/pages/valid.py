@@ -1,4 +1,4 @@
-"""Whether a page is valid HTML, as far as its parser and its own references say."""
+"""Checks the HTML of a page with a parser, and its internal references."""
 
 import html5lib
 from html5lib.html5parser import ParseError
@@ -9,7 +9,7 @@ _REFERENCES = ("aria-labelledby", "aria-describedby", "aria-controls", "aria-det
 
 
 def faults_of(page: str) -> list[str]:
-    """What is wrong with the page, in words; nothing is good."""
+    """Errors of the page, as text; empty if it is valid."""
     try:
         tree = _PARSER.parse(page)
     except ParseError as error:
