@@ -1,4 +1,5 @@
-"""What tests of payments begin with, made once in a test process: a database and its fake Stripe, then copied."""
+"""Starting points for tests of payments: a database and its fake Stripe, created once per test process and then
+copied."""
 
 import asyncio
 import json
@@ -16,30 +17,31 @@ from tests.engines import engine_now, template_of
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """How `make` left things: nothing has the database open any more."""
+    """The state after `make`: the database is closed."""
 
     settings: Settings
     fake: str
-    """What `saved` gave."""
+    """The result of `saved`."""
     at: int
-    """What the clock says."""
+    """The time of the clock."""
     account: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """Begin with `lay_out`, before the settings of the folder are made."""
+    """A starting point. Call `lay_out` before creating the settings of the folder."""
 
     made: Made
     lay_out: Callable[[Path], None]
-    """Gives a folder that has no database a copy."""
+    """Copies the database into a folder without one."""
 
 
 _kept: dict[tuple[str, object], Beginning] = {}
 
 
 def beginning(name: object, make: Callable[[Path], Coroutine[Any, Any, Made]]) -> Beginning:
-    """The beginning of that name, on the engine of the test. `make` gets an empty folder, and a loop of its own."""
+    """The starting point with this name, on the engine of the test. `make` gets an empty folder, and runs in a new
+    loop."""
     key = engine_now(), name
     if key not in _kept:
         with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as thread:
@@ -49,12 +51,12 @@ def beginning(name: object, make: Callable[[Path], Coroutine[Any, Any, Made]]) -
 
 
 def saved(fake: RunningFakeStripe) -> str:
-    """Everything it knows. In its loop, as `restore`."""
+    """The whole state of the fake Stripe. Like `restore`, it runs in the fake's loop."""
     return json.dumps(list(fake.app.world.store._by_id.values()))
 
 
 def restore(fake: RunningFakeStripe, state: str) -> None:
-    """Be as that one was then."""
+    """Restore a saved state."""
     app = fake.app
     app.world.store.clear()
     app.faults.queue.clear()

@@ -1,4 +1,4 @@
-"""Do our books and the fake Stripe's agree, to the cent? For the end of every test that touched both.
+"""Checks that our books and the fake Stripe's agree to the cent, at the end of every test that touched both.
 
 `agree(services, fake_url)` from a thread next to the server (with `running_farebox`), `await agreed(…)` inside a loop.
 Both read committed state only, on connections of their own, and raise AssertionError that names each difference.
@@ -21,11 +21,11 @@ from tests.engines import looking
 
 Json = dict[str, Any]
 TAKEN = ("needs_response", "under_review", "lost")
-"""Statuses of a dispute whose money is gone."""
+"""Statuses of a dispute whose money has been taken."""
 
 
 class Stripe(msgspec.Struct):
-    """The fake's statement of what moved money: docs/fake-stripe.md."""
+    """The fake's statement of all money movements: docs/fake-stripe.md."""
 
     payments: list[Json]
     refunds: list[Json]
@@ -53,7 +53,7 @@ def compare(settings: Settings, response: httpx.Response) -> None:
 
 
 def differences(connection: Connection, stripe: Stripe) -> Iterator[str]:
-    """What does not agree, in words."""
+    """The differences, as text."""
     top_ups = _top_ups(connection)
     by_intent = {top_up["payment_intent_id"]: top_up for top_up in top_ups if top_up["payment_intent_id"]}
     by_charge = {top_up["charge_id"]: top_up for top_up in top_ups if top_up["charge_id"]}
@@ -78,10 +78,10 @@ _OPEN = ", ".join(f"'{state}'" for state in OPEN_TOP_UPS)
 
 
 def silent_stops(connection: Connection) -> Iterator[str]:
-    """Rules of auto top-up that nothing would ever resume, and open top-ups that would never be processed again.
+    """Auto top-up rules that nothing would ever resume, and open top-ups that would never be processed again.
 
-    True after every commit: an active rule is armed, or has its one top-up open; every other rule is disarmed, and
-    there is a time at which it continues, a top-up whose end it waits for, or a reason that its owner was notified of.
+    Invariant after every commit: an active rule is armed, or has its one top-up open. Every other rule is disarmed, and
+    has a time at which it continues, a top-up whose end it waits for, or a reason about which its owner was notified.
     """
     cursor = connection.execute(
         f"SELECT r.account_id, r.state, r.reason, r.until, r.threshold_cents * {NANOS_PER_CENT}, b.top_up_below, "
@@ -140,7 +140,7 @@ def _top_ups(connection: Connection) -> list[Json]:
 
 
 def _captured(top_up: Json, payment: Json) -> Iterator[str]:
-    """A captured payment and the top-up it is for."""
+    """Compare a captured payment with its top-up."""
     if top_up["state"] != "paid":
         yield f"{_name(top_up)} is {top_up['state']}, but {payment['amount']} cents were captured for it"
     if top_up["charge_cents"] != payment["amount"]:
@@ -152,7 +152,7 @@ def _captured(top_up: Json, payment: Json) -> Iterator[str]:
 
 
 def _credited(connection: Connection, top_up: Json) -> Iterator[str]:
-    """A top-up, what the ledger says of it, and what its own row says of refunds and disputes."""
+    """Compare a top-up with the ledger, and with the refunds and disputes in its own row."""
     key = (top_up["bucket"], top_up["account_id"])
     credited = connection.execute(
         "SELECT count(*), coalesce(sum(amount), 0) FROM transfers WHERE bucket = ? AND account_id = ? "
@@ -184,7 +184,7 @@ def _credited(connection: Connection, top_up: Json) -> Iterator[str]:
 
 
 def _given_back(owner: dict[str, Json], stripe: Stripe) -> Iterator[str]:
-    """Refunds and disputes of each captured charge, there and here."""
+    """Compare the refunds and disputes of each captured charge, there and here."""
     refunded: defaultdict[str, int] = defaultdict(int)
     disputed: defaultdict[str, int] = defaultdict(int)
     for refund in stripe.refunds:

@@ -1,15 +1,15 @@
-"""Clocks that a test moves."""
+"""Clocks that a test can move."""
 
 import asyncio
 
 
 class SettableClock:
-    """Stands still, except when somebody sleeps or moves it."""
+    """A clock that only moves when somebody sleeps or moves it."""
 
     def __init__(self, at: int, *, pause: float = 0.0) -> None:
         self.at = at
         self._pause = pause
-        """Real seconds that a sleep takes, however long it is."""
+        """Real duration of any sleep, in seconds."""
 
     def now_ms(self) -> int:
         return self.at
@@ -26,7 +26,7 @@ class SettableClock:
 
 
 class FakesClock:
-    """The same time for the fake Stripe, which waits by the real clock."""
+    """The same time for the fake Stripe, which sleeps by the real clock."""
 
     def __init__(self, clock: SettableClock) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""Lives of a payment flow, without a crash and dying once, anywhere in it; and what must be the same after both."""
+"""Runs a payment flow without a crash, and with one crash at any point; and compares the results."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -16,19 +16,20 @@ Step = Callable[[World, Services], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What happens to an account, step by step. After a crash the step is done again, as a client or Stripe would."""
+    """The events of an account, step by step. After a crash the step is repeated, as a client or Stripe would do."""
 
     name: str
     steps: tuple[Step, ...]
     card: str | None = "pm_card_visa"
     before: tuple[Step, ...] = ()
-    """What happened before, without a crash."""
+    """Earlier steps, run without a crash."""
     patience: int = 2 * HOUR
-    """How far the clock goes between steps."""
+    """How much the clock advances between steps."""
     ending: int = 40 * DAY
     settings: dict[str, object] = field(default_factory=dict)
     abandoned: bool = False
-    """Nobody asks again after a crash: it may end otherwise, but with books that agree and nothing left open."""
+    """Whether nobody repeats the step after a crash: the result may differ, but the books must agree and nothing may
+    stay open."""
 
 
 async def prepare(world: World, flow: Flow, folder: Path) -> Saved:
@@ -42,7 +43,7 @@ async def prepare(world: World, flow: Flow, folder: Path) -> Saved:
 
 
 async def live(world: World, flow: Flow, die_at: int | None) -> list[str]:
-    """Go through the flow, dying once at that point of it, coming back, and going on. The points passed before."""
+    """Run the flow, die once at point `die_at`, restart, and continue; the points passed before."""
     step = 0
     points: list[str] = []
     for death in (die_at, None):
@@ -60,7 +61,7 @@ async def live(world: World, flow: Flow, die_at: int | None) -> list[str]:
 
 
 async def _step(world: World, services: Services, flow: Flow, number: int) -> None:
-    """One step and what follows from it; the one after the last is the long end."""
+    """Run one step and its consequences; the step after the last waits until nothing is left to do."""
     if number < len(flow.steps):
         until = world.notes.setdefault(f"end of step {number}", world.clock.at + flow.patience)
         await flow.steps[number](world, services)
@@ -69,11 +70,11 @@ async def _step(world: World, services: Services, flow: Flow, number: int) -> No
         await world.settle(services, world.clock.at + flow.ending)
 
 
-# --- what is compared -------------------------------------------------------------------------------------------------
+# --- the comparison ---------------------------------------------------------------------------------------------------
 
 
 def picture(world: World) -> Json:
-    """What must be the same however often the process died: books, rows, documents, notices, and Stripe's side."""
+    """The state that a crash must not change: books, rows, documents, notices, and Stripe's side."""
     queries = {
         "balance": "SELECT posted, held, owed, top_up_below IS NULL FROM balances",
         "transfers": "SELECT kind, from_book, to_book, amount FROM transfers",
@@ -100,7 +101,7 @@ def picture(world: World) -> Json:
 
 
 def differing(expected: Json, found: Json, names: tuple[str, ...] = ()) -> list[str]:
-    """What is not the same, of the parts that are named, or of all."""
+    """The differences in the named parts, or in all."""
     return [
         f"{name}: {found[name]} instead of {expected[name]}"
         for name in names or expected

@@ -1,7 +1,7 @@
-"""Databases in which a process can die: a point at each statement that writes, one before each commit, one after it.
+"""Databases in which a process can die: at each writing statement, before each commit, and after it.
 
-The point after a commit comes before its result is delivered. A crash stops there: nothing more reaches the database,
-and what was not committed is undone, as when the system closes a dead process's files and sockets.
+The point after a commit is before its result is delivered. After a crash nothing more reaches the database, and
+uncommitted changes are undone, as when the system closes a dead process's files and sockets.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ class Life(Protocol):
     dead: bool
 
     def point(self, where: str) -> None:
-        """Raises Crash if this is the place to die, or the process is dead."""
+        """Raises Crash if the process dies here or is already dead."""
         ...
 
 
 class Mortal:
-    """A life that ends at the `die_at`-th point of it, or never."""
+    """A life that ends at its `die_at`-th point, or never."""
 
     def __init__(self, die_at: int | None) -> None:
         self.points: list[str] = []
@@ -46,7 +46,7 @@ class Mortal:
         self._loop.set_exception_handler(_quiet_about_crashes)
 
     def point(self, where: str) -> None:
-        """Die here if this is the point; whatever goes on after death dies too."""
+        """Die if this is the point; anything that continues after death dies too."""
         if not self.dead:
             self.points.append(where)
             if len(self.points) != self._die_at:
@@ -56,7 +56,7 @@ class Mortal:
         raise Crash(where)
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do something, unless it dies meanwhile. Raises Crash then."""
+        """Run `work`. Raises Crash if the process dies meanwhile."""
         task = asyncio.ensure_future(work)
         died = asyncio.ensure_future(self._died.wait())
         await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
@@ -64,13 +64,13 @@ class Mortal:
         if not self.dead:
             return task.result()
         task.cancel()
-        await asyncio.wait({task}, timeout=0.2)  # one that waits for a dead committer never ends
+        await asyncio.wait({task}, timeout=0.2)  # a task that waits for a dead committer would never end
         if task.done() and not task.cancelled():
             task.exception()
         raise Crash(self.points[-1])
 
     async def cancel_tasks(self) -> None:
-        """Where it is dead, whatever still goes on."""
+        """Cancel the remaining tasks of a dead process."""
         if self.dead:
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()
@@ -82,8 +82,8 @@ def _quiet_about_crashes(loop: asyncio.AbstractEventLoop, context: dict[str, Any
     if not isinstance(error, Crash):
         loop.default_exception_handler(context)
         return
-    # The loop's frame and the error hold each other. What the frames below it hold would be left to the garbage
-    # collector, which may run in any thread: a cursor that it is just freeing keeps its connection from closing.
+    # The loop's frame and the error refer to each other, so objects in the frames below would be left to the garbage
+    # collector. That may run in any thread, and a cursor that is being freed keeps its connection from closing.
     traceback.clear_frames(error.__traceback__)
 
 
@@ -128,7 +128,7 @@ class _CrashingSqlite:
             raise Crash(sql)
         return True
 
-    def _committing(self, batch: Any, results: Any) -> None:  # on the writer's thread: a crash here just stops it
+    def _committing(self, batch: Any, results: Any) -> None:  # on the writer's thread, which a crash simply stops
         with contextlib.suppress(Crash):
             if self._dirty:
                 self._life.point("before COMMIT")
@@ -159,7 +159,7 @@ class _CrashingSqlite:
 
 
 class _Watched(asyncpg.Connection):
-    """A connection of one life."""
+    """A connection during one life."""
 
     owner: ClassVar["_CrashingPostgres"]
     __slots__ = ("dirty",)
@@ -198,7 +198,7 @@ class _Watched(asyncpg.Connection):
 
 
 class _Batches:
-    """The statement that does a batch of the ledger's commands, and commits it."""
+    """The statement that executes and commits a batch of the ledger's commands."""
 
     def __init__(self, statement: Any, life: Life) -> None:
         self._statement, self._life = statement, life
@@ -228,7 +228,9 @@ class _CrashingPostgres:
         return made
 
     async def _connecting(self, *arguments: Any, **named: Any) -> Any:
-        if named.get("server_settings", {}).get("application_name") == "farebox test":  # looks from outside
+        if (
+            named.get("server_settings", {}).get("application_name") == "farebox test"
+        ):  # a connection for reads from outside
             return await self._connect(*arguments, **named)  # type: ignore[no-untyped-call]
         if self.life.dead:
             raise Crash("connecting")

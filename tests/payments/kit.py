@@ -1,4 +1,4 @@
-"""A shop for tests of top-ups: real use-cases on a database, a real fake Stripe over HTTP, a clock that tests move."""
+"""A shop for tests of top-ups: real use cases on a database, a fake Stripe over HTTP, and a clock that tests move."""
 
 import asyncio
 import dataclasses
@@ -42,16 +42,16 @@ START = 1_795_348_800_000  # 2026-11-22 12:00 UTC
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 WEBHOOK_SECRET = "whsec_of_the_tests"
 WAIT_SECONDS = 30.0
-"""Of the adapter: a busy machine has all the time it takes to respond."""
+"""Timeout of the adapter, in seconds: long enough for a busy machine."""
 TIMEOUT_SECONDS = 0.8
-"""Of the adapter, from when the test plants a response that does not come: long enough for one that does."""
+"""Timeout of the adapter once the test plants a missing response: still long enough for real responses."""
 FORM = {"card-expiry": "12/34", "card-cvc": "123", "card-name": "Ana", "email": "ana@example.com"}
 ROUNDS_MAX = 1_000
 CHARGES = "POST /v1/invoices/*/pay"
 
 
 def a_clock(at: int = START) -> SettableClock:
-    """Its sleeps take a little real time."""
+    """A clock whose sleeps take a little real time."""
     return SettableClock(at, pause=0.002)
 
 
@@ -59,7 +59,7 @@ def a_clock(at: int = START) -> SettableClock:
 async def open_services(
     settings: Settings, clock: SettableClock, instance: str = "", timeout: float = WAIT_SECONDS
 ) -> AsyncIterator[Services]:
-    """Services as farebox.app makes them, without an HTTP server: one process on the database."""
+    """Services as farebox.app creates them, without an HTTP server: one process on the database."""
     ids = RandomIds(clock)
     vault = Vault(bytes(32))
     database = await open_database(settings)
@@ -109,7 +109,7 @@ class Shop:
     # --- the account ---
 
     async def open_account(self, card: str | None = "pm_card_visa") -> str:
-        """A new account, the one that everything else here is about, with a saved card unless None."""
+        """Create the account that all methods use, with a saved card unless None."""
         account_id = self.services.ids.account_id()
         await self.services.database.write(lambda c: add_account(c, account_id, "Acme", self.clock.at))
         self.account = account_id
@@ -118,7 +118,7 @@ class Shop:
         return account_id
 
     async def save_card(self, card: str = "pm_card_visa", behave: str | None = None) -> str:
-        """Save a card as the default, as the hosted page would. `behave`: what it does from now on."""
+        """Save a card as the default, like the hosted page. `behave`: its behavior from now on."""
         customer = await cards.customer_of(self.services, self.account)
         method = (await self.stripe(f"payment_methods/{card}/attach", customer=customer))["id"]
         await self.stripe(f"customers/{customer}", **{"invoice_settings[default_payment_method]": method})
@@ -133,7 +133,7 @@ class Shop:
         await self.services.ledger.do(Grant(account_id=self.account, grant_id=name, amount=amount, at=at))
 
     async def spend(self, cents: int) -> None:
-        """As a call does: hold and settle."""
+        """Hold and settle, like a call."""
         name, at, amount = self.services.ids.log_id(), self.clock.at, cents * NANOS_PER_CENT
         held = await self.services.ledger.do(
             Hold(account_id=self.account, hold_id=name, amount=amount, at=at, expires_at=at + HOUR)
@@ -159,7 +159,7 @@ class Shop:
         )
 
     async def work(self, rounds: int = 1) -> None:
-        """Rounds of the worker, as a server makes them."""
+        """Run rounds of the worker, like a server."""
         for _ in range(rounds):
             self.nothing_stopped()
             await auto_top_up.sweep(self.services)
@@ -167,12 +167,12 @@ class Shop:
             self.nothing_stopped()
 
     def nothing_stopped(self) -> None:
-        """No rule has stopped in silence; the sweep, which would mend it, is not needed for that."""
+        """Check that no rule has stopped silently, without help from the sweep, which would repair that."""
         found = self.read(lambda c: list(silent_stops(c)))
         assert not found, found
 
     async def let_pass(self, ms: int, until: Callable[[], bool] = lambda: False) -> None:
-        """Let time pass, with the worker at work whenever something is due; at most `ms`, or until it is so."""
+        """Let at most `ms` pass, running the worker whenever something is due, or until the condition holds."""
         end = self.clock.at + ms
         for _ in range(ROUNDS_MAX):
             if until():
@@ -188,7 +188,7 @@ class Shop:
         await self.work()
 
     def next_due(self) -> int | None:
-        """When the worker has something to do next; every path must leave that in the future, or nothing."""
+        """The time of the worker's next task, or None; every path must leave it in the future."""
         found = self.read(
             lambda c: rows(
                 c,
@@ -198,13 +198,13 @@ class Shop:
         )
         return min((at for (at,) in found), default=None)
 
-    # --- what is there ---
+    # --- the state ---
 
     def read(self, job: Callable[[Connection], T]) -> T:
         return read_now(self.services.database, job)
 
     def top_ups(self, kind: str | None = None) -> list[TopUp]:
-        """The account's, oldest first."""
+        """The account's top-ups, oldest first."""
         sql = "SELECT top_up_id FROM top_ups WHERE account_id = ? ORDER BY created_at, top_up_id"
         named = self.read(lambda c: rows(c, sql, (self.account,)))
         found = [self.read(partial(store.find, account_id=self.account, top_up_id=name)) for (name,) in named]
@@ -232,7 +232,7 @@ class Shop:
         return [kind for (kind,) in self.read(lambda c: rows(c, "SELECT kind FROM findings"))]
 
     def attempts(self) -> list[tuple[int, str | None]]:
-        """When a card was asked, and what came of it."""
+        """The times and outcomes of charge attempts."""
         return self.read(
             lambda c: rows(
                 c,
@@ -251,7 +251,7 @@ class Shop:
     # --- the fake ---
 
     async def stripe(self, path: str, **values: Any) -> Json:
-        """POST /v1/{path}, as from Stripe's dashboard or a hosted page."""
+        """POST /v1/{path}, like Stripe's dashboard or a hosted page."""
         response = await self.http.post(f"/v1/{path}", data=values, headers={"authorization": "Bearer sk_test_1"})
         assert response.status_code < 300, response.text
         found: Json = response.json()
@@ -274,17 +274,17 @@ class Shop:
         await self.http.delete("/_fake/faults")
 
     async def captured(self) -> list[int]:
-        """What Stripe captured, in cents, oldest first."""
+        """The amounts that Stripe captured, in cents, oldest first."""
         payments = (await self.http.get("/_fake/ledger")).json()["payments"]
         return [payment["amount"] for payment in payments]
 
     async def charges(self) -> list[str]:
-        """What came of each time that a bank was asked, newest first."""
+        """The outcomes of charges at the bank, newest first."""
         response = await self.http.get("/v1/charges", headers={"authorization": "Bearer sk_test_1"})
         return [charge["status"] for charge in response.json()["data"]]
 
     async def requested(self, ending: str = "/pay") -> int:
-        """How many requests ended so, repeats included."""
+        """The number of requests whose path has this ending, including repeats."""
         requests = (await self.http.get("/_fake/requests")).json()["requests"]
         return sum(request["method"] == "POST" and request["path"].endswith(ending) for request in requests)
 
@@ -310,22 +310,22 @@ class Shop:
             await self.http.post(page.headers["location"], data={"result": "complete" if passed else "fail"})
 
     async def pay_at(self, url: str | None, number: str = "4242424242424242") -> httpx.Response:
-        """Type a card into a hosted page."""
+        """Pay on a hosted page with this card number."""
         assert url is not None
         return await self.http.post(url, data={**FORM, "card-number": number})
 
     async def pay_hosted(self, payment_id: str | None, number: str = "4242424242424242") -> None:
-        """Pay an invoice on its hosted page, which a processor's e-mail may link."""
+        """Pay an invoice on its hosted page, to which a processor's e-mail may link."""
         page = (await self.invoice(payment_id))["hosted_invoice_url"]
         assert (await self.pay_at(page, number)).status_code == 303
 
     async def agree(self) -> None:
-        """Our books equal Stripe's, to the cent."""
+        """Check that our books equal Stripe's, to the cent."""
         await agreed(self.services, str(self.http.base_url))
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until it is so."""
+    """Let the loop run until the condition holds."""
     for _ in range(1_000):
         if condition():
             return
@@ -335,14 +335,14 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def open_shop(folder: Path, **settings: object) -> AsyncIterator[Shop]:
-    """A shop with an account that has a card that works. Where the folder has a database, they are added to it."""
+    """A shop with an account that has a working card. If the folder has a database, they are added to it."""
     if has_database(folder):
         async with _empty_shop(folder, a_clock(), **settings) as (shop, _):
             await shop.open_account()
             yield shop
             shop.nothing_stopped()
         return
-    low_balance = settings.get("low_balance_cents", 0)  # becomes the account's own with its first card
+    low_balance = settings.get("low_balance_cents", 0)  # becomes the account's setting with its first card
     begun = beginning(("shop", low_balance), partial(_begin, low_balance))
     begun.lay_out(folder)
     async with _empty_shop(folder, a_clock(begun.made.at), **settings) as (shop, fake):
@@ -366,7 +366,7 @@ async def _empty_shop(
             stripe_webhook_secret=WEBHOOK_SECRET,
             stripe_api_base=fake.url,
             log_level="error",
-            **{"low_balance_cents": 0, "database_timeout_ms": 60_000, **settings},  # a busy machine has all the time
+            **{"low_balance_cents": 0, "database_timeout_ms": 60_000, **settings},  # enough time for a busy machine
         )
         async with open_services(loaded, clock) as services:
             yield Shop(services, clock, http), fake

@@ -1,4 +1,4 @@
-"""The real Stripe adapter in front of a fake Stripe: what its tests share."""
+"""Shared by the tests of the Stripe adapter: the real adapter in front of a fake Stripe."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,12 +14,13 @@ from tests.waiting import SECONDS
 WEBHOOK_SECRET = "whsec_of_the_tests"
 KEY = "sk_test_of_the_tests"
 TIMEOUT = 0.5
-"""From when the test plants a response that does not come: long enough for one that does, short enough to wait for."""
+"""Timeout in seconds once the test plants a missing response: long enough for real responses, short enough to wait
+for."""
 FORM = {"card-expiry": "12/34", "card-cvc": "123", "card-name": "Ana", "email": "ana@example.com"}
 
 
 def local_client(timeout: float) -> stripe.HTTPXClient:
-    """For a fake, over plain HTTP: loading Stripe's certificates takes long, and nothing here would use them."""
+    """A client for the fake over plain HTTP, without loading Stripe's certificates, which takes long."""
     return stripe.HTTPXClient(timeout=timeout, verify_ssl_certs=False)
 
 
@@ -39,12 +40,12 @@ class Stripe:
         return await self.processor.create_customer(name, name=name, email=f"{name}@example.com", key=f"c:{name}")
 
     async def card(self, customer_id: str, token: str = "pm_card_visa") -> str:
-        """Save a card, as a hosted page would."""
+        """Save a card like a hosted page."""
         method = await self.sdk.payment_methods.attach_async(token, {"customer": customer_id})
         return method.id
 
     async def fault(self, match: str, kind: str, **more: object) -> None:
-        """The next request like `POST /v1/invoices` goes wrong."""
+        """Make the next request that matches, such as `POST /v1/invoices`, fail."""
         if kind.startswith("timeout"):
             client: Any = self.processor._http
             client._timeout = TIMEOUT
@@ -52,7 +53,7 @@ class Stripe:
         assert response.status_code == 200, response.text
 
     async def behave(self, card_id: str, behave: str) -> None:
-        """From now on the card declines with this code; `ok`: no more."""
+        """Make the card decline with this code from now on; `ok`: stop declining."""
         response = await self.control.post(f"/_fake/cards/{card_id}", json={"behave": behave})
         assert response.status_code == 200, response.text
 
@@ -64,7 +65,7 @@ class Stripe:
         return len((await self.sdk.invoices.list_async({"customer": customer_id})).data)
 
     async def submit(self, url: str, fields: Mapping[str, str]) -> httpx.Response:
-        """Send a form of a hosted page, as the owner's browser does."""
+        """Send a form of a hosted page, like the owner's browser."""
         return await self.control.post(url, data=dict(fields), follow_redirects=False)
 
 
@@ -74,7 +75,7 @@ async def running_stripe() -> AsyncIterator[Stripe]:
         http_client = local_client(SECONDS)
         processor = StripeProcessor(KEY, webhook_secret=WEBHOOK_SECRET, api_base=fake.url, http_client=http_client)
         kit = Stripe(fake, processor, control)
-        await kit.sdk.customers.list_async({"limit": 1})  # loads what both sides load on first use: it takes long
+        await kit.sdk.customers.list_async({"limit": 1})  # loads what both sides load on first use, which takes long
         try:
             yield kit
         finally:

@@ -1,6 +1,6 @@
-"""Attacks on auto top-up: what an operator, an owner, a dashboard or a crash may do in the middle of one.
+"""Attacks on auto top-up: what an operator, an owner, the dashboard or a crash may do in the middle of one.
 
-After every round of the worker `Shop.work` makes sure that no rule has stopped in silence (`books.silent_stops`).
+After every round of the worker, `Shop.work` checks that no rule has stopped silently (`books.silent_stops`).
 """
 
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from tests.payments.kit import CHARGES, DAY, HOUR, MINUTE, Shop, open_shop, with
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    """Ten dollars on the account; ten more are bought below five. The books agree at the end."""
+    """A shop with ten dollars on the account; auto top-up buys ten more below five. The books agree at the end."""
     async with open_shop(tmp_path) as opened:
         await opened.grant(1_000)
         yield opened
@@ -29,7 +29,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 @pytest.fixture
 async def lone(tmp_path: Path) -> AsyncIterator[Shop]:
-    """The same, where the books cannot agree: money came in that is not ours to credit."""
+    """The same, for tests in which the books cannot agree because money came in that must not be credited."""
     async with open_shop(tmp_path) as opened:
         await opened.grant(1_000)
         yield opened
@@ -51,7 +51,7 @@ def other(shop: Shop, **settings: Any) -> Shop:
 
 
 async def stuck_before_its_charge(shop: Shop) -> None:
-    """Its invoice is made, its card has not been asked: the process died there, or Stripe was away."""
+    """A top-up with an invoice whose card has not been charged yet: the process died, or Stripe was unavailable."""
     await shop.set_rule()
     await fire(shop)
     await shop.fault("POST /v1/invoices/*/finalize", "reset_after_commit")
@@ -70,7 +70,7 @@ async def test_the_operators_switch_stops_what_has_not_been_charged_yet(shop: Sh
     assert await shop.captured() == [1_000]
 
 
-async def test_the_owner_who_switches_off_is_not_charged_hours_later(shop: Shop) -> None:
+async def test_an_owner_who_switches_auto_top_up_off_is_not_charged_hours_later(shop: Shop) -> None:
     await stuck_before_its_charge(shop)
     await auto_top_up.remove_rule(shop.services, shop.account)
     await shop.let_pass(DAY)
@@ -99,11 +99,11 @@ async def test_a_charge_without_response_is_voided_or_credited_once_it_is_not_wa
     assert (shop.the_auto().state, await shop.captured()) == (("paid", [1_000]) if charged else ("canceled", []))
 
 
-# --- stops that would go unnoticed -----------------------------------------------------------------------------------
+# --- stops that would go unnoticed ------------------------------------------------------------------------------------
 
 
 async def test_a_vanished_confirmed_payment_blocks_nothing(shop: Shop) -> None:
-    """Confirmed, under way at the bank, and then nothing for a week: the rule must not wait for a confirmation."""
+    """Confirmed, pending at the bank, and then nothing for a week: the rule must not wait for a confirmation."""
     await shop.save_card("pm_card_authenticationRequired")
     await shop.set_rule()
     await fire(shop)
@@ -123,7 +123,7 @@ async def test_a_vanished_confirmed_payment_blocks_nothing(shop: Shop) -> None:
 
 
 async def test_a_failing_secret_key_does_not_end_a_charge_in_progress(shop: Shop) -> None:
-    """A payment that cannot be fetched is unknown: it is not reported as uncharged."""
+    """A payment that cannot be fetched is unknown; it is not reported as uncharged."""
     await shop.fault(CHARGES, "timeout_after_commit")
     assert (await shop.buy(1_000)).state == "unknown"
     processor = shop.services.processor
@@ -138,7 +138,7 @@ async def test_a_failing_secret_key_does_not_end_a_charge_in_progress(shop: Shop
 
 
 async def test_a_deleted_invoice_blocks_nothing(shop: Shop) -> None:
-    """Deleted there, or of another mode of the processor's: it will never be paid."""
+    """An invoice that was deleted at the processor, or belongs to its other mode, will never be paid."""
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
     await fire(shop)
@@ -301,7 +301,7 @@ async def test_the_same_card_saved_again_lifts_no_suspension(shop: Shop) -> None
 
 
 async def test_a_payment_for_what_is_still_a_request_is_a_finding_and_no_error(lone: Shop) -> None:
-    """After a backup was brought back, the name of a request may have been paid before."""
+    """After restoring a backup, a payment with the ID of a request may already exist."""
     shop = lone
     await shop.set_rule()
     await fire(shop)
@@ -328,7 +328,7 @@ async def test_a_payment_for_what_is_still_a_request_is_a_finding_and_no_error(l
 
 
 async def test_metadata_edited_in_the_dashboard_moves_no_money_to_another_account(lone: Shop) -> None:
-    """The directory says whose the invoice is; where the invoice says otherwise, people look at it."""
+    """The directory determines the account of an invoice; if the invoice's metadata differs, a finding is raised."""
     shop = lone
     victim = shop.account
     theirs = await shop.open_account()
@@ -356,7 +356,7 @@ async def test_metadata_edited_after_the_credit_changes_nothing(shop: Shop) -> N
     assert (shop.cents, shop.findings()) == (4_000, [])
 
 
-async def test_a_page_to_buy_that_has_expired_is_not_paid_and_a_paid_one_is_paid_once(shop: Shop) -> None:
+async def test_an_expired_payment_page_cannot_be_paid_and_a_paid_one_is_paid_once(shop: Shop) -> None:
     here = "https://example.com/"
     page = await top_up.buy_at_checkout(
         shop.services, shop.account, credit_cents=2_000, success_url=here, cancel_url=here
@@ -375,7 +375,7 @@ async def test_a_page_to_buy_that_has_expired_is_not_paid_and_a_paid_one_is_paid
 
 
 async def test_a_credit_note_on_an_open_invoice_is_no_payment(lone: Shop) -> None:
-    """The operator forgives an invoice that waits for its owner: it is `paid`, without a payment."""
+    """The operator waives an invoice that waits for its owner: it becomes `paid` without a payment."""
     shop = lone
     await shop.save_card("pm_card_authenticationRequired")
     await shop.set_rule()

@@ -1,4 +1,4 @@
-"""Attacks on what was paid: refunds, disputes, dashboards, backups, months and clocks in every combination."""
+"""Attacks on payments: refunds, disputes, dashboards, backups, months and clocks in every combination."""
 
 import asyncio
 import contextlib
@@ -112,7 +112,7 @@ class TestAnyCombination:
 
 
 async def test_a_refund_of_what_was_paid_out_of_band_ends_and_gives_back(world: World) -> None:
-    """There is nothing at the processor that could be paid back: no row waits for it forever."""
+    """There is nothing at the processor that could be refunded, so no row waits for it forever."""
     async with living(world) as process:
         shop = Shop(world, process.services)
         world.fake.steer("faults", match="POST /v1/invoices/*/pay", kind="reset_before", times=1)
@@ -169,7 +169,7 @@ async def test_an_inapplicable_refund_does_not_hide_others(world: World, monkeyp
 
 
 async def test_a_refund_below_the_threshold_triggers_auto_top_up(world: World) -> None:
-    """As the rule says, and bounded by its cap: an owner who wants the money back switches it off first."""
+    """This follows the rule, bounded by its cap: an owner who wants the money back first switches it off."""
     async with living(world) as process:
         shop = Shop(world, process.services)
         bought = await shop.buy(1000)
@@ -185,11 +185,12 @@ async def test_a_refund_below_the_threshold_triggers_auto_top_up(world: World) -
     agree(world)
 
 
-# --- an old backup is brought back ------------------------------------------------------------------------------------
+# --- an old backup is restored ----------------------------------------------------------------------------------------
 
 
 class TestABackupBroughtBack:
-    """A purchase was paid after the backup was made: the file knows nothing of it, and counts from there again."""
+    """A purchase was paid after the backup: the restored database does not have it, and numbers purchases from there
+    again."""
 
     async def lost_purchase(self, world: World, tmp_path: Path, *, spend: int = 900) -> None:
         async with living(world) as process:
@@ -249,7 +250,7 @@ class TestABackupBroughtBack:
 # --- months and clocks ------------------------------------------------------------------------------------------------
 
 
-async def test_the_cap_holds_at_the_turn_of_the_month_and_with_a_clock_that_goes_back(tmp_path: Path) -> None:
+async def test_the_cap_holds_at_the_end_of_a_month_and_if_the_clock_goes_back(tmp_path: Path) -> None:
     async with open_shop(tmp_path) as shop:
         await shop.grant(1_000)
         shop.clock.at = 1_796_083_199_000  # 2026-11-30 23:59:59 UTC
@@ -271,7 +272,7 @@ async def test_the_cap_holds_at_the_turn_of_the_month_and_with_a_clock_that_goes
         await shop.agree()
 
 
-async def test_a_key_on_two_accounts_and_a_long_one_are_purchases_of_their_own(tmp_path: Path) -> None:
+async def test_one_key_on_two_accounts_or_a_long_key_makes_separate_purchases(tmp_path: Path) -> None:
     async with open_shop(tmp_path) as shop:
         key = "k" * 5_000
         first = await shop.buy(1_000, request_key=key)

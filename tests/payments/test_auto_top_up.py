@@ -1,4 +1,4 @@
-"""Auto top-up: it fires below the threshold, charges once, and stops as the rules say whatever a card does."""
+"""Auto top-up: it triggers below the threshold, charges once, and stops by the rules whatever a card does."""
 
 import asyncio
 import multiprocessing
@@ -32,7 +32,7 @@ pytestmark = ON_BOTH_ENGINES
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    """Ten dollars on the account; ten more are bought below five. What is not on Stripe's side is granted."""
+    """A shop with ten granted dollars on the account; auto top-up buys ten more below five."""
     async with open_shop(tmp_path) as opened:
         await opened.grant(1_000)
         yield opened
@@ -44,14 +44,14 @@ async def fire(shop: Shop, cents: int = 600) -> None:
     await shop.spend(cents)
 
 
-# --- the ways it goes -------------------------------------------------------------------------------------------------
+# --- normal operation -------------------------------------------------------------------------------------------------
 
 
 async def test_spending_below_the_threshold_buys_once_and_arms_again(shop: Shop) -> None:
     await shop.set_rule(1_000, 500)
     await shop.spend(500)
     await shop.work(3)
-    assert (shop.top_ups(), shop.armed()) == ([], True), "on the threshold is not below it"
+    assert (shop.top_ups(), shop.armed()) == ([], True), "a balance at the threshold is not below it"
     await shop.spend(1)
     assert (shop.the_auto().state, shop.armed()) == ("requested", False)
     assert shop.read(lambda c: store.auto_under_way(c, shop.account))
@@ -61,11 +61,13 @@ async def test_spending_below_the_threshold_buys_once_and_arms_again(shop: Shop)
     assert (shop.cents, shop.armed()) == (1_499, True)
     assert shop.notices() == ["top_up_paid"]
     assert (shop.rule.state, shop.rule.reason, shop.rule.error) == ("active", None, None)
-    assert not (await reports.credit(shop.services, shop.account)).bought_by_hand, "that is about purchases by hand"
+    assert not (await reports.credit(shop.services, shop.account)).bought_by_hand, (
+        "that message is about manual purchases"
+    )
 
 
 async def test_one_charge_covers_the_whole_shortfall(shop: Shop) -> None:
-    """Section 7 #6: one charge per increment was Lago's."""
+    """Section 7 #6: Lago made one charge per increment."""
     await shop.set_rule(1_000, 4_500)
     await shop.work()
     assert await shop.captured() == [4_000]
@@ -73,7 +75,7 @@ async def test_one_charge_covers_the_whole_shortfall(shop: Shop) -> None:
 
 
 async def test_one_charge_covers_what_is_owed_too(shop: Shop) -> None:
-    """New money pays what is owed first: a purchase of the gap alone would leave the balance where it was."""
+    """New money first pays what is owed: a purchase of only the shortfall would leave the balance unchanged."""
     bought = await shop.buy(5_000)
     await shop.spend(6_000)
     await refund.refund(shop.services, shop.account, top_up_id=bought.top_up_id, allow_spent=True)
@@ -216,7 +218,7 @@ async def test_the_cards_of_one_account_never_pay_for_another(shop: Shop) -> Non
 
 
 def _one_process(settings: dict[str, Any], number: int, start: Any) -> None:
-    """A server's worker in a process of its own, on the same file."""
+    """Run a server's worker in a separate process, on the same file."""
 
     async def run() -> None:
         async with open_services(Settings(**settings), a_clock(), f"process-{number}", TIMEOUT_SECONDS) as services:
@@ -232,7 +234,7 @@ def _one_process(settings: dict[str, Any], number: int, start: Any) -> None:
 
 async def _together(shop: Shop, target: Callable[..., None], count: int) -> list[int | None]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # loaded once, for all of them
+    context.set_forkserver_preload([__name__])  # loaded once for all processes
     start = context.Barrier(count)
     settings = asdict(shop.services.settings)
     processes = [context.Process(target=target, args=(settings, number, start)) for number in range(count)]
@@ -245,7 +247,7 @@ async def _together(shop: Shop, target: Callable[..., None], count: int) -> list
 
 @pytest.mark.slow
 async def test_several_processes_and_many_triggers_are_one_charge_each(shop: Shop) -> None:
-    """3.4: three replicas each charged, elsewhere."""
+    """3.4: in another product, each of three replicas charged."""
     accounts = []
     for _ in range(6):
         accounts.append(await shop.open_account())

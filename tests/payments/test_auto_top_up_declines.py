@@ -1,5 +1,4 @@
-"""Auto top-up with a card that is declined, or wants its owner: retried within the rules, then stopped, with one
-notice."""
+"""Auto top-up with a card that is declined or needs its owner: retried by the rules, then stopped, with one notice."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from tests.payments.kit import CHARGES, DAY, HOUR, MINUTE, Shop, open_shop
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    """Ten dollars on the account; ten more are bought below five. What is not on Stripe's side is granted."""
+    """A shop with ten granted dollars on the account; auto top-up buys ten more below five."""
     async with open_shop(tmp_path) as opened:
         await opened.grant(1_000)
         yield opened
@@ -34,7 +33,7 @@ async def test_a_soft_decline_is_retried_after_an_hour(shop: Shop) -> None:
     await shop.work()
     assert (shop.the_auto().state, shop.rule.state) == ("declined", "active")
     assert (shop.rule.error, shop.rule.last_failed_at) == ("The card has insufficient funds.", shop.clock.at)
-    assert not shop.read(lambda c: store.auto_under_way(c, shop.account)), "no credit is near"
+    assert not shop.read(lambda c: store.auto_under_way(c, shop.account)), "no credit is expected soon"
     await shop.steer(f"cards/{card}", behave="ok")
     await shop.let_pass(HOUR - MINUTE)
     assert await shop.requested() == 1
@@ -65,7 +64,7 @@ async def test_a_soft_decline_with_the_network_s_never_again_suspends_at_once(
     shop: Shop, advice: str, away: int | None
 ) -> None:
     """Stripe passes on the network's advice with the code (`advice_code`, https://docs.stripe.com/declines/codes);
-    asking again all the same costs a fee at the network."""
+    retrying nevertheless costs a network fee."""
     card = await shop.save_card("pm_card_mastercard")
     await shop.steer(f"cards/{card}", behave="do_not_honor", advice=advice)
     await shop.set_rule()
@@ -94,7 +93,7 @@ async def test_the_monthly_cap_is_checked_again_before_a_retry(shop: Shop) -> No
 
 
 async def test_a_lost_decline_response_is_repeated_without_another_charge(shop: Shop) -> None:
-    """4.1: the same key brings the same response. Under a new one the bank would be asked a second time."""
+    """4.1: the same key returns the same response. With a new one the bank would be charged a second time."""
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
     await shop.fault(CHARGES, "timeout_after_commit")
@@ -107,7 +106,7 @@ async def test_a_lost_decline_response_is_repeated_without_another_charge(shop: 
 
 
 async def test_a_dead_card_is_retried_within_the_rules_and_notified_once(shop: Shop) -> None:
-    """Section 7 #6, #17: 670 invoices for one dead card were Autumn's; a try at each refresh, Lago's."""
+    """Section 7 #6, #17: Autumn made 670 invoices for one dead card; Lago retried at every refresh."""
     await shop.save_card("pm_card_mastercard", "generic_decline")
     await shop.set_rule()
     await fire(shop)
@@ -127,7 +126,7 @@ async def test_a_dead_card_is_retried_within_the_rules_and_notified_once(shop: S
 
 
 async def test_only_another_card_or_the_owner_lifts_a_suspension(shop: Shop) -> None:
-    """3.4: switched on again by itself was Codex's."""
+    """3.4: Codex switched auto top-up on again by itself."""
     await shop.save_card("pm_card_mastercard", "expired_card")
     await shop.set_rule()
     await fire(shop)
@@ -196,7 +195,7 @@ async def test_a_second_invoice_waits_until_the_first_is_void(shop: Shop) -> Non
     assert await shop.captured() == [1_000]
 
 
-async def test_a_declined_one_that_is_not_needed_any_more_is_voided(shop: Shop) -> None:
+async def test_a_declined_top_up_that_is_no_longer_needed_is_voided(shop: Shop) -> None:
     dead = await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
     await fire(shop)
@@ -208,7 +207,7 @@ async def test_a_declined_one_that_is_not_needed_any_more_is_voided(shop: Shop) 
     assert shop.the_auto().card_id == dead
 
 
-async def test_a_declined_one_that_the_owner_paid_by_hand_is_credited(shop: Shop) -> None:
+async def test_a_declined_top_up_that_the_owner_paid_manually_is_credited(shop: Shop) -> None:
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
     await fire(shop)
@@ -233,7 +232,7 @@ async def asks_for_its_owner(shop: Shop) -> None:
 
 
 async def test_required_authentication_is_completed_on_the_hosted_page(shop: Shop) -> None:
-    """3.4: no way back from 3-D Secure was another's."""
+    """3.4: another product had no way back from 3-D Secure."""
     await asks_for_its_owner(shop)
     await shop.confirm(shop.the_auto())
     await shop.let_pass(HOUR)

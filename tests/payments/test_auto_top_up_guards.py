@@ -17,7 +17,7 @@ from tests.payments.kit import CHARGES, DAY, HOUR, MINUTE, Shop, open_shop, with
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    """Ten dollars on the account; ten more are bought below five. What is not on Stripe's side is granted."""
+    """A shop with ten granted dollars on the account; auto top-up buys ten more below five."""
     async with open_shop(tmp_path) as opened:
         await opened.grant(1_000)
         yield opened
@@ -39,7 +39,7 @@ def bucket(connection: Connection, account_id: str) -> int:
 
 
 async def test_more_than_two_in_ten_minutes_are_put_off(shop: Shop) -> None:
-    """The runaway guard: it goes on by itself when the time has come."""
+    """The runaway guard: auto top-up continues by itself after the wait."""
     await shop.set_rule(1_000, 500, monthly_cap_cents=100_000)
     for _ in range(4):
         await shop.spend(int(shop.cents) - 400)
@@ -64,7 +64,7 @@ async def test_many_purchases_in_a_short_time_pause_it(shop: Shop) -> None:
 
 
 async def test_the_monthly_cap_stops_it_and_the_next_month_lets_it_go_on(shop: Shop) -> None:
-    """3.4: no cap; and a limit that stops in silence (osparc): the reason is reported."""
+    """3.4: other products had no cap, or a limit that stops silently (osparc). Here the reason is reported."""
     await shop.set_rule(1_000, 500, monthly_cap_cents=2_500)
     for _ in range(4):
         await shop.spend(int(shop.cents) - 400)
@@ -147,7 +147,7 @@ async def test_switching_off_drops_a_request(shop: Shop) -> None:
     assert (shop.the_auto().state, shop.armed(), await shop.captured()) == ("canceled", False, [])
 
 
-async def test_switching_off_and_on_again_buys_under_a_new_name(shop: Shop) -> None:
+async def test_switching_off_and_on_again_buys_under_a_new_id(shop: Shop) -> None:
     await shop.set_rule()
     await fire(shop)
     await shop.work()
@@ -159,7 +159,7 @@ async def test_switching_off_and_on_again_buys_under_a_new_name(shop: Shop) -> N
     assert await shop.captured() == [1_000, 1_000]
 
 
-async def test_switching_off_voids_what_waits_for_its_next_try(shop: Shop) -> None:
+async def test_switching_off_voids_a_waiting_retry(shop: Shop) -> None:
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
     await fire(shop)
@@ -182,12 +182,12 @@ async def test_switching_off_in_mid_charge_does_not_stop_the_charge(shop: Shop) 
 
 
 async def freeze(shop: Shop, *, frozen: bool) -> None:
-    """What the operator does with the account."""
+    """Freeze or unfreeze the account, like the operator."""
     change = partial(set_frozen, by=TESTER, account_id=shop.account, frozen=frozen, reason="stolen", at=shop.clock.at)
     assert await shop.change(change)
 
 
-async def test_a_frozen_account_is_not_topped_up_until_it_may_go_on(shop: Shop) -> None:
+async def test_a_frozen_account_is_not_topped_up_until_it_is_unfrozen(shop: Shop) -> None:
     await shop.set_rule()
     await fire(shop)
     await freeze(shop, frozen=True)
@@ -199,7 +199,7 @@ async def test_a_frozen_account_is_not_topped_up_until_it_may_go_on(shop: Shop) 
     assert (shop.rule.state, await shop.captured()) == ("active", [1_000])
 
 
-async def test_what_waits_for_its_next_try_is_given_up_when_the_account_is_frozen(shop: Shop) -> None:
+async def test_a_waiting_retry_is_given_up_when_the_account_is_frozen(shop: Shop) -> None:
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
     await fire(shop)
@@ -218,7 +218,7 @@ async def test_a_dispute_freezes_auto_top_up_until_it_is_won(shop: Shop) -> None
     await shop.let_pass(DAY)
     assert (await shop.captured(), shop.rule.state, shop.rule.reason) == ([], "suspended", reason)
     await shop.save_card("pm_card_mastercard")
-    assert shop.rule.state == "suspended", "a card is not what it was about"
+    assert shop.rule.state == "suspended", "the suspension was not about a card"
     await shop.change(lambda c: auto_top_up.unfreeze(c, bucket(c, shop.account), shop.account, reason, shop.clock.at))
     await shop.work(2)
     assert (await shop.captured(), shop.rule.state) == ([1_000], "active")

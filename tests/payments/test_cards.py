@@ -1,4 +1,4 @@
-"""Saved cards: in order, one default, only the account's own; and the billing profile."""
+"""Saved cards: their order, one default, separate by account; and the billing profile."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -28,7 +28,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 
 async def save(shop: Shop, number: str = "4242424242424242") -> str:
-    """As the owner does, on the hosted page; the browser comes back. Returns the checkout."""
+    """Save a card like the owner, on the hosted page, from which the browser returns; the checkout."""
     shop.clock.advance(1_000)
     page = await cards.open_setup(shop.services, shop.account, **BACK)
     assert page.url is not None
@@ -39,7 +39,7 @@ async def save(shop: Shop, number: str = "4242424242424242") -> str:
 
 
 def last4(found: list[Card]) -> list[str]:
-    """The default one first, with a star."""
+    """The last digits of the cards; the default is first and has a star."""
     return [card.last4 + ("*" if card.is_default else "") for card in found]
 
 
@@ -164,7 +164,7 @@ async def test_an_account_has_one_customer_despite_repeats(shop: Shop) -> None:
     first = await cards.customer_of(shop.services, shop.account)
     assert await cards.customer_of(shop.services, shop.account) == first
     await shop.change(lambda c: c.execute("DELETE FROM customers WHERE account_id = ?", (shop.account,)))
-    assert await cards.customer_of(shop.services, shop.account) == first  # a crash before it was kept
+    assert await cards.customer_of(shop.services, shop.account) == first  # as after a crash before it was stored
 
 
 async def test_a_stale_response_changes_nothing(shop: Shop) -> None:
@@ -218,7 +218,7 @@ def low(shop: Shop) -> tuple[int | None, int]:
     return found[0], found[1]
 
 
-async def test_a_profile_is_kept_whole(shop: Shop) -> None:
+async def test_a_profile_is_stored_completely(shop: Shop) -> None:
     assert await cards.profile(shop.services, shop.account) == Profile()
     wanted = Profile(
         name=" Acme GmbH ",
@@ -235,7 +235,7 @@ async def test_a_profile_is_kept_whole(shop: Shop) -> None:
     assert await cards.profile(shop.services, shop.account) == kept
 
 
-async def test_the_low_balance_notice_repeats_only_if_the_mark_changes(shop: Shop) -> None:
+async def test_the_low_balance_notice_repeats_only_if_the_threshold_changes(shop: Shop) -> None:
     await cards.set_profile(shop.services, shop.account, Profile(low_balance_cents=300))
     assert low(shop) == (300 * NANOS_PER_CENT, 0)
     await shop.change(lambda c: c.execute("UPDATE balances SET low_told = 1"))
@@ -245,7 +245,7 @@ async def test_the_low_balance_notice_repeats_only_if_the_mark_changes(shop: Sho
     assert low(shop) == (400 * NANOS_PER_CENT, 0)
 
 
-async def test_an_account_that_pays_has_the_operators_mark_unless_its_own(tmp_path: Path) -> None:
+async def test_a_paying_account_has_the_operators_threshold_unless_it_sets_its_own(tmp_path: Path) -> None:
     async with open_shop(tmp_path, low_balance_cents=250) as shop:
         assert low(shop) == (250 * NANOS_PER_CENT, 0)
         await shop.open_account(card=None)
@@ -264,7 +264,7 @@ async def test_an_account_that_pays_has_the_operators_mark_unless_its_own(tmp_pa
         ("name", "x" * 1001),
         ("top_up_min_cents", 49),
         ("top_up_max_cents", 100_000_000),
-        ("top_up_max_cents", 500),  # below the smallest one
+        ("top_up_max_cents", 500),  # below the minimum
         ("low_balance_cents", -1),
     ],
 )

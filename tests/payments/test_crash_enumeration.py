@@ -1,7 +1,7 @@
-"""The process dies at every point of every payment flow, comes back, and ends in the same books as if it had not.
+"""The process dies at every point of every payment flow, restarts, and ends with the same books as without a crash.
 
-With webhooks lost, delivered, and tripled in disorder. By default some points, others in each flow; `make long` tries
-them all.
+Webhooks are lost, delivered, or delivered three times in random order. By default some points are tried, different ones
+in each flow; `make long` tries them all.
 """
 
 import os
@@ -22,11 +22,11 @@ from tests.payments.world import ACCOUNT, DAY, MINUTE, SECOND, Saved, Webhooks, 
 
 LONG = bool(os.environ.get("FAREBOX_TEST_LONG"))
 SAMPLE: dict[Webhooks, int] = {"dropped": 2, "delivered": 1, "tripled": 1}
-"""How many points are tried by default."""
+"""The number of points tried by default."""
 WEBHOOK_MODES: tuple[Webhooks, ...] = ("dropped", "delivered", "tripled")
 
 
-# --- our steps: a client calls, and calls again with the same key when no response came ---------------------------
+# --- our steps: a client calls, and repeats the call with the same key if no response arrived -------------------------
 
 
 def buys(cents: int = 5000, key: str = "order-1") -> Step:
@@ -40,7 +40,7 @@ def buys(cents: int = 5000, key: str = "order-1") -> Step:
 
 
 async def retry_until_accepted(world: World, services: Services, ask: Callable[[], Awaitable[None]]) -> None:
-    """Ask again, as often as the SDKs do and as an owner then does, while the response is to try again."""
+    """Retry, as often as the SDKs and then an owner would, while the response asks for it."""
     for _ in range(60):
         try:
             await ask()
@@ -59,7 +59,7 @@ async def retry_until_accepted(world: World, services: Services, ask: Callable[[
 def spends(usd: int, call: str = "call-1") -> Step:
     async def step(world: World, services: Services) -> None:
         amount, at = usd * 100 * NANOS_PER_CENT, world.clock.at
-        if call not in world.notes:  # a client that got no response asks for the same call
+        if call not in world.notes:  # a client that got no response repeats the same call
             world.notes[call] = at
         at = world.notes[call]
         hold = Hold(account_id=ACCOUNT, hold_id=call, amount=amount, at=at, expires_at=at + DAY, owner="test")
@@ -84,7 +84,7 @@ def refunds(credit: int | None = None, *, allow_spent: bool = False) -> Step:
 
 
 def never_again(first: Step) -> Step:
-    """The caller gets no response and does not come back: what was begun is finished all the same, or never was."""
+    """The caller gets no response and does not retry: the operation is either finished or never took place."""
 
     async def step(world: World, services: Services) -> None:
         if "asked" not in world.notes:
@@ -124,7 +124,7 @@ async def comes_back(world: World, services: Services) -> None:
     await processor_events.note_checkout(services, world.notes["checkout"])
 
 
-# --- steps of the world outside: they happen once, whatever becomes of our process -----------------------------------
+# --- external steps: they happen once, whatever happens to our process ------------------------------------------------
 
 
 def once(name: str, act: Any) -> Step:
@@ -159,7 +159,7 @@ def types_a_card(number: str = "4242424242424242") -> Step:
 
 
 def confirm(world: World) -> None:
-    """Finish the authentication on the hosted page of the invoice that waits for it."""
+    """Complete the authentication on the hosted page of the waiting invoice."""
     (invoice,) = [one for one in world.fake.all("invoices") if one["status"] == "open"]
     page = invoice["hosted_invoice_url"]
     method = methods(world)[0]
@@ -192,7 +192,7 @@ def dispute_ends(status: str) -> Step:
 
 
 def paid(world: World) -> dict[str, str]:
-    """The one purchase that was paid."""
+    """The only paid purchase."""
     with world.reading() as connection:
         ((top_up_id, payment_id, intent),) = connection.execute(
             "SELECT t.top_up_id, t.payment_id, p.payment_intent_id FROM top_ups t "
@@ -257,7 +257,7 @@ FLOWS = (
 async def after(
     world: World, flow: Flow, start: Saved, webhooks: Webhooks, die_at: int | None
 ) -> tuple[Any, list[str]]:
-    """The picture at the end of a life, and the points it had; the books agree with Stripe's."""
+    """The final state of a life, and its points; checks that the books agree with Stripe's."""
     world.load(start, webhooks, seed=die_at or 0)
     points = await live(world, flow, die_at)
     compare(world.settings, world.fake.http.get("/_fake/ledger"))
@@ -265,9 +265,9 @@ async def after(
 
 
 def chosen(points: list[str], webhooks: Webhooks, flow: Flow) -> list[int]:
-    """Numbers of the points to die at: all of them, or some of those around commits and requests. They are as far from
-    one another as can be, and begin elsewhere in each flow and way: flows are alike, and one tries what another leaves
-    out."""
+    """Numbers of the points at which to die: all of them, or a sample of those around commits and requests. The sample
+    is evenly spaced, with a different offset for each flow and webhook mode, because flows share code, and one tries
+    the points that another leaves out."""
     if LONG:
         return list(range(1, len(points) + 1))
     around = [number for number, where in enumerate(points, 1) if where.startswith(("before ", "after "))]
@@ -278,7 +278,7 @@ def chosen(points: list[str], webhooks: Webhooks, flow: Flow) -> list[int]:
 
 
 QUICK = ("a refund",)
-"""Flows of `make check`; the others take their time."""
+"""Flows of `make check`; the others are slow."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Disputes: what is taken and returned, whatever the order, number and loss of the events."""
+"""Disputes: what is taken and returned, whatever the order and number of events, and even if they are lost."""
 
 import itertools
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ def card() -> str:
 
 @pytest.fixture
 async def shop(tmp_path: Path, card: str) -> AsyncIterator[Shop]:
-    """At the end the books agree with Stripe's."""
+    """A shop whose books agree with Stripe's at the end."""
     with open_world(tmp_path, card) as world:
         async with living(world) as process:
             yield Shop(world, process.services)
@@ -62,7 +62,7 @@ async def test_a_dispute_takes_the_credit_and_winning_returns_it(shop: Shop) -> 
     assert (shop.balance.posted, shop.owed) == (3000 * CENT, 0)
     assert notices(shop) == ["dispute_opened", "dispute_closed"]
     assert [one.state for one in await disputes.disputes(shop.services, ACCOUNT)] == ["won"]
-    assert (await shop.refund(bought)).credit_cents == 3000  # what came back may be refunded
+    assert (await shop.refund(bought)).credit_cents == 3000  # the returned credit can be refunded
 
 
 async def test_a_lost_dispute_is_documented_by_a_credit_note(shop: Shop) -> None:
@@ -70,7 +70,10 @@ async def test_a_lost_dispute_is_documented_by_a_credit_note(shop: Shop) -> None
     ends(shop.world, opens(shop.world, bought), "lost")
     await shop.settle()
     assert shop.balance.posted == 0
-    assert notices(shop) == ["dispute_opened", "dispute_closed"]  # both, although the first event said it was lost
+    assert notices(shop) == [
+        "dispute_opened",
+        "dispute_closed",
+    ]  # both notices, although the first event already reported the loss
     assert ("credit_note", -5000) in shop.sql("SELECT kind, total_cents FROM documents")
 
 
@@ -144,7 +147,7 @@ async def rule_state(shop: Shop) -> tuple[str, str | None]:
     return found.state, found.reason
 
 
-async def test_auto_top_up_rests_while_anything_is_disputed(shop: Shop) -> None:
+async def test_auto_top_up_pauses_while_anything_is_disputed(shop: Shop) -> None:
     first, second = await shop.buy(), await shop.buy(3000)
     await auto_top_up.set_rule(shop.services, ACCOUNT, amount_cents=2000, threshold_cents=1000)
     one, other = opens(shop.world, first, inquiry=True), opens(shop.world, second)
@@ -225,7 +228,7 @@ SCENARIOS = {
 
 
 def interleaved(first: list[tuple[str, str]], second: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
-    """Every interleaving of both sequences of events."""
+    """Every interleaving of the two sequences of events."""
     total = len(first) + len(second)
     orders = []
     for places in itertools.combinations(range(total), len(first)):
@@ -235,7 +238,8 @@ def interleaved(first: list[tuple[str, str]], second: list[tuple[str, str]]) -> 
 
 
 class TestTogether:
-    """58.65 were charged for 50.00 of credit; 20.00 were refunded at the dashboard, all was disputed at the bank."""
+    """58.65 were charged for 50.00 of credit; 20.00 were refunded on the dashboard, and all was disputed at the
+    bank."""
 
     @pytest.fixture
     async def shop(self, tmp_path: Path) -> AsyncIterator[Shop]:
@@ -244,12 +248,12 @@ class TestTogether:
                 yield Shop(world, process.services)
 
     @pytest.mark.parametrize("scenario", SCENARIOS)
-    async def test_never_claw_twice_in_any_order(self, shop: Shop, scenario: str) -> None:
+    async def test_nothing_is_taken_back_twice_in_any_order(self, shop: Shop, scenario: str) -> None:
         refund, dispute, (refunded, disputed) = SCENARIOS[scenario]
         ends_with = set()
         for order in interleaved(refund, dispute):
             bought = await shop.buy()
-            shop.world.clock.at += 60_000 * 60  # no guard is in the way
+            shop.world.clock.at += 60_000 * 60  # without guards
             before = shop.balance.posted - shop.owed
             intent = shop.intent(bought)
             for what, state in order:
@@ -270,4 +274,4 @@ class TestTogether:
                 assert before - (shop.balance.posted - shop.owed) == now.clawed_cents * CENT <= 5000 * CENT
             assert (clawback.refunded, clawback.disputed) == (refunded, disputed), order
             ends_with.add((clawback.refunded_credit, clawback.disputed_credit))
-        assert len(ends_with) == 1, f"the order of the news makes a difference: {ends_with}"
+        assert len(ends_with) == 1, f"the order of the events makes a difference: {ends_with}"

@@ -1,4 +1,4 @@
-"""The guards and the declines: pure functions, whatever the attempts were."""
+"""The guards and the classes of declines: pure functions, tested with arbitrary attempts."""
 
 from datetime import UTC, datetime
 
@@ -56,7 +56,7 @@ def test_a_wait_is_in_the_future_ends_and_has_a_documented_reason(found: list[At
 
 @given(attempts, brands)
 def test_a_wait_is_never_longer_than_needed(found: list[Attempt], brand: str) -> None:
-    """After the wait nothing that was counted then counts still: following the waits, one gets there at once."""
+    """After the wait the oldest counted attempt no longer counts, so that following the waits never wastes time."""
     wait = check(found, NOW, brand)
     if wait is not None:
         again = check(found, wait.until, brand)
@@ -77,7 +77,7 @@ def test_an_allowed_charge_satisfies_every_guard(found: list[Attempt]) -> None:
 
 def test_without_attempts_there_is_no_wait() -> None:
     assert check([], NOW) is None
-    assert check([made(0, None)], NOW) is None, "one that is not known yet is no failure"
+    assert check([made(0, None)], NOW) is None, "an unknown outcome is not a failure"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,9 @@ def test_without_attempts_there_is_no_wait() -> None:
         ([made(HOUR_MS + DAY_MS * n) for n in range(1, 16)], "too_many_attempts", 15 * DAY_MS - HOUR_MS),
     ],
 )
-def test_each_guard_waits_until_its_oldest_is_out_of_the_window(found: list[Attempt], reason: str, wait: int) -> None:
+def test_each_guard_waits_until_its_oldest_attempt_leaves_the_window(
+    found: list[Attempt], reason: str, wait: int
+) -> None:
     assert check(found, NOW) == guards.Wait(reason, NOW + wait)
 
 

@@ -1,4 +1,4 @@
-"""News of payments: each paid payment is credited once, and nothing that is not paid, or is not ours."""
+"""Results of payments: each paid payment is credited once; unpaid or foreign payments are not."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 
 async def refused(shop: Shop, kind: ErrorKind, cents: int = 5_000, **more: object) -> Problem:
-    """Buying is answered with this problem."""
+    """Check that buying is refused with this problem."""
     with pytest.raises(Problem) as caught:
         await shop.buy(cents, **more)
     assert caught.value.kind is kind, caught.value
@@ -32,7 +32,7 @@ async def refused(shop: Shop, kind: ErrorKind, cents: int = 5_000, **more: objec
 
 
 async def paid_elsewhere(shop: Shop, account_id: str, top_up_id: str, cents: int) -> str:
-    """A paid invoice at Stripe that names whatever it likes."""
+    """A paid invoice at Stripe with arbitrary metadata."""
     customer = await shop.stripe("customers", name="stranger")
     method = await shop.stripe("payment_methods/pm_card_visa/attach", customer=customer["id"])
     made = await shop.stripe(
@@ -51,7 +51,7 @@ async def paid_elsewhere(shop: Shop, account_id: str, top_up_id: str, cents: int
 
 @pytest.fixture
 async def lone(tmp_path: Path) -> AsyncIterator[Shop]:
-    """A shop at whose Stripe there is money that must not be credited: the books do not agree in the end."""
+    """A shop whose Stripe has money that must not be credited, so the books do not agree at the end."""
     async with open_shop(tmp_path) as opened:
         yield opened
 
@@ -61,7 +61,7 @@ async def reported(shop: Shop, payment_id: str) -> str:
     return await top_up.apply_invoice(shop.services, await shop.services.processor.fetch_invoice(payment_id))
 
 
-async def test_a_payment_in_the_name_of_another_purchase_is_not_credited(lone: Shop) -> None:
+async def test_a_payment_with_the_id_of_another_purchase_is_not_credited(lone: Shop) -> None:
     bought = await lone.buy(2_000)
     forged = await paid_elsewhere(lone, lone.account, bought.top_up_id, 2_000)
     assert await reported(lone, forged) == "not_credited"
@@ -86,7 +86,7 @@ async def test_a_payment_of_less_than_the_charge_is_not_credited(lone: Shop) -> 
     assert (lone.top_ups()[0].state, lone.next_due()) == ("failed", None)
 
 
-async def test_a_payment_of_more_than_the_charge_is_credited_as_bought_and_found(lone: Shop) -> None:
+async def test_a_payment_above_the_charge_is_credited_as_bought_and_is_a_finding(lone: Shop) -> None:
     row, _ = await top_up._begin(
         lone.services, top_up._PurchaseRequest(kind="manual", account_id=lone.account, credit_cents=2_000)
     )
@@ -110,7 +110,7 @@ async def test_a_payment_id_tied_to_one_account_never_credits_another(lone: Shop
 
 
 async def test_an_invoice_that_another_purchase_has_is_never_charged_for_this_one(lone: Shop) -> None:
-    """Stripe answers with the wrong invoice: the purchase fails, nothing is charged, somebody is told."""
+    """Stripe returns the wrong invoice: the purchase fails, nothing is charged, and a finding is raised."""
     assert lone.services.processor is not None
     bought = await lone.buy(2_000)
     real = lone.services.processor
@@ -133,7 +133,7 @@ async def test_an_invoice_that_another_purchase_has_is_never_charged_for_this_on
 
 
 async def test_repeated_events_of_a_payment_credit_once(shop: Shop) -> None:
-    """Section 7 #1, #7: paid twice within milliseconds, by response, webhook and poll."""
+    """Section 7 #1, #7: the payment is reported within milliseconds by response, webhook and poll."""
     await shop.save_card("pm_card_authenticationRequired")
     bought = await shop.buy(2_000)
     await shop.confirm(bought)
@@ -146,11 +146,11 @@ async def test_repeated_events_of_a_payment_credit_once(shop: Shop) -> None:
     assert shop.cents == 2_000
     assert shop.notices("top_up_paid") == ["top_up_paid"]
     assert await reported(shop, bought.payment_id or "") == "already_credited"
-    assert shop.findings() == [], "a repeat is nothing to look into"
+    assert shop.findings() == [], "a repeat is not a finding"
 
 
 async def test_a_failed_purchase_that_was_paid_after_all_is_credited_once(shop: Shop) -> None:
-    """Section 7 #7: failed and then settled. The void finds it paid; late news change nothing more."""
+    """Section 7 #7: failed and then settled. The void finds it paid, and late events change nothing."""
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.fault("POST /v1/invoices/*/void", "reset_before", times=3)
     await refused(shop, CARD_DECLINED, 2_000)

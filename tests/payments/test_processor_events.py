@@ -1,4 +1,4 @@
-"""News of the processor: taken in once, worked at until done, in any order and number; and what webhooks left out."""
+"""Events of the processor: stored once, processed until done, in any order and number; and sweeps for lost webhooks."""
 
 import json
 import random
@@ -44,7 +44,7 @@ async def deliver(shop: Shop, body: bytes) -> None:
 
 
 async def reported(shop: Shop, prefix: str = "") -> list[Event]:
-    """What Stripe has to tell, oldest first."""
+    """The events that Stripe reports, oldest first."""
     assert shop.services.processor is not None
     found = [event async for event in shop.services.processor.events(since=0) if event.type.startswith(prefix)]
     return found[::-1]
@@ -65,7 +65,7 @@ def all_stored(shop: Shop) -> list[StoredEvent]:
 
 
 async def work_off(shop: Shop) -> None:
-    """All that is due now, and what follows of it."""
+    """Process all due events, and those that follow from them."""
     for _ in range(20):
         if not await processor_events.work(shop.services):
             return
@@ -79,14 +79,14 @@ async def at_stripe(shop: Shop, bought: TopUp) -> ProcessorInvoice:
 
 
 async def lost_payment(shop: Shop, cents: int = 5_000) -> str:
-    """A payment that Stripe captured, and whose response never came. Returns the top-up."""
+    """A payment that Stripe captured, but whose response was lost. Returns the top-up."""
     await shop.fault(CHARGES, "timeout_after_commit")
     bought = await shop.buy(cents)
     assert bought.state == "unknown"
     return bought.top_up_id
 
 
-# --- taken in ---------------------------------------------------------------------------------------------------------
+# --- receiving --------------------------------------------------------------------------------------------------------
 
 
 async def test_an_event_is_kept_once_and_due_at_once(shop: Shop) -> None:
@@ -116,7 +116,7 @@ async def test_an_event_with_a_wrong_signature_is_not_stored(shop: Shop, wrong: 
     assert all_stored(shop) == []
 
 
-async def test_without_payments_nothing_is_taken_in(shop: Shop) -> None:
+async def test_without_payments_no_event_is_stored(shop: Shop) -> None:
     import dataclasses
 
     off = dataclasses.replace(shop.services, processor=None)
@@ -126,11 +126,11 @@ async def test_without_payments_nothing_is_taken_in(shop: Shop) -> None:
     assert await processor_events.work(off) == 0
 
 
-# --- worked at --------------------------------------------------------------------------------------------------------
+# --- processing -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(times(2, 20)))
-async def test_three_times_each_in_any_order_credits_once(shop: Shop, seed: int) -> None:
+async def test_events_delivered_three_times_in_any_order_credit_once(shop: Shop, seed: int) -> None:
     await lost_payment(shop)
     paid = await shop.buy(2_000, request_key="other")
     assert paid.state == "paid"
@@ -257,13 +257,13 @@ async def test_events_claimed_by_a_dead_process_are_due_again(shop: Shop) -> Non
     at = shop.clock.at
     taken = await shop.change(lambda c: inbox.claim_due(c, at=at, until=at + processor_events.CLAIM_MS, limit=10))
     assert len(taken) == 1
-    assert await processor_events.work(shop.services) == 0  # somebody has it
+    assert await processor_events.work(shop.services) == 0  # another process has claimed it
     shop.clock.advance(processor_events.CLAIM_MS)
     await work_off(shop)
     assert shop.cents == 5_000
 
 
-# --- each kind of news ------------------------------------------------------------------------------------------------
+# --- each kind of event -----------------------------------------------------------------------------------------------
 
 
 async def test_refunds_and_disputes_made_at_stripe_are_applied(shop: Shop) -> None:
@@ -286,7 +286,7 @@ async def test_a_card_removed_at_stripe_is_gone_here(shop: Shop) -> None:
     assert await cards.cards(shop.services, shop.account) == []
 
 
-async def test_a_page_that_was_finished_without_coming_back(shop: Shop) -> None:
+async def test_a_page_that_was_completed_without_returning(shop: Shop) -> None:
     bought = await top_up.buy_at_checkout(
         shop.services, shop.account, credit_cents=2_500, success_url="http://x.example", cancel_url="http://x.example"
     )
@@ -308,7 +308,7 @@ async def test_a_page_that_was_finished_without_coming_back(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("account", ["ours", "nobody"])
-async def test_a_payment_in_our_name_without_a_top_up_is_a_finding_once(shop: Shop, account: str) -> None:
+async def test_a_payment_of_ours_without_a_top_up_is_one_finding(shop: Shop, account: str) -> None:
     customer = await cards.customer_of(shop.services, shop.account)
     invoice = await shop.stripe(
         "invoices",
@@ -333,10 +333,10 @@ async def test_a_payment_in_our_name_without_a_top_up_is_a_finding_once(shop: Sh
     assert shop.cents == 0
 
 
-# --- what webhooks left out -------------------------------------------------------------------------------------------
+# --- lost webhooks ----------------------------------------------------------------------------------------------------
 
 
-async def test_with_no_webhook_at_all_a_sweep_brings_everything(shop: Shop) -> None:
+async def test_without_webhooks_a_sweep_finds_everything(shop: Shop) -> None:
     await lost_payment(shop)
     await processor_events.sweep_undelivered(shop.services)
     swept = all_stored(shop)
@@ -351,7 +351,7 @@ async def test_with_no_webhook_at_all_a_sweep_brings_everything(shop: Shop) -> N
 
 async def test_a_sweep_goes_back_to_the_last_one(shop: Shop) -> None:
     await processor_events.sweep_undelivered(shop.services)
-    shop.clock.advance(10 * DAY)  # nobody swept for so long
+    shop.clock.advance(10 * DAY)  # no sweep for this long
     await lost_payment(shop)
     shop.clock.advance(9 * DAY)
     await processor_events.sweep_undelivered(shop.services)
@@ -364,7 +364,7 @@ async def test_with_webhooks_only_undelivered_events_are_swept(shop: Shop) -> No
         "/_config/webhooks/w1", json={"url": "http://127.0.0.1:9/nobody", "secret": WEBHOOK_SECRET, "events": ["*"]}
     )
     await shop.steer("webhooks", mode="drop")
-    await deliver(shop, made_up("payout.paid", "po_1"))  # something came
+    await deliver(shop, made_up("payout.paid", "po_1"))  # an event was received
     await lost_payment(shop)
     await processor_events.sweep_undelivered(shop.services)
     await work_off(shop)
@@ -381,7 +381,7 @@ async def test_processed_events_are_deleted_eventually(shop: Shop) -> None:
     assert kept == {"evt_new"}
 
 
-async def test_a_failed_sweep_is_caught_up(shop: Shop) -> None:
+async def test_a_sweep_makes_up_for_a_failed_one(shop: Shop) -> None:
     await lost_payment(shop)
     await shop.fault("GET /v1/events", "error_500_before")
     with pytest.raises(Exception, match="no usable response"):
@@ -397,7 +397,7 @@ async def test_a_failed_sweep_is_caught_up(shop: Shop) -> None:
 def until(true: Callable[[], bool], seconds: float = 10) -> None:
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "it did not become true"
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.02)
 
 
@@ -417,7 +417,7 @@ def test_the_route_is_open_and_verifies_the_signature(farebox: Farebox) -> None:
         assert (taken.status_code, taken.json()) == (200, {"received": True})
 
 
-def test_the_fakes_own_webhooks_bring_a_purchase_home(farebox: Farebox) -> None:
+def test_the_fakes_own_webhooks_complete_a_purchase(farebox: Farebox) -> None:
     account_id = farebox.create_account()
     opened = farebox.run(
         top_up.buy_at_checkout(

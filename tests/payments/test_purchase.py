@@ -1,4 +1,4 @@
-"""Buying on the hosted page, and what a purchase costs."""
+"""Buying on the hosted page, and the price of a purchase."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -82,7 +82,7 @@ async def test_an_unused_page_expires_after_a_day(shop: Shop) -> None:
     assert (row.state, row.next_at, row.action_url) == ("canceled", None, None)
 
 
-async def test_a_page_that_stripe_keeps_open_is_closed(shop: Shop) -> None:
+async def test_a_page_that_stripe_left_open_is_closed(shop: Shop) -> None:
     page = await open_page(shop)
     await shop.change(lambda c: c.execute("UPDATE top_ups SET created_at = created_at - 90000000"))
     await shop.let_pass(MINUTE)
@@ -141,7 +141,7 @@ async def test_a_page_whose_url_is_unknown_is_given_up(shop: Shop) -> None:
     assert caught.value.kind is TOP_UP_FAILED
 
 
-# --- what it costs ----------------------------------------------------------------------------------------------------
+# --- the price --------------------------------------------------------------------------------------------------------
 
 
 @given(
@@ -175,7 +175,7 @@ def test_percentages_are_written_as_people_do() -> None:
     assert [percent(ppm) for ppm in (190_000, 77_000, 0, 1, 1_000_000)] == ["19 %", "7.7 %", "0 %", "0.0001 %", "100 %"]
 
 
-# --- jobs that one process does ---------------------------------------------------------------------------------------
+# --- jobs of a single process -----------------------------------------------------------------------------------------
 
 
 async def test_a_job_runs_in_one_process_and_again_after_its_interval(shop: Shop) -> None:

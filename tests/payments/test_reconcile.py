@@ -1,4 +1,4 @@
-"""Reconciliation: whatever differs between our books and Stripe's is found, in both directions, and only once."""
+"""Reconciliation: every difference between our books and Stripe's is found, in both directions, and only once."""
 
 import json
 from collections.abc import AsyncIterator
@@ -104,11 +104,11 @@ async def test_a_large_one_is_only_reported_and_resolved_when_it_is_credited(sho
     assert [entry["cents"] for entry in logs if entry["log_level"] == "error"] == [LARGE]
     assert shop.cents == 0
     with structlog.testing.capture_logs() as logs:
-        await run(shop)  # the same again is one row, and no second alarm
+        await run(shop)  # a repeat is the same row, without a second alarm
     assert [entry for entry in logs if entry["log_level"] == "error"] == []
     assert len(still_open(shop)) == 1
     shop.clock.advance(HOUR)
-    await shop.work(3)  # the poller's turn
+    await shop.work(3)  # the poller runs
     assert shop.cents == LARGE
     assert await kinds(shop) == []
     assert still_open(shop) == []
@@ -223,7 +223,7 @@ async def test_a_large_dispute_is_only_reported(shop: Shop) -> None:
 
 
 async def test_credit_in_two_transfers_is_not_once_what_was_paid(shop: Shop) -> None:
-    """Whatever splits a credit could as well have posted it twice."""
+    """A fault that splits a credit could also have posted it twice."""
     await shop.buy(5_000)
     ((bucket, transfer_id, version),) = shop.read(
         lambda c: list(c.execute("SELECT bucket, transfer_id, version FROM transfers WHERE kind = 'top_up'"))

@@ -26,7 +26,7 @@ def card() -> str:
 
 @pytest.fixture
 def world(tmp_path: Path, card: str) -> Iterator[World]:
-    """An account that bought 50 USD, and no server that runs."""
+    """An account that bought 50 USD, without a running server."""
     with open_world(tmp_path, card) as world:
         asyncio.run(_buy(world))
         yield world
@@ -82,13 +82,13 @@ def test_a_refused_refund_reports_the_refundable_amount(cli: Cli) -> None:
 
 @pytest.mark.parametrize("card", ["pm_card_refundFail"])
 def test_a_refund_returned_by_the_bank_is_an_error(cli: Cli, world: World) -> None:
-    """A script that pays customers back must not take a refund that came back for one that was made."""
+    """A script that refunds customers must not mistake a returned refund for a successful one."""
     order = ("refund", "--account", ACCOUNT, "--top-up", str(bought(cli)["top_up_id"]), "--amount", "10", "--id", "a")
     world.fake.steer("faults", match="POST /v1/refunds", kind="error_500_after_commit")
     first = cli(*order)
     assert (first.exit_code, "keeps asking" in first.stdout) == (0, True)
     world.clock.at += DAY
-    world.fake.http.get("/_fake/clock")  # the bank's turn: it does what is due when it is asked something
+    world.fake.http.get("/_fake/clock")  # the bank acts: it processes what is due when it is queried
     again = cli(*order)
     assert isinstance(again.exception, Stopped)
     assert "failed" in str(again.exception)
@@ -96,13 +96,13 @@ def test_a_refund_returned_by_the_bank_is_an_error(cli: Cli, world: World) -> No
     assert again.stdout == ""
 
 
-def test_an_amount_has_no_fractions_of_a_cent(cli: Cli) -> None:
+def test_an_amount_cannot_have_fractions_of_a_cent(cli: Cli) -> None:
     response = cli("refund", "--account", ACCOUNT, "--top-up", str(bought(cli)["top_up_id"]), "--amount", "0.001")
     assert response.exit_code == 2
     assert "whole cents" in response.output
 
 
-def test_without_payments_it_says_how_to_switch_them_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_payments_the_command_says_how_to_enable_them(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FAREBOX_STRIPE_SECRET_KEY")
     response = cli("refund", "--account", ACCOUNT, "--top-up", "x")
     assert "FAREBOX_STRIPE_SECRET_KEY" in str(response.exception)

@@ -1,4 +1,4 @@
-"""Refunds: what is taken, what goes back to the card, and what becomes of it when answers are lost or banks refuse."""
+"""Refunds: what is taken, what goes back to the card, and the effect of lost responses and refusing banks."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -106,7 +106,7 @@ def card() -> str:
 
 @pytest.fixture
 async def shop(tmp_path: Path, settings: dict[str, object], card: str) -> AsyncIterator[Shop]:
-    """At the end the books agree with Stripe's."""
+    """A shop whose books agree with Stripe's at the end."""
     with open_world(tmp_path, card, **settings) as world:
         async with living(world) as process:
             yield Shop(world, process.services)
@@ -139,13 +139,13 @@ async def test_all_unspent_credit_is_refunded_to_the_card(shop: Shop) -> None:
 
 async def test_spent_credit_is_refunded_only_if_allowed(shop: Shop) -> None:
     bought = await shop.buy()
-    shop.world.clock.at += 1  # of two purchases of one moment, either may be spent first
+    shop.world.clock.at += 1  # of two simultaneous purchases, either may be spent first
     await shop.buy(1000)
     await shop.spend(4000)
     assert "10.00 USD is still unspent" in await refused(REFUND_REFUSED, shop, bought, 1001)
     made = await shop.refund(bought, 5000, allow_spent=True)
     assert made.amount_cents == 5000
-    assert (shop.balance.posted, shop.owed) == (0, 3000 * NANOS_PER_CENT)  # the other purchase helped out first
+    assert (shop.balance.posted, shop.owed) == (0, 3000 * NANOS_PER_CENT)  # the other purchase was used first
     await shop.buy(5000)
     assert (shop.balance.posted, shop.owed) == (2000 * NANOS_PER_CENT, 0)
 
@@ -245,7 +245,7 @@ async def test_the_same_event_from_every_source_counts_once(shop: Shop) -> None:
 
 
 async def test_a_refund_with_copied_metadata_is_a_separate_refund(shop: Shop) -> None:
-    """Made by hand at the processor, as a copy: its money goes back too, so its credit does."""
+    """A refund made manually at the processor with copied metadata also pays money back, so its credit is taken too."""
     bought = await shop.buy()
     made = await shop.refund(bought, 1000)
     metadata = {"metadata[farebox_account]": ACCOUNT, "metadata[farebox_refund]": made.refund_id}
@@ -279,12 +279,12 @@ FAULTS = (
 
 
 @pytest.mark.parametrize("kind", [fault for fault in FAULTS if not fault.startswith("timeout")])
-async def test_a_lost_response_is_found_out(shop: Shop, kind: str) -> None:
+async def test_a_refund_with_a_lost_response_is_found(shop: Shop, kind: str) -> None:
     bought = await shop.buy()
     shop.world.fake.steer("faults", match="POST /v1/refunds", kind=kind)
     made = await shop.refund(bought, 1000, request_key="k")
     assert made.state == "requested"
-    assert shop.balance.posted == 4000 * NANOS_PER_CENT  # it is taken, whatever the response will be
+    assert shop.balance.posted == 4000 * NANOS_PER_CENT  # the credit is taken, whatever the response is
     await shop.settle(2 * DAY)
     assert (await shop.refund(bought, 1000, request_key="k")).state == "succeeded"
     assert shop.refunded_at_stripe == [1000]
@@ -317,16 +317,16 @@ async def test_a_processor_outage_of_days_is_waited_out(shop: Shop) -> None:
 
 async def test_a_refused_refund_returns_the_credit(shop: Shop) -> None:
     bought = await shop.buy()
-    shop.world.fake.steer("disputes", invoice=bought.payment_id)  # not heard of here
+    shop.world.fake.steer("disputes", invoice=bought.payment_id)  # not known here
     await refused(PROCESSOR_REFUSED, shop, bought, 1000, request_key="k")
     await refused(PROCESSOR_REFUSED, shop, bought, 1000, request_key="k")
     assert shop.balance.posted == 5000 * NANOS_PER_CENT
     await shop.settle()
-    assert shop.balance.posted == 0  # and now the dispute has it
+    assert shop.balance.posted == 0  # and now the dispute has taken it
 
 
 class TestThatComesBack:
-    """The bank says no later."""
+    """The bank refuses the refund later."""
 
     @pytest.fixture
     def card(self) -> str:
@@ -342,10 +342,10 @@ class TestThatComesBack:
         assert (made.state, made.next_at) == ("failed", None)
         assert made.error
         assert shop.balance.posted == 5000 * NANOS_PER_CENT
-        assert (await shop.refund(bought)).credit_cents == 5000  # all of it may be refunded anew
+        assert (await shop.refund(bought)).credit_cents == 5000  # all of it can be refunded again
         await shop.settle()
 
-    async def test_after_a_dispute_the_dispute_takes_what_it_left(self, shop: Shop) -> None:
+    async def test_after_a_dispute_only_the_rest_is_credited_again(self, shop: Shop) -> None:
         bought = await shop.buy()
         await shop.refund(bought, 2000)
         shop.world.fake.steer("disputes", invoice=bought.payment_id)

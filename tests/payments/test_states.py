@@ -1,4 +1,4 @@
-"""The state tables, and the store that moves rows along them: leases, fences, the directory of payments."""
+"""The state tables, and the store that moves rows through them: leases, fences, the directory of payments."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +49,7 @@ def insert(connection: Connection, state: str, **more: object) -> TopUp:
 # --- the tables -------------------------------------------------------------------------------------------------------
 
 
-def test_every_state_leads_to_an_end() -> None:
+def test_every_state_leads_to_a_final_state() -> None:
     ends = {"paid", "failed", "canceled"}
     for table, final in ((TOP_UP_STATES, ends), (RULE_STATES, set(RULE_STATES))):
         for start in table:
@@ -62,7 +62,7 @@ def test_every_state_leads_to_an_end() -> None:
             assert seen & final
 
 
-def test_open_states_are_those_that_are_no_end_and_nothing_leaves_paid() -> None:
+def test_open_states_are_those_that_are_not_final_and_nothing_leaves_paid() -> None:
     assert set(OPEN_TOP_UPS) == set(TOP_UP_STATES) - {"paid", "failed", "canceled"}
     assert set(PENDING_TOP_UPS) < set(OPEN_TOP_UPS)
     assert TOP_UP_STATES["paid"] == frozenset()
@@ -79,12 +79,12 @@ def test_the_guide_names_every_state_and_reason() -> None:
         assert f"`{word}`" in text, f"README.md does not speak of {word}"
 
 
-# --- moves ------------------------------------------------------------------------------------------------------------
+# --- transitions ------------------------------------------------------------------------------------------------------
 
 
 @given(state=st.sampled_from(sorted(TOP_UP_STATES)), target=st.sampled_from(sorted(TOP_UP_STATES)))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
-def test_a_row_moves_along_the_table_only(connection: Connection, state: str, target: str) -> None:
+def test_a_row_changes_state_only_by_the_table(connection: Connection, state: str, target: str) -> None:
     connection.execute("BEGIN")
     row = insert(connection, state)
     if target == state or target in TOP_UP_STATES[state]:
@@ -112,7 +112,7 @@ def test_a_claim_is_exclusive_and_only_for_due_work(connection: Connection) -> N
     assert again.lease_epoch == 2
 
 
-def test_a_worker_whose_lease_was_taken_writes_nothing_and_learns_it(connection: Connection) -> None:
+def test_a_worker_that_lost_its_lease_writes_nothing_and_notices(connection: Connection) -> None:
     row = insert(connection, "unknown", next_at=1)
     stale = store.claim(connection, ACCOUNT, row.top_up_id, owner="a", at=1)
     assert stale is not None
@@ -195,7 +195,7 @@ def armed(connection: Connection) -> int | None:
 
 @pytest.mark.parametrize("state", sorted(RULE_STATES))
 @pytest.mark.parametrize("target", sorted(RULE_STATES))
-def test_a_rule_moves_along_its_table_only(connection: Connection, state: str, target: str) -> None:
+def test_a_rule_changes_state_only_by_its_table(connection: Connection, state: str, target: str) -> None:
     made = rule(connection, state)
     if target == state or target in RULE_STATES[state]:
         top_up_rules.change_rule(connection, made, target, 9, reason=None if target == "active" else "card_declined")
@@ -235,7 +235,7 @@ def test_the_monthly_total_includes_open_purchases(connection: Connection) -> No
     assert store.charged_since(connection, ACCOUNT, 100) == 2_057
 
 
-# --- jobs that one process does at a time -----------------------------------------------------------------------------
+# --- jobs of one process at a time ------------------------------------------------------------------------------------
 
 
 def test_a_job_runs_in_one_process_and_is_due_again_after_its_interval(connection: Connection) -> None:
@@ -245,7 +245,7 @@ def test_a_job_runs_in_one_process_and_is_due_again_after_its_interval(connectio
     assert leases.take_lease(connection, "job", owner="b", at=49, **take) is None
     second = leases.take_lease(connection, "job", owner="b", at=50, **take)
     assert second == 2
-    assert not leases.finish_lease(connection, "job", first, at=51), "it had gone to another"
+    assert not leases.finish_lease(connection, "job", first, at=51), "the lease belonged to another process"
     assert leases.finish_lease(connection, "job", second, at=60)
     assert leases.take_lease(connection, "job", owner="a", at=159, **take) is None
     third = leases.take_lease(connection, "job", owner="a", at=160, **take)

@@ -1,4 +1,4 @@
-"""The Stripe adapter: every method, and every way in which a response can fail to come."""
+"""The Stripe adapter: every method, and every way in which a response can be missing."""
 
 import contextlib
 import json
@@ -74,7 +74,7 @@ async def test_cards_are_listed_with_the_default_one(kit: Stripe, customer: str,
     assert found[card].fingerprint != found[other].fingerprint
     assert found[card].created_at % 1000 == 0
     await kit.processor.remove_card(other)
-    await kit.processor.remove_card(other)  # a repeat does no harm
+    await kit.processor.remove_card(other)  # a repeat is harmless
     assert [one.card_id for one in await kit.processor.cards(customer)] == [card]
 
 
@@ -104,7 +104,9 @@ async def test_a_deleted_or_unknown_customer_is_refused(kit: Stripe, customer: s
 async def test_an_invoice_is_opened_with_its_lines_and_nothing_is_charged(
     kit: Stripe, customer: str, card: str
 ) -> None:
-    await kit.sdk.invoice_items.create_async({"customer": customer, "amount": 777, "currency": "usd"})  # of another's
+    await kit.sdk.invoice_items.create_async(
+        {"customer": customer, "amount": 777, "currency": "usd"}
+    )  # of another account
     invoice = await opened(kit, customer, card)
     assert (invoice.state, invoice.payment_state) == ("open", "none")
     assert (invoice.amount_cents, invoice.paid_cents) == (TOTAL, 0)
@@ -167,7 +169,7 @@ async def test_a_decline_names_its_code_and_the_advice(
     assert again.state == "paid"
 
 
-async def test_a_repeated_decline_does_not_hide_that_it_was_paid_since(kit: Stripe, customer: str, card: str) -> None:
+async def test_a_repeated_decline_does_not_hide_a_later_payment(kit: Stripe, customer: str, card: str) -> None:
     await kit.behave(card, "insufficient_funds")
     invoice = await opened(kit, customer, card)
     with pytest.raises(Declined):
@@ -179,7 +181,7 @@ async def test_a_repeated_decline_does_not_hide_that_it_was_paid_since(kit: Stri
 
 
 @pytest.mark.parametrize("on_session", [False, True])
-async def test_a_payment_to_confirm_has_its_state_and_is_finished_on_the_page(
+async def test_a_payment_to_confirm_has_its_state_and_is_completed_on_the_page(
     kit: Stripe, customer: str, card: str, on_session: bool
 ) -> None:
     await kit.behave(card, "authentication_required")
@@ -235,7 +237,7 @@ async def test_an_amount_in_another_currency_is_rejected() -> None:
     assert read_invoice({**body, "currency": "usd"}).paid_cents == 5000
 
 
-# --- answers that do not come -----------------------------------------------------------------------------------------
+# --- missing responses ------------------------------------------------------------------------------------------------
 
 STEPS = ["POST /v1/invoices", "POST /v1/invoices/*/add_lines", "POST /v1/invoices/*/finalize"]
 LOST = ["timeout_before", "timeout_after_commit", "reset_before", "reset_after_commit", "rate_limit_429"]
@@ -256,7 +258,7 @@ async def test_an_invoice_whose_response_was_lost_is_the_same_one_under_the_same
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_failure_that_stripe_repeats_under_the_key_is_seen_through(
+async def test_a_failure_that_stripe_repeats_for_the_key_is_not_taken_as_the_result(
     kit: Stripe, customer: str, card: str, step: str
 ) -> None:
     await kit.fault(step, "error_500_after_commit")
@@ -283,7 +285,7 @@ async def test_a_payment_whose_response_was_lost_is_unavailable_and_never_charge
     await kit.fault("POST /v1/invoices/*/pay", kind)
     with pytest.raises(ProcessorUnavailable):
         await kit.processor.pay_invoice(invoice.invoice_id, card_id=card, on_session=False, key="p1")
-    if kind == "error_500_after_commit":  # Stripe repeats it under the key for a day; the invoice tells the truth
+    if kind == "error_500_after_commit":  # Stripe repeats it for the key for a day; the invoice has the real state
         found = await kit.processor.fetch_invoice(invoice.invoice_id)
     else:
         found = await kit.processor.pay_invoice(invoice.invoice_id, card_id=card, on_session=False, key="p1")
@@ -345,7 +347,7 @@ async def test_an_invalid_response_is_unavailable(status: int, body: str) -> Non
 
 
 class _Answering(stripe.HTTPXClient):
-    """Answers everything alike."""
+    """Gives every request the same response."""
 
     def __init__(self, status: int, response: dict[str, str] | str) -> None:
         super().__init__()
@@ -484,7 +486,7 @@ def test_a_signed_event_is_read(after: int) -> None:
         (EVENT, signed(EVENT), NOW + 301_000),
         (EVENT, signed(EVENT), NOW - 301_000),
         (EVENT, signed(EVENT).replace("t=", f"t={NOW // 1000 + 900},t="), NOW + 900_000),
-        (EVENT, f"{signed(EVENT)},t={NOW // 1000 + 900}", NOW + 900_000),  # an old event, replayed under a new time
+        (EVENT, f"{signed(EVENT)},t={NOW // 1000 + 900}", NOW + 900_000),  # an old event, replayed with a new time
         (EVENT, signed(EVENT).partition(",")[0], NOW),
         (EVENT, "", NOW),
         (EVENT, "t=,v1=", NOW),
@@ -499,7 +501,7 @@ def test_an_invalid_signature_is_refused(body: bytes, signature: str, at: int) -
 
 
 @pytest.mark.parametrize("secret", ["", " "])
-def test_without_a_secret_nothing_is_believed(secret: str) -> None:
+def test_without_a_secret_no_event_is_trusted(secret: str) -> None:
     with pytest.raises(InvalidSignature):
         reading(secret).read_event(EVENT, signed(EVENT, secret=secret), at=NOW)
 
@@ -525,7 +527,7 @@ async def test_no_key_is_shown(kit: Stripe) -> None:
 
 
 async def test_two_installations_on_one_stripe_account_do_not_mix(kit: Stripe) -> None:
-    """Both have an account `acme`; neither takes the other's customer, keys or payments for its own."""
+    """Both have an account `acme`; neither mistakes the other's customer, keys or payments for its own."""
     here, there = (
         StripeProcessor(KEY, webhook_secret=WEBHOOK_SECRET, api_base=kit.url, installation=name)
         for name in ("here", "there")

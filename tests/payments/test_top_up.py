@@ -1,4 +1,4 @@
-"""Buying by hand with a saved card: paid once, whatever fails on the way."""
+"""Buying manually with a saved card: paid once, whatever fails."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,14 +34,14 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 
 async def refused(shop: Shop, kind: ErrorKind, cents: int = 5_000, **more: object) -> Problem:
-    """Buying is answered with this problem."""
+    """Check that buying is refused with this problem."""
     with pytest.raises(Problem) as caught:
         await shop.buy(cents, **more)
     assert caught.value.kind is kind, caught.value
     return caught.value
 
 
-# --- the ways it goes -------------------------------------------------------------------------------------------------
+# --- normal operation -------------------------------------------------------------------------------------------------
 
 
 async def test_a_purchase_is_paid_credited_documented_and_notified(shop: Shop) -> None:
@@ -58,7 +58,7 @@ async def test_a_purchase_is_paid_credited_documented_and_notified(shop: Shop) -
     assert shop.next_due() is None
 
 
-async def test_status_finds_it_by_both_names_and_only_for_its_account(shop: Shop) -> None:
+async def test_the_status_is_found_by_both_ids_and_only_for_its_account(shop: Shop) -> None:
     bought = await shop.buy()
     for name in (bought.payment_id, bought.top_up_id):
         assert name is not None
@@ -143,8 +143,8 @@ async def test_unfinished_authentication_is_canceled_after_three_days(shop: Shop
     assert (await shop.invoice(bought.payment_id))["status"] == "void"
 
 
-async def test_a_purchase_that_waits_for_its_owner_hinders_no_other(shop: Shop) -> None:
-    """Section 7 #19: a row that is stuck must not block forever."""
+async def test_a_purchase_that_waits_for_its_owner_blocks_no_other(shop: Shop) -> None:
+    """Section 7 #19: a stuck row must not block forever."""
     await shop.save_card("pm_card_authenticationRequired")
     await shop.buy(2_000)
     assert (await shop.buy(3_000)).state == "action_required"
@@ -156,14 +156,14 @@ async def test_a_purchase_that_waits_for_its_owner_hinders_no_other(shop: Shop) 
 # --- repeats ----------------------------------------------------------------------------------------------------------
 
 
-async def test_many_buyers_at_once_are_one_purchase(shop: Shop) -> None:
+async def test_many_identical_requests_at_once_are_one_purchase(shop: Shop) -> None:
     bought = await asyncio.gather(*(shop.buy(2_000) for _ in range(20)))
     assert {item.top_up_id for item in bought} == {bought[0].top_up_id}
     assert {item.state for item in bought} == {"paid"}
     assert await shop.captured() == [2_000]
 
 
-async def test_the_sdk_s_retry_finds_its_first_try_also_minutes_later(shop: Shop) -> None:
+async def test_the_sdks_retry_finds_its_first_attempt_even_minutes_later(shop: Shop) -> None:
     first = await shop.buy(2_000)
     shop.clock.advance(5 * MINUTE)
     again = await shop.buy(2_000, retry=True)
@@ -190,7 +190,7 @@ async def test_after_a_decline_the_same_request_is_a_new_purchase_but_its_retry_
     assert (await shop.buy(2_000)).state == "paid"
 
 
-async def test_an_idempotency_key_names_its_purchase_for_good(shop: Shop) -> None:
+async def test_an_idempotency_key_identifies_its_purchase_permanently(shop: Shop) -> None:
     first = await shop.buy(2_000, request_key="k1")
     shop.clock.advance(30 * DAY)
     assert (await shop.buy(2_000, request_key="k1")).top_up_id == first.top_up_id
@@ -226,7 +226,7 @@ async def test_another_purchase_must_wait_for_one_that_is_not_known_yet(shop: Sh
 # --- guards, fees, taxes ----------------------------------------------------------------------------------------------
 
 
-async def test_stolen_cards_can_not_be_tried_out(shop: Shop) -> None:
+async def test_stolen_cards_cannot_be_tested(shop: Shop) -> None:
     await shop.save_card("pm_card_visa_debit", "generic_decline")
     for number in range(10):
         await refused(shop, CARD_DECLINED, 1_000 + number)
@@ -264,7 +264,7 @@ async def test_bought_credit_expires_if_configured(tmp_path: Path) -> None:
         await shop.agree()
 
 
-async def test_the_first_purchase_sets_the_low_balance_mark_once(tmp_path: Path) -> None:
+async def test_the_first_purchase_sets_the_low_balance_threshold_once(tmp_path: Path) -> None:
     async with open_shop(tmp_path, low_balance_cents=300) as shop:
         await shop.change(lambda c: c.execute("UPDATE balances SET low_below = NULL"))
         await shop.buy(2_000)
@@ -275,7 +275,7 @@ async def test_the_first_purchase_sets_the_low_balance_mark_once(tmp_path: Path)
 
 
 async def test_every_stored_purchase_has_a_next_step(shop: Shop) -> None:
-    """Whatever is open is looked at again; whatever has ended is not."""
+    """Open purchases are processed again; finished ones are not."""
     await shop.buy(2_000)
     await shop.save_card("pm_card_authenticationRequired")
     await shop.buy(3_000)

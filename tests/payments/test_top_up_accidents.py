@@ -1,4 +1,4 @@
-"""Buying by hand while the network, a process or a worker fails: paid once, or not at all, and known which."""
+"""Buying manually while the network, a process or a worker fails: paid once or not at all, and known which."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 
 async def refused(shop: Shop, kind: ErrorKind, cents: int = 5_000, **more: object) -> Problem:
-    """Buying is answered with this problem."""
+    """Check that buying is refused with this problem."""
     with pytest.raises(Problem) as caught:
         await shop.buy(cents, **more)
     assert caught.value.kind is kind, caught.value
@@ -30,7 +30,7 @@ async def refused(shop: Shop, kind: ErrorKind, cents: int = 5_000, **more: objec
 
 
 class Unavailable(Exception):
-    """The response was PROCESSOR_UNAVAILABLE, and no other problem."""
+    """Checks that the problem is PROCESSOR_UNAVAILABLE."""
 
 
 async def buying(shop: Shop) -> TopUp:
@@ -42,7 +42,7 @@ async def buying(shop: Shop) -> TopUp:
         raise
 
 
-# --- accidents of the network -----------------------------------------------------------------------------------------
+# --- network failures -------------------------------------------------------------------------------------------------
 
 LOST = ["timeout_before", "timeout_after_commit", "reset_before", "reset_after_commit", "error_500_before",
         "error_500_after_commit", "rate_limit_429"]  # fmt: skip
@@ -68,7 +68,8 @@ async def test_a_purchase_is_paid_once_whichever_response_is_lost(shop: Shop, ca
 
 
 async def test_a_failure_that_the_processor_repeats_under_its_key_ends_without_a_charge(shop: Shop) -> None:
-    """4.1: a saved 500 is the response for 24 hours. The charge never took place: the invoice is voided after that."""
+    """4.1: Stripe repeats a stored 500 for 24 hours. The charge never took place, and the invoice is voided after
+    that."""
     await shop.fault(CHARGES, "error_500_before", saved=True)
     bought = await shop.buy(2_000)
     assert bought.state == "unknown"
@@ -135,7 +136,7 @@ async def test_a_disconnect_does_not_stop_the_purchase(shop: Shop) -> None:
 
 
 async def test_a_purchase_whose_process_died_is_finished_by_another(shop: Shop) -> None:
-    """4.1: crash between charge and credit. The row is found by its lease, and asked for under the same key."""
+    """4.1: crash between charge and credit. The row is found by its expired lease, and requested with the same key."""
     row, is_new = await top_up._begin(
         shop.services, top_up._PurchaseRequest(kind="manual", account_id=shop.account, credit_cents=2_000)
     )

@@ -1,4 +1,4 @@
-"""The table of a top-up's life: complete, in agreement with the states, and without a way to ask forever."""
+"""The state table of a top-up: complete, consistent with the states, and without endless requests."""
 
 import contextlib
 import random
@@ -29,7 +29,7 @@ from farebox.payments.states import TOP_UP_STATES
 from tests.payments.kit import DAY, Shop, open_shop
 
 INVOICE = frozenset({"unpaid", "payment_failed", "processing", "to_confirm", "paid", "closed"})
-"""The events that an invoice's state may cause."""
+"""The possible events for each state of an invoice."""
 EVENTS_OF: Mapping[Any, frozenset[str]] = {
     steps.open_invoice: frozenset({"opened", "not_listed", "no_response", "refused"}),
     steps.read_opened: INVOICE,
@@ -83,7 +83,7 @@ BY_OTHERS = {
     ("declined", "canceled"),  # …or saves another card
     ("action_required", "canceled"),
 }
-"""State changes made by others than the worker, besides credit."""
+"""State changes that are not made by the worker, besides crediting."""
 
 
 def test_every_allowed_state_change_is_in_the_table() -> None:
@@ -102,18 +102,18 @@ def test_a_worker_takes_a_bounded_number_of_steps() -> None:
         following = {row.then for row in rows} | {None if step is steps.void else steps.void}
         return max(longest(then, (*seen, step)) for then in following)
 
-    assert longest(steps.open_invoice, ()) == 4  # open it, read it, charge, void
+    assert longest(steps.open_invoice, ()) == 4  # open, read, charge, void
     assert longest(steps.fetch_invoice, ()) == 3
 
 
-# --- a processor that may say anything --------------------------------------------------------------------------------
+# --- a processor with arbitrary responses -----------------------------------------------------------------------------
 
 SEEDS = 12
 CODES = ("insufficient_funds", "lost_card", "authentication_required", "new_code")
 
 
 class RandomProcessor:
-    """Answers whatever the protocol allows, at random. What is paid, void or deleted stays so, as at any processor."""
+    """Gives random responses that the protocol allows. Paid, void and deleted invoices stay so, as at any processor."""
 
     def __init__(self, seed: int, chance: random.Random) -> None:
         self._seed = seed
@@ -205,7 +205,7 @@ class RandomProcessor:
         return self.made[invoice_id]
 
     def _go_on(self, invoice_id: str) -> None:
-        """Something may have happened meanwhile to an invoice that is open."""
+        """An open invoice may have changed meanwhile."""
         what = self._chance.random()
         if self._found(invoice_id).state != "open":
             return
@@ -228,7 +228,7 @@ class RandomProcessor:
 async def test_with_any_responses_a_purchase_ends_and_is_credited_iff_paid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Purchases of all kinds at a processor that says anything; no response is one that the machine does not know."""
+    """Purchases of all kinds at a processor with arbitrary responses; the state machine handles every response."""
     heard = set()
     apply = top_up_machine._apply
 
@@ -257,11 +257,11 @@ async def test_with_any_responses_a_purchase_ends_and_is_credited_iff_paid(
             credited = {row.payment_id for row in ended if row.state == "paid"}
             assert credited == {name for name, one in random_processor.made.items() if one.state == "paid"}, seed
             assert shop.findings() == []
-    assert len(heard) > len(TRANSITIONS) // 2, "the processor is too tame"
+    assert len(heard) > len(TRANSITIONS) // 2, "the processor is not random enough"
 
 
 async def at_last(ask: Callable[[], Awaitable[object]]) -> None:
-    """Ask until there is a response."""
+    """Retry until there is a response."""
     for _ in range(100):
         with contextlib.suppress(Problem):
             await ask()

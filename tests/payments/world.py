@@ -1,8 +1,9 @@
-"""A world for payments that can be killed anywhere: real use-cases on a database, a fake Stripe over HTTP, one clock.
+"""A world for payments with processes that can die anywhere: real use cases on a database, a fake Stripe over HTTP, one
+clock.
 
-A `Process` is one life of a server on the database. It dies at the point of its life that it is told: at a statement
-that writes, around a commit, before a request leaves for Stripe, or when Stripe has done it and the response is not
-read. Dying is as sudden as kill -9: nothing that it does afterwards reaches the database or Stripe.
+A `Process` is one life of a server on the database. It dies at a given point: at a writing statement, around a commit,
+before a request is sent to Stripe, or when Stripe has executed it and the response has not been read. Dying is as
+sudden as kill -9: nothing that it does afterwards reaches the database or Stripe.
 """
 
 import asyncio
@@ -49,11 +50,11 @@ SECRET = "whsec_of_the_tests"
 START = 1_795_000_000_000
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 ROUNDS_MAX = 3_000
-"""Of the workers, until everything must be quiet."""
+"""Rounds of the workers after which nothing may be left to do."""
 
 
 class Fake:
-    """A fake Stripe in a loop on a thread of its own, so that no crash of ours touches it."""
+    """A fake Stripe in a loop on a separate thread, so that our crashes do not affect it."""
 
     def __init__(self, clock: SettableClock) -> None:
         self._clock = clock
@@ -83,19 +84,19 @@ class Fake:
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(30)
 
     def save(self) -> str:
-        """Everything it knows."""
+        """The whole state."""
         return self._do(lambda: saved(self._running))
 
     def count(self, kind: str) -> int:
-        """How many objects it has."""
+        """The number of objects of a kind."""
         return self._running.app.world.store.count(kind)
 
     def load(self, state: str) -> None:
-        """Be as it was then."""
+        """Restore a saved state."""
         self._do(lambda: restore(self._running, state))
 
     def post(self, path: str, **values: Any) -> Json:
-        """A call of the API, as from Stripe's dashboard: form fields."""
+        """Call the API with form fields, like Stripe's dashboard."""
         response = self.http.post(path, data=values)
         assert response.status_code < 300, response.text
         found: Json = response.json()
@@ -121,10 +122,10 @@ class Fake:
 
 
 class _Wire(stripe.HTTPXClient):
-    """Stripe's HTTP client, with a point before each request leaves and one after it has been done."""
+    """Stripe's HTTP client, with a point before each request is sent and one after it has been executed."""
 
     def __init__(self, process: "Process") -> None:
-        super().__init__(timeout=30.0, verify_ssl_certs=False)  # it is local; certificates take long to load
+        super().__init__(timeout=30.0, verify_ssl_certs=False)  # local plain HTTP; certificates take long to load
         self._process = process
 
     async def request_async(self, method: Any, url: Any, headers: Any, post_data: Any = None) -> Any:
@@ -143,12 +144,12 @@ class Process(Mortal):
     wire: _Wire
 
     def __init__(self, die_at: int | None) -> None:
-        """`begin_life` makes it."""
+        """Created by `begin_life`."""
         super().__init__(die_at)
         self.upstream = PooledUpstream(connect_seconds=1)
 
     async def end(self) -> None:
-        """Close the database; what was not committed is undone."""
+        """Close the database; uncommitted changes are undone."""
         await self.cancel_tasks()
         await self.crash_injection.end()
         await self.wire.close_async()  # type: ignore[no-untyped-call]
@@ -156,7 +157,7 @@ class Process(Mortal):
 
 
 async def begin_life(world: "World", die_at: int | None = None) -> Process:
-    """A process on the world's database, which is to die at that point."""
+    """A process on the world's database that dies at this point."""
     process = Process(die_at)
     process.wire = _Wire(process)
     process.crash_injection = await open_with_crashes(world.settings, process)
@@ -190,10 +191,10 @@ async def begin_life(world: "World", die_at: int | None = None) -> Process:
 
 @dataclass(slots=True)
 class Saved:
-    """A moment of the world: the database, the fake, the time."""
+    """A snapshot of the world: the database, the fake, the time."""
 
     put_back: Callable[[], None]
-    """Brings the database back."""
+    """Restores the database."""
     fake: str
     at: int
     heard: set[str]
@@ -202,7 +203,7 @@ class Saved:
 
 @dataclass(slots=True)
 class World:
-    """One account's server, its Stripe, its time, and how webhooks travel."""
+    """One account's server, its Stripe, its time, and the delivery of webhooks."""
 
     clock: SettableClock
     fake: Fake
@@ -210,13 +211,13 @@ class World:
     webhooks: Webhooks = "dropped"
     chance: random.Random = field(default_factory=lambda: random.Random(7))
     notes: dict[str, Any] = field(default_factory=dict)
-    """What the steps of a flow tell one another."""
+    """Values that the steps of a flow share."""
     heard: set[str] = field(default_factory=set)
-    """Events that are on their way, or have arrived."""
+    """Events that are being delivered or have arrived."""
     on_their_way: list[Json] = field(default_factory=list)
 
     def save(self, file: Path) -> Saved:
-        """Only while no process runs."""
+        """Save a snapshot; only while no process is running."""
         return Saved(
             backup(self.settings, file), self.fake.save(), self.clock.at, set(self.heard), copy.deepcopy(self.notes)
         )
@@ -231,7 +232,7 @@ class World:
     # --- webhooks ---
 
     def collect(self) -> None:
-        """What Stripe has to tell, put on its way."""
+        """Collect Stripe's new events for delivery."""
         copies = {"dropped": 0, "delivered": 1, "tripled": 3}[self.webhooks]
         if copies == 0 or self.fake.count("event") == len(self.heard):
             return
@@ -243,7 +244,7 @@ class World:
             self.chance.shuffle(self.on_their_way)
 
     async def deliver(self, services: Services) -> int:
-        """Bring some of what is on its way; what is not taken comes again."""
+        """Deliver some of the collected events; those that are not accepted are delivered again."""
         self.collect()
         count = len(self.on_their_way)
         if self.webhooks == "tripled" and count > 2:
@@ -257,7 +258,7 @@ class World:
     # --- the workers ---
 
     async def settle(self, services: Services, until: int) -> None:
-        """Let the workers run, and time go on, until nothing is to be done up to then."""
+        """Run the workers and let time pass until nothing is due by `until`."""
         swept = -1
         for _ in range(ROUNDS_MAX):
             busy = await self.deliver(services)
@@ -267,7 +268,7 @@ class World:
             await auto_top_up.sweep(services)
             if busy or self.on_their_way:
                 continue
-            if swept != self.fake.count("event"):  # an hourly sweep, as soon as it would find something
+            if swept != self.fake.count("event"):  # an hourly sweep that would find something
                 swept = self.fake.count("event")
                 await processor_events.sweep_undelivered(services)
                 continue
@@ -275,7 +276,7 @@ class World:
             if due is None or due > until:
                 return
             self.clock.at = max(due, self.clock.at + SECOND)
-            self.fake.http.get("/_fake/clock")  # it does what is due by its clock when it is asked something
+            self.fake.http.get("/_fake/clock")  # the fake processes what is due by its clock when it is queried
         raise AssertionError(f"never quiet; due: {self.waiting()}")
 
     def next_due(self) -> int | None:
@@ -290,7 +291,7 @@ class World:
         return self.fake._do(lambda: [dict(job) for job in store.all("_job") if job["act"] != "expire"])
 
     def waiting(self) -> list[tuple[str, int]]:
-        """Rows that are to be looked at again."""
+        """Rows that have yet to be processed again."""
         with self.reading() as connection:
             found: list[tuple[str, int]] = connection.execute(
                 "SELECT 'top_up ' || top_up_id || ' ' || state, next_at FROM top_ups WHERE next_at IS NOT NULL "
@@ -309,7 +310,7 @@ class World:
 
 
 def signed(body: bytes, at: int) -> str:
-    """The header of a webhook."""
+    """The signature header of a webhook."""
     moment = at // 1000
     mark = hmac.new(SECRET.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={moment},v1={mark}"
@@ -346,7 +347,7 @@ def _empty_world(folder: Path, **settings: object) -> Iterator[World]:
 
 @contextlib.asynccontextmanager
 async def living(world: World, die_at: int | None = None) -> AsyncIterator[Process]:
-    """A process, ended at the end."""
+    """A process, which is ended with the block."""
     process = await begin_life(world, die_at)
     try:
         yield process
@@ -367,7 +368,7 @@ async def _begin(card: str | None, folder: Path) -> Made:
 
 
 async def save_card(world: World, services: Services, card: str) -> str:
-    """Save a card as the default, as the hosted page would; the payment method."""
+    """Save a card as the default, like the hosted page; the payment method."""
     customer = await cards.customer_of(services, ACCOUNT)
     method = world.fake.post(f"/v1/payment_methods/{card}/attach", customer=customer)["id"]
     world.fake.post(f"/v1/customers/{customer}", **{"invoice_settings[default_payment_method]": method})

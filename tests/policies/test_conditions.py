@@ -1,4 +1,4 @@
-"""Conditions in CEL: what they say, what has no answer and what is missing, and what cannot be written."""
+"""Conditions in CEL: their results, missing values, evaluation errors, and invalid expressions."""
 
 import contextlib
 from typing import Any
@@ -24,9 +24,9 @@ def holds(text: str, metadata: dict[str, Any] | None = None, **fields: str) -> b
     return compile_condition(text).holds(bind(named, metadata or {}))
 
 
-def test_what_conditions_say() -> None:
+def test_results_of_conditions() -> None:
     assert holds("cf.user.id == 'a' && cf.user.email.endsWith('@x.org')", cf__user__id="a", cf__user__email="m@x.org")
-    assert holds("token.name in ['a', 'b'] || user == 'x'", token__name="b"), "what is missing does not matter then"
+    assert holds("token.name in ['a', 'b'] || user == 'x'", token__name="b"), "the missing value does not matter then"
     assert holds("has(metadata.team) && metadata.team == 'red'", {"team": "red"})
     assert not holds("has(metadata.team) && metadata.team == 'red'")
     assert holds("metadata['a b'] > 1 && metadata.paid", {"a b": 2, "paid": True})
@@ -35,7 +35,7 @@ def test_what_conditions_say() -> None:
 
 
 @pytest.mark.parametrize("text", ["metadata.team == 'x'", "user == 'x'", "cf.user.email.size() > 0"])
-def test_what_is_missing(text: str) -> None:
+def test_missing_values(text: str) -> None:
     with pytest.raises(Unresolved):
         holds(text)
 
@@ -52,7 +52,7 @@ def test_what_is_missing(text: str) -> None:
         ("timestamp(metadata.n) > timestamp(0)", {"n": "yesterday"}),
     ],
 )
-def test_what_has_no_answer(text: str, metadata: dict[str, Any]) -> None:
+def test_evaluation_errors(text: str, metadata: dict[str, Any]) -> None:
     with pytest.raises(Unevaluable):
         holds(text, metadata)
 
@@ -65,7 +65,7 @@ def test_what_has_no_answer(text: str, metadata: dict[str, Any]) -> None:
         "[" * 40 + "]" * 40 + " == []", "user" + ".a" * 40 + " == 1", "true ? true", "", "user == '\udc80'",
     ],
 )  # fmt: skip
-def test_what_cannot_be_written(text: str) -> None:
+def test_invalid_conditions_are_refused(text: str) -> None:
     with pytest.raises(InvalidCondition):
         compile_condition(text)
 
@@ -86,7 +86,7 @@ _GROWN = lambda inner: st.one_of(  # noqa: E731
 
 @settings(deadline=None)
 @given(st.recursive(_ATOMS, _GROWN, max_leaves=25))
-def test_any_expression_has_an_answer_or_one_of_our_errors(text: str) -> None:
+def test_any_expression_has_a_result_or_one_of_our_errors(text: str) -> None:
     with contextlib.suppress(InvalidCondition, Unevaluable, Unresolved):
         assert holds(text[:CONDITION_MAX], {"a": "a" * VALUE_MAX, "n": 2**62}, user="u") in (True, False)
 
