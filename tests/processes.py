@@ -1,8 +1,8 @@
-"""Farebox as processes of their own, for tests which kill them, or start several.
+"""Farebox as separate processes, for tests that kill them or start several.
 
-`start` and `run` stand in for `subprocess.Popen` and `subprocess.run` of `python -m farebox.cli.main`, at a tenth of
-the processor time: the process is forked from one that has loaded Farebox's modules (tests.fork_server). Workers of
-`farebox serve --workers N` are, too. A test of the start itself takes `start_anew`.
+`start` and `run` replace `subprocess.Popen` and `subprocess.run` of `python -m farebox.cli.main`, at a tenth of the
+processor time: the process is forked from one that has loaded Farebox's modules (tests.fork_server), and so are workers
+of `farebox serve --workers N`. A test of the start itself uses `start_fresh`.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ FAREBOX = "from farebox.cli.main import run; run()"
 
 
 class Process:
-    """What tests use of `subprocess.Popen`."""
+    """The part of `subprocess.Popen` that tests use."""
 
     def __init__(self, told: socket.socket, stdout: IO[bytes] | None) -> None:
         self._told = told
@@ -35,13 +35,13 @@ class Process:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """The exit status, if it has ended; negative: of the signal that killed it."""
+        """The exit status, if it has ended; negative: the number of the signal that killed it."""
         with contextlib.suppress(BlockingIOError, TimeoutError):
             self.wait(0)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit status, when it has ended. Raises TimeoutError."""
+        """Wait for the end; the exit status. Raises TimeoutError."""
         if self.returncode is None:
             self.returncode = int(self._line(timeout))
             self._told.close()
@@ -91,10 +91,10 @@ def start(
     return Process(told, reading)
 
 
-def start_anew(
+def start_fresh(
     arguments: Sequence[str], *, env: Mapping[str, str], stdout: Output, stderr: Output
 ) -> "subprocess.Popen[bytes]":
-    """Start it as an operator does, for a test of the start itself."""
+    """Start it like an operator does, for tests of the start itself."""
     command = [sys.executable, "-m", "farebox.cli.main", *arguments]
     return subprocess.Popen(command, env=env, stdout=stdout, stderr=stderr)
 
@@ -139,7 +139,7 @@ def _fork_server() -> "tuple[socket.socket, subprocess.Popen[bytes]]":
 
 
 def end_fork_server() -> None:
-    """With the test process."""
+    """End it with the test process."""
     if _fork_server.cache_info().currsize:
         requests, process = _fork_server()
         requests.close()

@@ -1,8 +1,8 @@
 """The official SDKs, loaded when a test first uses one.
 
-They take seconds of processor time to load, and every test process imports every test module: only the processes that
-run a test of theirs pay for that. A module that names their classes in annotations has `from __future__ import
-annotations`.
+They take seconds of processor time to load, and every test process imports every test module. Loading them lazily
+means that only processes that run a test with an SDK pay for that. A module that names their classes in annotations has
+`from __future__ import annotations`.
 """
 
 import importlib
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 else:
 
     class _Later:
-        """A module that is imported at the first look into it."""
+        """A module that is imported on first attribute access."""
 
         def __init__(self, name: str) -> None:
             self._name = name
 
         def __getattr__(self, name: str) -> Any:
-            if name.startswith("_"):  # pytest asks whatever a module has whether it is a fixture, or a mock
+            if name.startswith("_"):  # pytest inspects every name in a module for fixtures and mocks
                 raise AttributeError(name)
             return getattr(importlib.import_module(self._name), name)
 

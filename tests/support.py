@@ -1,4 +1,4 @@
-"""A real Farebox for tests: served over HTTP by a loop on a thread of its own, with the demo provider behind it."""
+"""A real Farebox for tests: served over HTTP by a loop on a separate thread, with the demo provider behind it."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ RUN_ONLY = (Permission.RUN,)
 
 
 def quiet_logs() -> None:
-    """Logs go nowhere; a test that wants to see them captures them."""
+    """Discard logs; tests that need them capture them."""
     structlog.reset_defaults()
     Direct.write = None
     # Dropped, not formatted: structlog's default renders an exception with all its variables, which takes seconds.
@@ -60,7 +60,7 @@ class Farebox:
         self._loop = loop
         self._names = 0
         self.stop: Callable[[], None] = lambda: None
-        """Stops the server, and returns when it has."""
+        """Stops the server, and returns when it has stopped."""
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float = 120) -> T:
         """Run a coroutine in the server's loop."""
@@ -73,7 +73,7 @@ class Farebox:
         return account_id
 
     def create_token(self, account_id: str, *permissions: Permission, expires_at: int | None = None) -> str:
-        """A new token's secret; with every permission where none is named."""
+        """A new token's secret; with every permission if none is named."""
         services = self.services
         secret = TOKEN_PREFIX + services.ids.secret()
         token = AccessToken(
@@ -103,7 +103,7 @@ class Farebox:
         assert verdict.ok
 
     def balance(self, account_id: str) -> Balance:
-        """As committed; read on a connection of the reader's thread."""
+        """The committed balance, read on a connection of the calling thread."""
         found = self.run(self.services.database.scan(lambda c: read_balance(c, account_id)))
         assert found is not None
         return found
@@ -115,7 +115,7 @@ class Farebox:
         return Customer(self, account_id, self.create_token(account_id))
 
     def script(self, *directives: str) -> None:
-        """What the demo provider does with the next requests, in turn."""
+        """Set the demo provider's behavior for the next requests, in turn."""
         response = httpx.post(
             f"{self.demo_url}/_demo/script", json={"answers": [{"directives": text} for text in directives]}
         )
@@ -168,7 +168,7 @@ def running_farebox(data_dir: Path, **settings: object) -> contextlib.AbstractCo
 def running_on(
     loop_factory: Callable[[], asyncio.AbstractEventLoop], clock: Clock | None, data_dir: Path, **settings: object
 ) -> contextlib.AbstractContextManager[Farebox]:
-    """`running_farebox` on a loop of the test's own, and with its clock where it has one."""
+    """`running_farebox` on the test's loop, and with its clock if there is one."""
     return running_with(warm_helper, loop_factory, clock, data_dir, **settings)
 
 
@@ -180,7 +180,7 @@ def running_with(
     data_dir: Path,
     **settings: object,
 ) -> Iterator[Farebox]:
-    """`running_on`, with helpers of the test's own."""
+    """`running_on` with the test's helper processes."""
     loaded = settings_for(data_dir, log_level="error", **settings)
     # Port 0 is not offered to operators, as their clients could not find it; tests take a free one.
     values = {name: getattr(loaded, name) for name in Settings.__slots__}
@@ -230,7 +230,7 @@ def running_with(
 
 
 def free_port() -> int:
-    """Below those that the system gives to outgoing connections: it is still free when a server is started again."""
+    """A free port below the range of outgoing connections, so that it is still free when a server is restarted."""
     while True:
         port = random.randrange(10_000, 30_000)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):

@@ -1,4 +1,4 @@
-"""Where a webhook may not go: into the operator's own network, by whatever name."""
+"""Webhooks may not reach the operator's own network under any name."""
 
 import asyncio
 import datetime
@@ -82,7 +82,7 @@ async def test_one_private_address_among_public_ones_is_enough() -> None:
 async def test_the_name_is_resolved_once_and_the_checked_address_is_used(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DNS rebinding: a name that answers otherwise the second time."""
+    """DNS rebinding: the name resolves differently the second time."""
     port = receiver.url.split(":")[2].split("/")[0]
     requested: list[str] = []
     looked_up: list[Any] = []
@@ -97,11 +97,11 @@ async def test_the_name_is_resolved_once_and_the_checked_address_is_used(
     sent = await post(url, {}, b"{}", private=True, resolver=answering("127.0.0.1", requested=requested))
     assert sent.ok, sent.error
     assert requested == ["rebind.example"]
-    assert {str(host) for host in looked_up} <= {"127.0.0.1"}  # never the name
+    assert {str(host) for host in looked_up} <= {"127.0.0.1"}  # not the name
     assert receiver.received[0].headers["host"] == f"rebind.example:{port}"
 
 
-async def test_the_next_address_is_tried_where_one_does_not_answer(receiver: Receiver) -> None:
+async def test_the_next_address_is_tried_if_one_does_not_answer(receiver: Receiver) -> None:
     port = receiver.url.split(":")[2].split("/")[0]
     url = f"http://two.example:{port}/hook"
     sent = await post(url, {}, b"{}", private=True, resolver=answering("127.0.0.9", "127.0.0.1"))
@@ -116,9 +116,7 @@ async def test_a_proxy_of_the_environment_is_not_used(receiver: Receiver, monkey
     assert (await post(receiver.url, {}, b"{}", private=True)).ok
 
 
-async def test_a_response_that_does_not_come_or_does_not_end(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_missing_or_endless_response(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(send, "TIMEOUT_SECONDS", 0.2)
     receiver.hold = asyncio.Event()
     assert (await post(receiver.url, {}, b"{}", private=True)).error == "no response within 0 seconds"
@@ -183,10 +181,10 @@ async def test_an_invalid_name() -> None:
         await resolve("a" * 70 + ".example", 443)
 
 
-async def test_a_name_that_moves_inside_after_it_was_added(
+async def test_a_name_that_becomes_internal_after_it_was_added(
     tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What counts is where the name leads when the message is sent."""
+    """The address at the time of sending counts."""
     clock = ManualClock()
     async with open_services(tmp_path, clock) as services:
         port = receiver.url.split(":")[2].split("/")[0]
@@ -206,7 +204,7 @@ async def test_a_name_that_moves_inside_after_it_was_added(
 
 
 def certificate(path: Path, name: str) -> Path:
-    """A certificate for the name, signed by itself, with its key."""
+    """A self-signed certificate for the name, with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -249,7 +247,7 @@ async def test_the_certificate_is_checked_for_the_name_though_the_address_is_con
 
 
 async def test_a_slow_name_server_delays_no_other_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An owner's name server may take its time over each look-up; the loop's threads and look-ups are not waiting."""
+    """An owner's name server may be slow; lookups and threads of the loop are not blocked."""
     answered, loop = threading.Event(), asyncio.get_running_loop()
     ask = socket.getaddrinfo
 

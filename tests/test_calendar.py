@@ -1,4 +1,4 @@
-"""Months, and waits before something is tried again."""
+"""Months, and waits before retries."""
 
 from datetime import UTC, datetime
 

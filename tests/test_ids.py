@@ -1,4 +1,4 @@
-"""Ids of calls are in the order in which they were made."""
+"""IDs of calls are in the order of their creation."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""Which proxy leads where: the usual variables, read as widely as curl and Go's net/http read them."""
+"""Which targets use which proxy: the usual variables, interpreted as by curl and Go's net/http."""
 
 import pytest
 
@@ -79,7 +79,7 @@ def test_targets_reached_without_a_proxy(exempt: str, host: str, port: int, thro
         ),
     ],
 )
-def test_which_proxy_leads_where(environment: dict[str, str], http: str | None, https: str | None) -> None:
+def test_which_proxy_is_used_for_which_target(environment: dict[str, str], http: str | None, https: str | None) -> None:
     found = proxies(environment)
     assert found.for_origin("http", "a.example", 80) == http
     assert found.for_origin("https", "a.example", 443) == https

@@ -1,4 +1,4 @@
-"""How long calls took to be settled is kept of the latest, and no more than that."""
+"""Settlement times are kept for the latest calls only."""
 
 from farebox.runtime.settle_times import KEPT, SettleTimes
 

@@ -1,20 +1,20 @@
-"""Waiting for what another thread or process does: for the condition, not for a time.
+"""Waiting for other threads and processes: for a condition, not for a fixed time.
 
-The pauses between two looks grow with what has been waited. Whoever looks all the time keeps the others from doing what
-is waited for: a look may be a call of the server, or a connection to the database.
+The pauses between checks grow with the time waited, because frequent checks, which may be calls of the server or
+database connections, would slow down the work that is waited for.
 """
 
 import time
 from collections.abc import Iterator
 
 SECONDS = 300.0
-"""After which it is taken not to come. Only a test that fails waits so long; but on a busy machine a process takes half
-a minute to start."""
+"""Timeout in seconds. Only a failing test waits this long, but on a busy machine a process takes half a minute to
+start."""
 _SHORTEST, _LONGEST = 0.005, 0.25
 
 
 def pauses(what: str, seconds: float = SECONDS) -> Iterator[float]:
-    """Seconds to pause after each look: a tenth of what has been waited. Fails the test when that is too long."""
+    """Seconds to pause after each check: a tenth of the time waited. Fails the test after `seconds`."""
     began = time.monotonic()
     while (waited := time.monotonic() - began) < seconds:
         yield min(max(_SHORTEST, waited / 10), _LONGEST)

@@ -1,7 +1,7 @@
-"""Helper processes (ADR 20) that one test server leaves to the next.
+"""Helper processes (ADR 20) that test servers pass on to each other.
 
-A helper that counts has loaded a tokenizer, which takes most of a second of processor time; test servers come and go by
-the hundred. A helper serves one account after another anyway, and keeps nothing of any.
+A counting helper has loaded a tokenizer, which takes most of a second of processor time, and tests start hundreds of
+servers. Helpers serve one account after another anyway, and keep no data of any.
 """
 
 import threading
@@ -15,11 +15,11 @@ KEPT_MAX = 4
 
 _lock = threading.Lock()
 _kept: list["_WarmHelper"] = []
-"""Idle, the latest last."""
+"""Idle helpers, the most recent last."""
 
 
 class _WarmHelper(HelperProcess):
-    """One that outlives the server that is done with it, unless it died, was broken off, or has become too large."""
+    """A helper that outlives its server, unless it died, was interrupted, or has become too large."""
 
     def __init__(self, memory: int, cpu_seconds: int) -> None:
         super().__init__(memory, cpu_seconds)
@@ -56,7 +56,7 @@ class _WarmHelper(HelperProcess):
 
 
 def warm_helper(memory: int, cpu_seconds: int) -> HelperProcess:
-    """A helper with these bounds: one that is left, or a new one."""
+    """An idle or new helper with these bounds."""
     with _lock:
         for helper in reversed(_kept):
             if helper.bounds == (memory, cpu_seconds) and helper.is_reusable:
@@ -66,6 +66,6 @@ def warm_helper(memory: int, cpu_seconds: int) -> HelperProcess:
 
 
 def end_warm_helpers() -> None:
-    """With the test process."""
+    """End all with the test process."""
     while _kept:
         _kept.pop().end_for_good()

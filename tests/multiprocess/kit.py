@@ -157,7 +157,7 @@ class Installation:
         arguments = self._whole(
             ["serve", "--workers", str(workers), "--demo", "--json", "--port", str(self.port)],
         )
-        begin = processes.start if forked else processes.start_anew
+        begin = processes.start if forked else processes.start_fresh
         with self.log.open("ab") as log:
             return Server(self, begin(arguments, env=self._environment(), stdout=subprocess.PIPE, stderr=log))
 

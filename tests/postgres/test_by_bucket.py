@@ -1,4 +1,4 @@
-"""What is written together of many accounts is a transaction for each bucket: each bucket is on one node of Citus."""
+"""Writes for many accounts use one transaction per bucket, because each bucket is on one node of Citus."""
 
 import asyncio
 from functools import partial
@@ -16,7 +16,7 @@ from tests.citus.kit import accounts_in_every_bucket, opened
 
 
 async def buckets_by_transaction(database: PostgresDatabase, table: str) -> list[set[int]]:
-    """Of which buckets each transaction has written rows."""
+    """The buckets whose rows each transaction has written."""
     found = await database.get(partial(rows, sql=f"SELECT xmin::text, bucket FROM {table}"))
     written: dict[str, set[int]] = {}
     for transaction, bucket in found:
@@ -25,7 +25,7 @@ async def buckets_by_transaction(database: PostgresDatabase, table: str) -> list
 
 
 async def response_of(database: PostgresDatabase, account_id: str) -> CachedResponse:
-    """One for the cache of a new gateway."""
+    """A response to store in the cache of a new gateway."""
     await database.write(partial(put_gateway, gateway=GatewayRow(account_id, "default", b"{}", 1, 1)))
     gateway = await database.get(partial(find_gateway, account_id=account_id, gateway_id="default"))
     assert gateway is not None
@@ -33,7 +33,7 @@ async def response_of(database: PostgresDatabase, account_id: str) -> CachedResp
     return CachedResponse(account_id, "default", key, 2**50, "text/plain", b"x")
 
 
-async def test_each_bucket_is_written_by_itself(postgres_url: str) -> None:
+async def test_each_bucket_is_written_in_its_own_transaction(postgres_url: str) -> None:
     async with opened(postgres_url) as (database, ledger):
         names = await accounts_in_every_bucket(database, ledger, buckets=BUCKETS, credit=1)
         responses = [await response_of(database, name) for name in names]

@@ -1,4 +1,4 @@
-"""How PostgreSQL plans what is read."""
+"""PostgreSQL's plans for reads."""
 
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import Connection, row
@@ -10,10 +10,10 @@ def _plans(connection: Connection) -> str:
     return str(found[0])
 
 
-async def test_lists_and_reports_are_planned_for_the_account_they_are_of(postgres_url: str) -> None:
+async def test_lists_and_reports_are_planned_for_their_account(postgres_url: str) -> None:
     database = await PostgresDatabase.open(postgres_url, timeout=10)
     try:
         assert await database.scan(_plans) == "force_custom_plan"
-        assert await database.get(_plans) == "auto", "a plan for all accounts is good where rows are read by key"
+        assert await database.get(_plans) == "auto", "a generic plan is good if rows are read by key"
     finally:
         await database.close()

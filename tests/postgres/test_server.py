@@ -1,4 +1,4 @@
-"""The server that other tests rest on: it starts, crashes, recovers, has standbys, and leaves nothing behind."""
+"""The server on which other tests rely: it starts, crashes, recovers, has standbys, and leaves nothing behind."""
 
 import os
 import signal
@@ -114,7 +114,7 @@ def test_only_a_durable_server_waits_for_the_disk(postgres: PostgresServer, dura
     assert durable.query(commit) == [("on", "on", "on")]
 
 
-def test_settings_win_over_ours_and_change_with_a_start() -> None:
+def test_settings_override_ours_and_change_with_a_start() -> None:
     with start_postgres(settings={"shared_buffers": "16MB", "cluster_name": "driver's"}) as server:
         assert server.query("SHOW shared_buffers") == [("16MB",)]
         assert server.query("SHOW cluster_name") == [("driver's",)]
@@ -137,7 +137,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing() -> None:
 # Databases.
 
 
-def test_a_new_database_is_empty_and_the_tests_own(postgres: PostgresServer, postgres_url: str) -> None:
+def test_a_new_database_is_empty_and_separate(postgres: PostgresServer, postgres_url: str) -> None:
     other = postgres.new_database()
     postgres.query("CREATE TABLE mine (id int)", other)
     tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
@@ -236,6 +236,6 @@ def test_the_server_dies_with_its_parent(end: signal.Signals) -> None:
         assert pids
         assert not any(is_gone(int(pid)) for pid in pids)
         os.kill(parent.pid, end)
-    # A server that loses its folder ends too, after most of a minute: that is not what ended it here.
+    # A server that loses its folder ends too, but only after most of a minute.
     wait_for(lambda: all(is_gone(int(pid)) for pid in pids), "its processes are gone", seconds=10)
     wait_for(lambda: not Path(folder).exists(), "its folder is gone")

@@ -1,4 +1,4 @@
-"""Readers of the same share a query, and nobody gets what was read before it asked."""
+"""Readers of the same data share a query, and nobody gets data that was read before their request."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from farebox.storage.sql import DatabaseUnavailable
 
 
 class Held:
-    """A database whose queries see the moment at which they are sent, and are answered when the test says so."""
+    """A database whose queries see the state at which they are sent, and are answered on the test's command."""
 
     def __init__(self) -> None:
         self.moment = 0
@@ -56,14 +56,14 @@ async def test_a_query_serves_only_readers_that_came_before_it() -> None:
     database.moment = 3
     database.answer(0)
     await _turns()
-    assert len(database.sent) == 3, "its query was sent when another was answered"
+    assert len(database.sent) == 3, "its query is sent when another has been answered"
     database.answer(2)
     database.answer(1)
     assert {task.result() for task in (await asyncio.wait(first))[0]} == {(0, "ann")}
     assert {task.result() for task in (await asyncio.wait(second))[0]} == {(1, "ann")}
     assert {task.result() for task in (await asyncio.wait(third))[0]} == {(3, "ann")}, "not older than the request"
     await _turns()
-    assert not shared._pending, "nothing is kept"
+    assert not shared._pending, "nothing is cached"
 
 
 async def test_accounts_do_not_share() -> None:

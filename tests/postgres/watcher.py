@@ -1,8 +1,8 @@
 """Ends a PostgreSQL server and removes its folder when its standard input closes.
 
 `server.py` runs this file as a process of its own and holds the other end of the pipe. The system closes that end
-however its holder dies, so a server never outlives the tests that started it. A death signal (prctl) would not do: the
-system forgets it when the user changes, and it goes off when a thread ends. Standard library only: it starts quickly.
+however its holder dies, so a server never outlives the tests that started it. A parent death signal (prctl) would not
+work: it is cleared when the user changes, and is sent when a thread ends. Standard library only: it starts quickly.
 """
 
 import contextlib
@@ -14,21 +14,21 @@ import time
 from pathlib import Path
 
 PROGRAM_NAMES = ("postgres", "initdb", "pg_")
-"""A developer's shell that looks around in the folder is none of ours."""
+"""Names of PostgreSQL's programs, so that a developer's shell in the folder does not count."""
 
 POLL_SECONDS = 0.005
 WAIT_SECONDS = 5.0
-"""For an orderly end, which also gives back the shared memory. Then the processes are killed."""
+"""Seconds for an orderly shutdown, which also frees the shared memory. Then the processes are killed."""
 
 
 def processes_in(folder: Path) -> list[int]:
-    """Process ids, ascending, of PostgreSQL's programs that work in a folder or below it. They never leave it, also not
-    when the postmaster dies and they lose their parent. Zombies are not counted."""
+    """Process IDs, ascending, of PostgreSQL's programs whose working directory is the folder or below it. They never
+    leave it, even if the postmaster dies. Zombies are not counted."""
     inside = f"{folder}/"
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
-            # Gone meanwhile, or of another user: none of ours.
+            # Gone meanwhile, or of another user, so not ours.
             with contextlib.suppress(FileNotFoundError, PermissionError, ProcessLookupError):
                 works_here = f"{os.readlink(f'/proc/{entry}/cwd')}/".startswith(inside)
                 if works_here and Path(f"/proc/{entry}/comm").read_text().startswith(PROGRAM_NAMES):
@@ -53,7 +53,7 @@ def kill_all_in(folder: Path) -> None:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether it has ended: it may be a zombie. A process gives up its folder a moment before."""
+    """Whether it has ended, possibly as a zombie. A process leaves its folder shortly before that."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -61,7 +61,7 @@ def is_gone(pid: int) -> bool:
 
 
 def end_server_in(folder: Path) -> None:
-    """PostgreSQL's immediate shutdown, which writes nothing; killed where that takes too long."""
+    """PostgreSQL's immediate shutdown, which writes nothing; kills the processes if that takes too long."""
     with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
         postmaster = int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
         # A killed server leaves its file behind, and the number may be another program's by now.

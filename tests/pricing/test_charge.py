@@ -1,4 +1,4 @@
-"""Cost and charge: the one rounding, absurd usage, decimals, and meters without a price."""
+"""Cost and charge: rounding once, absurd usage, decimals, and meters without a price."""
 
 from decimal import Decimal
 from fractions import Fraction
@@ -46,7 +46,7 @@ def test_each_unit_is_charged_once_at_its_most_specific_price() -> None:
         "output_reasoning_tokens": 5,
     }
     cost = cost_of(price, usage)
-    # audio from the cache 20, other audio 10, other cached 30, the rest 40
+    # 20 of cached audio, 10 of other audio, 30 of other cached input, 40 of the rest
     assert nanos(cost) == 20 * 1000 + 10 * 10_000 + 30 * 200 + 40 * 2000 + 7 * 8000
     assert [(line.meter, line.quantity) for line in cost.lines] == [
         ("input_tokens", 40),
@@ -121,7 +121,7 @@ def test_a_charge_is_rounded_up_once(numerator: int, denominator: int, parts: in
     assert 0 <= charge - exact < 1
 
 
-def test_a_markup_is_taken_before_rounding() -> None:
+def test_a_markup_is_applied_before_rounding() -> None:
     third = Cost(1, 3, ())
     assert charge_of(third, Markup(1_000_000)) == 1
     assert charge_of(third, Markup(3_000_000)) == 1

@@ -1,4 +1,4 @@
-"""Chats whose input is known exactly before they are sent, and the holds of those."""
+"""Chats whose input is counted exactly before they are sent, and their holds."""
 
 import json
 from typing import Any
@@ -46,19 +46,19 @@ def test_a_chat_of_text_is_counted_with_its_template(messages: list[dict[str, An
         {"messages": "Count."},
     ],
 )
-def test_with_anything_else_in_it_it_is_not(fields: dict[str, Any]) -> None:
+def test_a_chat_with_other_content_is_not_counted(fields: dict[str, Any]) -> None:
     assert counted(**fields) is None
 
 
 @pytest.mark.parametrize(
     "model", ["gpt-4o-audio-preview", "gpt-4o-search-preview", "gpt-5", "o3-mini", "gpt-4o-mini-x"]
 )
-def test_other_models_are_not(model: str) -> None:
+def test_chats_of_other_models_are_not_counted(model: str) -> None:
     assert counted(model) is None
     assert counted(provider="openrouter") is None
 
 
-def test_the_hold_of_such_a_chat_is_the_most_that_it_costs() -> None:
+def test_the_hold_of_a_counted_chat_is_its_maximum_cost() -> None:
     price = PriceBook().find("account", "openai", "gpt-4o-mini", AT)
     assert price is not None
     demand = Demand("gpt-4o-mini", 100, messages=1, output_max=100, clampable=True)

@@ -35,12 +35,12 @@ def _prices() -> "st.SearchStrategy[ModelPrice]":
         for info in provider.models
         if (price := LIST.find(SLUGS[provider.id], info.id, NOW)) is not None
     ]
-    # Those with tiers, or with more than plain input and output, are the interesting third: take them more often.
+    # Prices with tiers, or with more than input and output, are the interesting third: draw them more often.
     special = [price for price in every if len(price.rates) > 3 or any(rate.tiers for rate in price.rates)]
     return st.one_of(st.sampled_from(every), st.sampled_from(special))
 
 
-prices = st.deferred(_prices)  # finding them takes long, and every worker of pytest-xdist imports this module
+prices = st.deferred(_prices)  # computed lazily: it takes long, and every worker of pytest-xdist imports this module
 markups = st.builds(Markup, st.one_of(st.just(1_000_000), st.integers(1, 5_000_000)))
 images = st.builds(
     ImageInput,
@@ -67,7 +67,7 @@ demands = st.builds(
 
 
 def split(random: Random, total: int, general: str, price: ModelPrice, modalities: set[str]) -> dict[str, Quantity]:
-    """`total` units of a general meter, spread at random over the priced meters inside it."""
+    """`total` units of a general meter, distributed at random over the priced meters that it contains."""
     meters = [
         rate.meter
         for rate in price.rates
@@ -168,7 +168,7 @@ def test_every_input_token_is_estimated_at_the_highest_rate() -> None:
     assert estimate(Demand("m", text_bytes=872), price, COST).amount == 1000 * 2000
 
 
-def test_rates_of_audio_and_images_are_met_only_by_audio_and_images() -> None:
+def test_rates_of_audio_and_images_apply_only_to_audio_and_images() -> None:
     price = priced(input_mtok="1", input_audio_mtok="40", input_image_mtok="5", input_video_mtok="3")
     text = estimate(Demand("m", text_bytes=872), price, COST).amount
     assert text == 1000 * 1000
@@ -212,7 +212,7 @@ def test_output_is_bounded_by_the_models_maximum() -> None:
     assert estimate(Demand("m", no_output=True), price, COST).output_tokens == 0
 
 
-def test_requests_and_fixed_meters_are_in_it() -> None:
+def test_requests_and_fixed_meters_are_in_the_estimate() -> None:
     price = priced(input_mtok="0", requests_kcount="5", input_mchars="15", audio_hours="0.36", input_audio_hours="0.72")
     assert estimate(Demand("m"), price, COST).amount == 5_000_000
     fixed: dict[str, Quantity] = {
@@ -225,14 +225,14 @@ def test_requests_and_fixed_meters_are_in_it() -> None:
     assert estimate(Demand("m", fixed={"nothing_known": 5}), price, COST).amount == 5_000_000
 
 
-def test_audio_is_held_for_the_longest_that_it_can_play() -> None:
+def test_audio_is_held_for_its_longest_possible_duration() -> None:
     price = LIST.find("groq", "whisper-large-v3", NOW)
     assert price is not None
     long = estimate(Demand("m", audio_seconds=7, audio_seconds_max=1000), price, COST).amount
     assert long == pytest.approx(1000 * 111_000_000 / 3600, abs=1)
     for demand in (Demand("m", audio_seconds_max=1), Demand("m", fixed={"audio_seconds": 1})):
         short = estimate(demand, price, COST).amount
-        assert short == charge_of(cost_of(price, {"audio_seconds": 2}), COST), "ten seconds at least"
+        assert short == charge_of(cost_of(price, {"audio_seconds": 2}), COST), "at least ten seconds"
 
 
 def test_affordable_output_without_money_and_for_a_free_model() -> None:

@@ -1,4 +1,4 @@
-"""LiteLLM's price map, read at one time."""
+"""LiteLLM's price map, read for a given time."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -30,7 +30,7 @@ MOMENTS = [
 
 
 @pytest.mark.parametrize(("moment", "usd"), MOMENTS)
-def test_off_peak_prices_are_compared_while_they_hold(moment: tuple[int, int, int], usd: str) -> None:
+def test_off_peak_prices_are_compared_while_they_apply(moment: tuple[int, int, int], usd: str) -> None:
     at = int(datetime(2026, 11, *moment, tzinfo=UTC).timestamp() * 1000)
     rates = LiteLLMMap({"deepseek/acme-1": ENTRY}, "litellm/1", at).rates("deepseek", "acme-1")
     assert rates == {"input_mtok": Decimal(usd), "output_mtok": Decimal(1)}

@@ -1,4 +1,4 @@
-"""Images against figures that the providers publish, or that were measured on billed calls; ceilings by name."""
+"""Image tokens compared with figures that providers publish or that were measured on billed calls; ceilings by name."""
 
 import pytest
 from genai_prices.data import providers
@@ -44,7 +44,7 @@ def test_image_tokens(model: str, width: int | None, height: int | None, detail:
 
 
 MEASURED = {
-    # width, height: Claude 5.5 and 4.5 (their text of 77 and 65 tokens taken off), GPT-6, GPT-5.5
+    # width, height: Claude 5.5 and 4.5 (without their 77 and 65 tokens of text), GPT-6, GPT-5.5
     (256, 256): (100, 100, 77, 77),
     (1024, 1024): (1369, 1369, 1229, 1229),
     (1920, 1080): (2691, 1560, 2448, 2448),
@@ -97,7 +97,7 @@ def test_ceilings(model: str, tokens: int) -> None:
     assert output_ceiling(priced(model)) == tokens
 
 
-def test_the_prices_own_ceiling_goes_first_and_the_window_last() -> None:
+def test_the_prices_own_ceiling_takes_precedence_and_the_window_is_last() -> None:
     assert output_ceiling(priced("gpt-4o", 128_000, 7)) == 7
     assert output_ceiling(priced("nobody-knows", 5000)) == 5000
 

@@ -38,7 +38,7 @@ RELEASE = version("genai-prices")
 NOW_MS = 1_790_000_000_000
 EVERY_PROVIDER = {provider.id: provider.id for provider in providers}
 METERS = [meter for meter in unit_data if meter != "requests"]
-"""Those that genai-prices knows."""
+"""The providers that genai-prices has."""
 PARTS = {
     meter: [part for part in METERS if part == meter or meter in UNITS.ancestor_usage_keys(part)] for meter in METERS
 }
@@ -46,7 +46,7 @@ PARTS = {
 SECONDS = {meter for meter in METERS if UNITS.units[meter].dimensions["family"] == "durations"}
 TICK = timedelta(milliseconds=1)
 NO_SUPPLEMENT = Supplement(b'{"date": "2026-11-29"}')
-"""What is compared here is the list alone."""
+"""The price list without our supplement, which is what is compared here."""
 
 
 def ms(moment: datetime) -> int:
@@ -64,7 +64,8 @@ def conditions(info: ModelInfo) -> list[StartDateConstraint | TimeOfDateConstrai
 
 
 def moments(info: ModelInfo) -> list[datetime]:
-    """Both sides of every start date and of every daily boundary, the latter in the time of every start date."""
+    """Times just before and at every start date and daily boundary; daily boundaries are tested for every start
+    date."""
     days = [datetime(2020, 6, 1, tzinfo=UTC)]
     edges = []
     for constraint in conditions(info):
@@ -82,7 +83,7 @@ def moments(info: ModelInfo) -> list[datetime]:
 
 
 def contexts(info: ModelInfo) -> list[dict[str, str] | None]:
-    """None, an unknown one, each variant's, and each two variants' together."""
+    """No context, an unknown one, each variant's, and those of every two variants combined."""
     whens = [variant.when for variant in info.price_variants or []]
     found: list[dict[str, str] | None] = [None, {"service_tier": "unheard-of"}, *whens]
     found += [first | second for first, second in combinations(whens, 2)]
@@ -94,14 +95,14 @@ def tier_starts(prices: ListedPrice) -> set[int]:
 
 
 def alone(provider: Provider, info: ModelInfo) -> tuple[Provider, ModelInfo]:
-    """The model as its provider's only one, so that no other shadows it."""
+    """The model as its provider's only one, so that no other model shadows it."""
     info = replace(info, match=ClauseEquals(equals=info.id))
     return replace(provider, models=[info], fallback_model_providers=None), info
 
 
 def random_usage(random: Random, priced: list[str], input_tokens: int | None) -> dict[str, Quantity]:
-    """Consistent figures for every meter: each is what it holds alone plus all that it contains. Some meters without
-    a price are used too. With `input_tokens`, exactly so many."""
+    """Consistent figures for every meter: each is its own units plus all meters that it contains. Some meters without a
+    price are used too. With `input_tokens`, exactly this many."""
     used = set(random.sample(METERS, 4)) | {meter for meter in priced if random.random() < 0.8}
     own: dict[str, Quantity] = dict.fromkeys(METERS, 0)
     for meter in sorted(used & own.keys()):
@@ -146,7 +147,7 @@ def check_model(provider: Provider, info: ModelInfo, random: Random) -> None:
     versions: dict[str, tuple[ModelPrice, dict[str, object]]] = {}
     for at in moments(info):
         if provider.id == "deepseek" and at.weekday() > 4:
-            continue  # its peak prices hold on working days only, which the list cannot say
+            continue  # its peak prices apply only on working days, which the list cannot express
         for context in contexts(info):
             listed = info.get_prices(at, context)
             keys = [key for key, value in vars(listed).items() if value is not None]
@@ -156,7 +157,7 @@ def check_model(provider: Provider, info: ModelInfo, random: Random) -> None:
                 continue
             assert price is not None
             if price.version in versions:
-                assert versions[price.version] == (price, vars(listed)), "one version names one price"
+                assert versions[price.version] == (price, vars(listed)), "a version identifies one price"
                 continue
             versions[price.version] = price, dict(vars(listed))
             priced = [UNITS.unit_for_price_key(key).usage_key for key in keys]
@@ -179,14 +180,15 @@ def test_every_price_of_every_model_equals_the_lists_own_arithmetic(provider: Pr
 
 
 def names(clause: object) -> set[str]:
-    """The names that a match rule is made of."""
+    """The names in a match rule."""
     if isinstance(clause, ClauseOr | ClauseAnd):
         return set().union(*(names(part) for part in (clause.or_ if isinstance(clause, ClauseOr) else clause.and_)))
     return {str(value) for value in vars(clause).values()}
 
 
 def refs(provider: Provider) -> set[str]:
-    """What clients may send: ids, pieces of the rules, dated and misspelt names, also other providers' models."""
+    """Names that clients may send: IDs, parts of match rules, dated and misspelled names, and other providers'
+    models."""
     found = {"", "no-such-model", "gpt-4o", "claude-sonnet-4-5", "GPT-5.2-20251211", "deepseek-chat"}
     for info in provider.models:
         for name in names(info.match) | {info.id}:
@@ -195,7 +197,8 @@ def refs(provider: Provider) -> set[str]:
 
 
 def look_up_once(patch: pytest.MonkeyPatch) -> None:
-    """The list compares a name with all its models, which takes most of the time here: once, for both sides."""
+    """Cache the list's lookup, which compares a name with all models and takes most of the time here, for both
+    sides."""
     find_model, found = Provider.find_model, dict[tuple[str, str], ModelInfo | None]()
 
     def once(self: Provider, ref: str, *, all_providers: list[Provider] | None = None) -> ModelInfo | None:
@@ -233,7 +236,7 @@ def test_our_slugs_name_providers_of_the_list() -> None:
     assert PriceList().find("azure", "gpt-4o", NOW_MS) is None
 
 
-def test_versions_tell_start_date_daily_interval_and_variant() -> None:
+def test_versions_contain_start_date_daily_interval_and_variant() -> None:
     book = PriceList()
     peak = ms(datetime(2026, 10, 20, 7, 30, tzinfo=UTC))
     price = book.find("deepseek", "deepseek-flash", peak)
@@ -247,7 +250,7 @@ def test_versions_tell_start_date_daily_interval_and_variant() -> None:
 
 
 def test_a_name_of_absurd_length_is_unknown() -> None:
-    """The match rule is any name that begins so; but the cache keeps no long ones."""
+    """The match rule accepts any name with the prefix, but the cache does not keep long names."""
     name = "claude-2".ljust(256, "x")
     assert PriceList().find("anthropic", name, NOW_MS) is not None
     assert PriceList().find("anthropic", name + "x", NOW_MS) is None

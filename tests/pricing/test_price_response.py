@@ -1,4 +1,5 @@
-"""What a response costs: believed unless impossible, completed by counting, never paid for by hanging up."""
+"""The cost of a response: reported usage is believed unless impossible, and completed by counting; hanging up avoids no
+charge."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -21,7 +22,7 @@ COST = Markup()
 TEXT = "Describe the harbour of Lundby in the evening, with all its cranes."
 SAID = "The cranes stand still, and the water carries their lights."
 TEXT_TOKENS, SAID_TOKENS = 15, 12
-"""Of the texts, by o200k_base."""
+"""Token counts of the texts by o200k_base."""
 
 
 def count(text: str) -> int:
@@ -42,7 +43,7 @@ def priced_as(model: str = "m", **rates: str) -> ModelPrice:
 def price(
     observed: Observed, demand: Demand | None = None, model: ModelPrice | None = None, **ending: Any
 ) -> tuple[PricedUsage, int]:
-    """What it costs, and what was held."""
+    """The cost, and the hold."""
     demand = demand or Demand("m", text_bytes=len(TEXT), messages=1, output_max=100)
     model = model or priced_as()
     bound = estimate(demand, model, COST)
@@ -167,19 +168,19 @@ def test_an_interrupted_stream_keeps_the_reported_usage() -> None:
     observed = Observed(usage=reported, delivered_bytes=len(SAID), text=SAID)
     response, held = price(observed, interruption="the provider fell silent")
     assert response.usage == {**reported, "output_tokens": SAID_TOKENS}
-    assert response.charge == 50_000 * 100 + SAID_TOKENS * 2000 > held, "what was told stands"
+    assert response.charge == 50_000 * 100 + SAID_TOKENS * 2000 > held, "the reported usage stands"
     response, _ = price(Observed(delivered_bytes=len(SAID), text=SAID), interruption="the provider fell silent")
     assert response.usage == {"input_tokens": TEXT_TOKENS + 4, "output_tokens": SAID_TOKENS}
 
 
-def test_figures_from_the_way_do_not_price_a_response_that_just_stops() -> None:
+def test_intermediate_figures_do_not_price_a_response_that_just_stops() -> None:
     said: dict[str, Any] = {"delivered_bytes": len(SAID), "text": SAID}
     reported = {"input_tokens": 9, "output_tokens": 1}
     response, _ = price(Observed(usage=reported, **said))
     assert response.usage == {"input_tokens": 9, "output_tokens": SAID_TOKENS}
     assert response.policy == "the response ended early: counted from what was delivered"
     near = {"input_tokens": 9, "output_tokens": SAID_TOKENS - 3}
-    assert price(Observed(usage=near, **said))[0].usage == near, "the provider's word, not our tokenizer's"
+    assert price(Observed(usage=near, **said))[0].usage == near, "the provider's count, not our tokenizer's"
     assert price(whole(reported))[0].usage == reported
 
 
@@ -200,7 +201,7 @@ def test_hanging_up_on_hidden_reasoning_is_charged() -> None:
     assert price(observed, demand, priced_as("gpt-4o"), **left)[0].usage["output_tokens"] == SAID_TOKENS
     thinking = Demand("m", text_bytes=len(TEXT), output_max=90_000, hides_reasoning=True)
     assert price(observed, thinking, replace(model, model="m"), **left)[0].usage["output_tokens"] == 3_000
-    assert price(Observed(), demand, model, **left)[0].usage["output_tokens"] == 3_000, "before it said anything"
+    assert price(Observed(), demand, model, **left)[0].usage["output_tokens"] == 3_000, "before any output"
     assert "output_tokens" not in price(Observed(), demand, priced_as("gpt-4o"), **left)[0].usage
     response, held = price(observed, demand, model, **{**left, "seconds": 10_000.0})
     assert (response.usage["output_tokens"], response.charge <= held) == (90_000, True)
@@ -232,7 +233,7 @@ def test_hanging_up_does_not_hide_what_was_read() -> None:
 
 
 @pytest.mark.parametrize(("policy", "free"), [("free", True), ("hold", False)])
-def test_the_operator_may_decide_otherwise(policy: str, free: bool) -> None:
+def test_the_operator_can_choose_another_policy(policy: str, free: bool) -> None:
     observed = Observed(usage={"input_tokens": 9, "output_tokens": 9}, delivered_bytes=9, text="123456789")
     response, held = price(observed, interruption="the client went away", by_client=True, policy=policy)
     assert response.charge == (0 if free else held)

@@ -73,7 +73,7 @@ def test_the_most_specific_own_price_wins() -> None:
     book = book_of(*rows)
     assert version(book) == "own/mine-exact"
     assert version(book, "gpt-4O") == "own/mine-exact", "the case of a model name does not matter"
-    assert version(book, "gpt-4.1") == "own/mine-any", "the account goes before the model"
+    assert version(book, "gpt-4.1") == "own/mine-any", "the account takes precedence over the model"
     assert version(book, account="b") == "own/exact"
     assert version(book, "gpt-4.1", "b") == "own/long"
     assert version(book, "gpt-5", "b") == "own/short"
@@ -85,12 +85,12 @@ def test_the_latest_valid_own_price_wins() -> None:
     book = book_of(own("b", valid_from=200), own("a", valid_from=100), own("tie", valid_from=200))
     assert version(book, at=99) == version(book_of(), at=99)
     assert version(book, at=100) == version(book, at=199) == "own/a"
-    assert version(book, at=200) == "own/tie", "of two alike, the one given later"
+    assert version(book, at=200) == "own/tie", "of two equal rows, the later one"
     starts = book_of(own("old", "gpt-*"), own("new", valid_from=500))
-    assert version(starts, at=499) == "own/old", "a row that is not valid yet hides nothing"
+    assert version(starts, at=499) == "own/old", "a row that is not yet valid hides nothing"
 
 
-def test_a_price_for_many_models_bears_the_name_asked_for() -> None:
+def test_a_price_for_many_models_has_the_requested_name() -> None:
     price = book_of(own("p", "gpt-*")).find("a", "openai", "gpt-4o-mini", NOW)
     assert price is not None
     assert price.model == "gpt-4o-mini"
@@ -114,7 +114,7 @@ def test_a_price_that_cannot_be_charged_with_is_refused(rates: dict[str, str]) -
         book_of(own("p", rates=rates))
 
 
-def test_the_demo_price_is_there_only_when_enabled() -> None:
+def test_the_demo_price_exists_only_if_enabled() -> None:
     assert book_of().find("a", "demo", "demo-1", NOW) is None
     price = PriceBook(price_list=LIST, demo=True).find("a", "demo", "demo-1", NOW)
     assert price is not None
@@ -175,7 +175,7 @@ def test_a_markup_out_of_range_is_refused(parts: int) -> None:
 
 
 def rank(row: OwnMarkup, position: int) -> tuple[bool, int, bool, int, int]:
-    """The rule as a sort key: account, then model (exact, then the longer beginning), then provider, then date."""
+    """The rule as a sort key: account, then model (exact, then the longer prefix), then provider, then date."""
     name = row.model or "*"
     exactness = len(name) - 1 if name.endswith("*") else 1000
     return row.account_id is not None, exactness, row.provider is not None, row.valid_from, position
@@ -201,7 +201,7 @@ markup_rows = st.lists(
     model=st.sampled_from(["mod", "m", "x", "y"]),
     at=st.integers(0, 3),
 )
-def test_the_winner_is_the_greatest_by_the_rule(rows: list[OwnMarkup], provider: str, model: str, at: int) -> None:
+def test_the_winning_row_is_the_greatest_by_the_rule(rows: list[OwnMarkup], provider: str, model: str, at: int) -> None:
     fitting = [
         (rank(row, position), row.markup_id)
         for position, row in enumerate(rows)

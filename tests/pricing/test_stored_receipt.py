@@ -1,4 +1,4 @@
-"""What is stored of a receipt, and the row of its call, are the receipt."""
+"""A receipt can be restored from its stored part and the row of its call."""
 
 import msgspec
 from hypothesis import given
@@ -17,7 +17,7 @@ _LINE = st.builds(
 
 @st.composite
 def receipts(draw: st.DrawFn) -> tuple[Receipt, ReceiptRow]:
-    """A receipt, and the row of its call without what is stored of the receipt."""
+    """A receipt, and the row of its call without the stored part of the receipt."""
     cost, model, requested = draw(_AMOUNT), draw(_WORD), draw(_WORD)
     priced = draw(st.sampled_from([None, requested, "another"]))
     receipt = Receipt(
@@ -61,7 +61,7 @@ def test_a_stored_receipt_is_lossless(made: tuple[Receipt, ReceiptRow]) -> None:
 @given(receipts())
 def test_receipts_of_former_releases_take_precedence_over_the_row(made: tuple[Receipt, ReceiptRow]) -> None:
     receipt, _ = made
-    cost = 0 if receipt.cost_nanos == "0" else 7  # a cost of nothing was left out, and is nothing on the row, too
+    cost = 0 if receipt.cost_nanos == "0" else 7  # a zero cost was omitted, and is zero on the row too
     row = ReceiptRow(msgspec.json.encode(receipt), "a", "l", "g", "p", "m", "o", cost, 5)
     assert whole(row) == receipt
 

@@ -77,12 +77,14 @@ def test_per_use_charges_have_no_tier() -> None:
 def test_unknown_context_is_reported(context: dict[str, str], unknown: tuple[str, ...]) -> None:
     assert price("openai", "gpt-6-astra", **context).unknown == unknown
     older = price("anthropic", "claude-opus-4-1", inference_geo="us")
-    assert older.unknown == ("inference_geo=us",), "from Opus 4.6 on"
+    assert older.unknown == ("inference_geo=us",), "available since Opus 4.6"
 
 
 @pytest.mark.parametrize(("tokens", "rate"), [(272_000, 25_000), (272_001, 50_000)])
 @pytest.mark.parametrize(("tier", "times"), [("default", 2), ("flex", 1), ("priority", 4), ("ultrafast", 12)])
-def test_twelve_hours_are_two_and_a_half_times_the_input(tokens: int, rate: int, tier: str, times: int) -> None:
+def test_twelve_hour_cache_writes_cost_two_and_a_half_times_the_input(
+    tokens: int, rate: int, tier: str, times: int
+) -> None:
     usage = {"input_tokens": tokens, "cache_write_tokens": tokens, "cache_write_12h_tokens": tokens}
     assert nanos(price("openai", "gpt-6-astra", service_tier=tier), **usage) == tokens * rate * times // 2
 
@@ -116,11 +118,11 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("provider", "model", "usage", "expected"), NAMES)
-def test_names_that_the_list_lacks(provider: str, model: str, usage: Usage, expected: int) -> None:
+def test_models_that_the_list_lacks(provider: str, model: str, usage: Usage, expected: int) -> None:
     assert charge_of(cost_of(price(provider, model), usage), Markup()) == expected
 
 
-def test_the_version_says_where_it_comes_from() -> None:
+def test_the_version_names_its_source() -> None:
     date = shipped().date
     assert price("cohere", "rerank-v3.5").version == f"supplement/{date}/cohere/rerank-v3.5"
     assert price("openai", "gpt-6-astra", service_tier="ultrafast").version.endswith(
@@ -150,7 +152,7 @@ def test_a_tier_of_an_own_price_has_the_same_factor() -> None:
     assert found("acme-1", service_tier="flex").unknown == ("service_tier=flex",)
 
 
-def test_several_models_are_one_cost_rounded_once() -> None:
+def test_the_costs_of_several_models_are_rounded_once() -> None:
     one, other = price("openai", "gpt-5-nano"), price("anthropic", "claude-opus-4-6")
     parts = [(one, cost_of(one, {"input_tokens": 1})), (other, cost_of(other, {"input_tokens": 1}))]
     cost = combined(parts)

@@ -1,4 +1,4 @@
-"""Counting is exact where the tokenizer is known, and absent where it is not."""
+"""Counting is exact if the tokenizer is known; otherwise there is no count."""
 
 import pytest
 from hypothesis import given, settings
@@ -68,12 +68,12 @@ def test_no_text_has_more_tokens_than_bytes(text: str) -> None:
 
 
 def test_a_large_request_is_not_tokenized_for_its_charge() -> None:
-    """Counting it would keep the event loop from other calls; it is taken as four bytes a token."""
+    """Counting it would block the event loop; it is counted as four bytes per token."""
     price = PriceBook().find("acct", "openai", "gpt-4o-mini", 1_800_000_000_000)
     assert price is not None
 
     def text() -> str:
-        raise AssertionError("it is read once more")
+        raise AssertionError("the text was read again")
 
     large = Demand("gpt-4o-mini", text_bytes=COUNTED_BYTES_MAX + 4)
     assert count_request(large, price, text) == {"input_tokens": COUNTED_BYTES_MAX // 4 + 1}

@@ -1,4 +1,4 @@
-"""What is held for input that a request does not show."""
+"""Holds for input that a request does not contain."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ def tokens(*unseen: Unseen, text_bytes: int = 0, rules: Rules | None = None) -> 
 def test_input_stored_elsewhere_is_held_as_one_context_window(kind: str) -> None:
     assert tokens(Unseen(kind)) == WINDOW
     assert tokens(Unseen(kind), Unseen("file")) == WINDOW
-    assert tokens(Unseen(kind), text_bytes=50_000) == WINDOW, "less what was sent"
+    assert tokens(Unseen(kind), text_bytes=50_000) == WINDOW, "minus the sent input"
     assert tokens(Unseen(kind), text_bytes=500_000) == 500_128
 
 
@@ -120,8 +120,8 @@ def test_windows_are_rounded_in_lists_and_larger_where_tiers_say_so() -> None:
     assert context_window(gpt) >= 1_047_576
 
 
-def test_ordinary_calls_are_held_as_they_were() -> None:
-    """Figures from before unseen input was held for: plain chat, tools of the caller's own, pictures."""
+def test_holds_of_ordinary_calls_are_unchanged() -> None:
+    """Holds are unchanged for requests without unseen input: plain chat, the caller's own tools, images."""
     chat = Demand("gpt-4o", text_bytes=2_000, messages=4, output_max=500)
     gpt = LIST.find("openai", "gpt-4o", NOW)
     assert gpt is not None

@@ -1,4 +1,4 @@
-"""An upstream on threads and raw sockets that closes connections without saying so, each time as the test tells it."""
+"""An upstream on threads and raw sockets that closes connections unannounced, in the way that the test chooses."""
 
 import contextlib
 import select
@@ -19,7 +19,8 @@ SECONDS = 30.0
 
 @dataclass
 class ClosingUpstream:
-    """`ends` says how the connection goes on after its n-th answer (n from 0, connections in all counted by the first):
+    """`ends` determines what happens to a connection after the n-th response (n from 0; `ends` also gets the number of
+    the connection):
 
     `keep`: it is read on; `close`: closed at once; `unread`: closed when the next request has come, without reading it;
     `head`: after a piece of the next request; `read`: after the whole of it, in order; `reset`: the same, by a reset;
@@ -29,11 +30,11 @@ class ClosingUpstream:
     ends: Callable[[int, int], str] = lambda connection, responses: "keep"
     tls: ssl.SSLContext | None = None
     response: bytes = ANSWER
-    """Where it is no whole response, the connection is closed behind it."""
+    """The response; the connection is closed after an incomplete one."""
     url: str = ""
     connections: int = 0
     read: list[bytes] = field(default_factory=list)
-    """Requests that were read to their end: a provider would have worked at them."""
+    """Completely read requests, on which a provider would have worked."""
     open_now: list[socket.socket] = field(default_factory=list)
     reported: threading.Event = field(default_factory=threading.Event)
     closed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -68,9 +69,7 @@ class ClosingUpstream:
             connection.recv(20)
         elif end in ("read", "reset"):
             self._request(connection)
-            connection.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1
-            )  # the caller's system knows that we have it
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # acknowledged to the caller's system
             if end == "reset":
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 

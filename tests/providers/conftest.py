@@ -1,4 +1,5 @@
-"""The HTTP client is tested on uvloop, which Farebox runs on, and on the plain loop: their transports differ."""
+"""The HTTP client is tested on uvloop, which Farebox uses, and on asyncio's own loop, because their transports
+differ."""
 
 import asyncio
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Servers that do what servers do, for tests of the HTTP client beneath the gateway."""
+"""Servers for tests of the HTTP client of the gateway."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 class Server:
-    """Answers each connection by a handler of the test's own; keeps what it was sent."""
+    """Handles each connection with the test's handler; keeps the received requests."""
 
     def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
         self.handler = handler
@@ -24,7 +24,7 @@ class Server:
         self.requests: list[bytes] = []
         self.connections = 0
         self.closed = asyncio.Event()
-        """A client has gone."""
+        """Set when a client has disconnected."""
         self.url = ""
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -63,7 +63,7 @@ class Server:
 async def serving(
     *responses: bytes, close: bool = False, tls: ssl.SSLContext | None = None, handler: Handler | None = None
 ) -> AsyncIterator[Server]:
-    """A server that gives these responses in turn, on however many connections, and then closes if it is to."""
+    """A server that gives these responses in turn on any number of connections, and closes them if `close`."""
     rest = iter([*responses, *[b""] * 8])
 
     async def answer_each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -112,7 +112,7 @@ async def whole(response: UpstreamResponse) -> bytes:
 
 
 def authority(*names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """TLS of a server with a certificate for these names, and of a client that trusts it."""
+    """TLS contexts of a server with a certificate for these names, and of a client that trusts it."""
     made = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     made.issue_cert(*names).configure_cert(server)

@@ -1,4 +1,4 @@
-"""Responses in the public API shapes, written by hand, one set for each wire format and accent."""
+"""Responses in the formats of the public APIs, written by hand, one set for each wire format and variant."""
 
 import json
 from collections.abc import Iterable
@@ -19,14 +19,14 @@ def metering(slug: str, method: str, path: str) -> Metering:
 
 
 def wire_format(slug: str, path: str) -> WireFormat:
-    """The wire format of a POST to this path; it must have one."""
+    """The wire format of a POST to this path; fails if it has none."""
     found = metering(slug, "POST", path)
     assert hasattr(found, "parse"), f"{slug} {path} is {found}"
     return found  # type: ignore[return-value]
 
 
 def body(**fields: Any) -> bytes:
-    """A JSON body, not escaped beyond need, as SDKs send it."""
+    """A JSON body with minimal escaping, as SDKs send it."""
     return json.dumps(fields, ensure_ascii=False).encode()
 
 
@@ -50,7 +50,8 @@ def read(reader: ResponseReader, chunks: Iterable[bytes]) -> tuple[bytes, Observ
 
 @dataclass(frozen=True)
 class Sample:
-    """One streamed or whole answer, what it must be read as, and what may not reach a client who did not ask."""
+    """A streamed or whole response, its expected reading, and what may not reach a client that did not request
+    usage."""
 
     id: str
     slug: str

@@ -1,4 +1,4 @@
-"""The length of audio: files of real encoders (`audio/`, 2.5 seconds each), lying headers, and rubbish."""
+"""The length of audio: files of real encoders (`audio/`, 2.5 seconds each), false headers, and garbage."""
 
 import struct
 from decimal import Decimal
@@ -13,7 +13,7 @@ from farebox.providers.audio.length import audio_length, bare_length
 
 FILES = Path(__file__).parent / "audio"
 ENCODED = {
-    # What ffmpeg 5.1.9 decodes each to, and at most so much longer
+    # The duration that ffmpeg 5.1.9 decodes, and the tolerance above it
     "lame.mp3": ("2.5", "2.5"),
     "plain.mp3": ("2.593", "2.593"),
     "tone.aac": ("2.625", "2.625"),
@@ -28,8 +28,9 @@ ENCODED = {
     "adpcm.wav": ("2.561", "2.561"),
     "silence.m4a": ("2.5", "2.561"),
 }
-"""By LAME 3.100, FLAC 1.4.2, opusenc 0.2, oggenc 1.4.2 and ffmpeg 5.1.9: a tone of 300 Hz. The last two are ffmpeg's
-own times: what a browser records says none, and Vorbis in WebM is not counted by its packets. The silence is ALAC."""
+"""Made with LAME 3.100, FLAC 1.4.2, opusenc 0.2, oggenc 1.4.2 and ffmpeg 5.1.9: a tone of 300 Hz. The last two
+durations are ffmpeg's: browser recordings state none, and Vorbis in WebM is not counted by its packets. The silence is
+ALAC."""
 
 
 def content(name: str) -> bytes:
@@ -59,13 +60,11 @@ def test_a_minute_of_mp3_is_a_minute() -> None:
     assert audio_length(mp3_of_zeros(2500)).seconds == 60
     tagged = b"ID3\x04\0\0" + bytes([0, 0, 8, 0]) + bytes(1024) + mp3_of_zeros(2500) + b"TAG" + bytes(125)
     length = audio_length(tagged)
-    assert (length.seconds, length.most) == (Decimal(60), Decimal("60.171")), (
-        "the tag at the end is taken for lost frames"
-    )
+    assert (length.seconds, length.most) == (Decimal(60), Decimal("60.171")), "the tag at the end counts as lost frames"
 
 
 def flac(frames: int, *, said: int, rate: int = 16_000, block: int = 4096) -> bytes:
-    """Silence: each frame says that all its samples are 0. The header says `said` samples."""
+    """Silence: all samples of each frame are 0. The header states `said` samples."""
     described = rate << 44 | 0 << 41 | 15 << 36 | said
     information = struct.pack(">HH", block, block) + bytes(6) + described.to_bytes(8, "big") + bytes(16)
     out = [b"fLaC\x80\0\0\x22" + information]
@@ -84,9 +83,9 @@ def test_silence_of_100_kb_is_more_than_an_hour() -> None:
     assert len(silence) < 120_000
     length = audio_length(silence)
     assert length.seconds == length.most == 2304
-    assert audio_length(flac(9_000, said=1)).seconds == 2304, "the frames count, not what the header says of them"
+    assert audio_length(flac(9_000, said=1)).seconds == 2304, "the frames count, not the header"
     assert audio_length(flac(9_000, said=9_000 * 4096 - 100)).seconds == Decimal("2303.994"), "the last frame is padded"
-    assert audio_length(flac(9_000, said=0)).seconds == 2304, "a stream whose length was not known when it began"
+    assert audio_length(flac(9_000, said=0)).seconds == 2304, "a stream whose length was unknown at its beginning"
 
 
 def test_a_header_cannot_undercut_what_its_frames_play() -> None:
@@ -104,7 +103,7 @@ def test_a_header_cannot_undercut_what_its_frames_play() -> None:
     assert seconds(bytes(xing)) == 2.5
     wav = bytearray(content("tone.wav"))
     wav[28:32] = (2**31).to_bytes(4, "little")
-    assert seconds(bytes(wav)) == 2.5, "the bytes a second that it says"
+    assert seconds(bytes(wav)) == 2.5, "the stated bytes per second"
 
 
 def wav(*chunks: tuple[bytes, bytes]) -> bytes:
@@ -133,7 +132,8 @@ U_LAW, EXTENDED = 7, 0xFFFE
     ids=["bits of a sample", "bits in an extended header", "first header", "second header", "two chunks", "MP3 inside"],
 )
 def test_the_duration_of_a_wav_follows_its_samples_not_its_header(chunks: tuple[tuple[bytes, bytes], ...]) -> None:
-    """ffmpeg 5.1.9 decodes a second of each, but for the fourth; another decoder may take that one's second header."""
+    """ffmpeg 5.1.9 decodes a second of each except for the fourth, of which another decoder may use the second
+    header."""
     assert seconds(wav(*chunks)) == pytest.approx(1, abs=0.01)
 
 
@@ -180,7 +180,7 @@ def test_unreadable_audio_is_bounded_by_its_bytes() -> None:
 
 
 def test_only_a_bounded_number_of_frames_is_examined() -> None:
-    """Two hundred thousand, then the rest by its bytes: no stranger stops the server with one file."""
+    """Two hundred thousand, and the rest by its bytes: nobody can block the server with one file."""
     length = audio_length((b"\xff\xe3\x18\xc4" + bytes(68)) * 300_000)
     assert float(length.seconds) == pytest.approx(300_000 * 0.072, rel=0.01)
     assert length.most >= length.seconds

@@ -10,7 +10,7 @@ from farebox.providers.rows.makers import MAKERS
 from tests.providers.samples import BY_SLUG, metering, wire_format
 
 CALLS = [
-    # What SDKs were recorded to send, the canonical path, and the format.
+    # Paths recorded from SDKs, the canonical path, and the format.
     ("openai", "chat/completions", "chat/completions", "openai_chat"),
     ("openai", "/chat/completions", "chat/completions", "openai_chat"),
     ("openai", "v1/chat/completions", "chat/completions", "openai_chat"),
@@ -127,7 +127,7 @@ def test_calls_that_cost_nothing(slug: str, method: str, path: str) -> None:
         ("openai", "GET", "models/..%2ffiles"),
         ("openai", "POST", "x/../chat/completions"),
         ("openai", "POST", ""),
-        ("openrouter", "POST", "api/v1/api/v1/chat/completions"),  # what is judged is what is sent
+        ("openrouter", "POST", "api/v1/api/v1/chat/completions"),  # the path that is checked is the path that is sent
         ("openrouter", "GET", "api/v1/api/v1/models"),
         ("anthropic", "POST", "v1/skills"),
         ("google-ai-studio", "POST", "v1beta/models/imagen:predict"),

@@ -1,4 +1,4 @@
-"""Undoing content codings, whole and in pieces, within a bound."""
+"""Decoding content codings, whole and in pieces, within a bound."""
 
 import gzip
 import os
@@ -55,7 +55,7 @@ def test_a_truncated_body_is_broken(name: str) -> None:
     for broken in (coded[:-1], coded[: len(coded) // 2], b"\xff" + coded):
         with pytest.raises(BrokenCoding):
             decode(broken, codings(coding), 10_000)
-    if coding != "deflate":  # behind which nobody looks
+    if coding != "deflate":  # what follows is not examined
         with pytest.raises(BrokenCoding):
             decode(coded + b"x", codings(coding), 10_000)
     assert decode(b"", codings(coding), 0) == b""
@@ -72,11 +72,11 @@ def test_the_decoded_size_is_limited(name: str) -> None:
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd", "gzip, gzip", "br, gzip", "gzip, gzip, gzip"])
 def test_work_is_bounded_if_the_output_is_empty(coding: str) -> None:
-    """Members and frames that hold nothing, and what lies between two codings."""
+    """Empty members and frames, and data between two codings."""
     empty = zstd(b"") if coding == "zstd" else gzip.compress(b"")
     coded = empty * 200_000
     if coding == "br, gzip":
-        # A brotli stream whose meta-block of 16 MiB is to be skipped: all of it is there, and nothing comes out.
+        # A brotli stream with a metadata block of 16 MiB, which is complete and produces no output.
         coded = b"\xec\xff\xff\x7f" + bytes(2**24) + b"\x03"
     for _ in codings(coding)[1:]:
         coded = gzip.compress(coded, 1)

@@ -1,4 +1,4 @@
-"""What selects another price of a model: asked for in the request, and told by the response."""
+"""The context that selects a model's price: requested options, and what the response reports."""
 
 import json
 from typing import Any

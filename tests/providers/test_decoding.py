@@ -1,4 +1,4 @@
-"""Responses that come compressed."""
+"""Compressed responses."""
 
 import gzip
 import os
@@ -91,7 +91,7 @@ async def test_a_response_without_a_body_is_invalid() -> None:
     assert await decode("gzip", []) == b""
 
 
-async def test_events_are_decoded_as_they_come() -> None:
+async def test_events_are_decoded_as_they_arrive() -> None:
     encoder = zlib.compressobj(wbits=31)
     first = encoder.compress(b"data: 1\n\n") + encoder.flush(zlib.Z_SYNC_FLUSH)
     response = decoding.decoded(Source("gzip", [first, encoder.compress(b"data: 2\n\n") + encoder.flush()]))

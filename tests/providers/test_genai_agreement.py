@@ -1,4 +1,4 @@
-"""Our reading of usage against the extractors of genai-prices, whose prices the figures are multiplied with."""
+"""Compares our reading of usage with the extractors of genai-prices, whose prices we use."""
 
 import json
 from itertools import pairwise
@@ -49,7 +49,7 @@ PAIRS = [
     ("workers-ai", "v1/responses", "responses", _RESPONSES),
     ("workers-ai", "v1/embeddings", "embeddings", _EMBEDDINGS),
 ]
-# Wholes are large and parts small, so that every object drawn is one that can be.
+# Wholes are large and parts small, so that every generated object is possible.
 _LEAST = {"input_tokens": 5000, "output_tokens": 5000, "cache_read_tokens": 500, "cache_write_tokens": 500}
 
 
@@ -60,7 +60,7 @@ def extractor(slug: str, flavor: str) -> UsageExtractor:
 
 
 def put(holder: Any, path: Any, value: int) -> None:
-    """Set what an extractor's path leads to, making the objects and lists on the way."""
+    """Set the value at an extractor's path, creating objects and lists on the way."""
     steps = [path] if isinstance(path, str) else list(path)
     for step, following in pairwise(steps):
         if isinstance(step, str):
@@ -81,7 +81,7 @@ def meters(usage: Usage) -> dict[str, Any]:
 @pytest.mark.parametrize(("slug", "path", "flavor", "request_body"), PAIRS, ids=[f"{p[0]}-{p[2]}" for p in PAIRS])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_every_figure_that_an_extractor_knows_is_read_alike(
+def test_every_figure_of_an_extractor_is_read_the_same_way(
     slug: str, path: str, flavor: str, request_body: bytes, data: st.DataObject
 ) -> None:
     rules = extractor(slug, flavor)
@@ -102,14 +102,14 @@ def test_every_figure_that_an_extractor_knows_is_read_alike(
 
 
 OURS = {"web_searches", "storage_searches", "rerank_searches", "input_characters"}
-"""Meters that we read where genai-prices has no rule for them."""
+"""Meters that we read and for which genai-prices has no rule."""
 
 
 FLAVORS = {pair[:2]: pair[2] for pair in PAIRS}
 
 
 def flavor_of(sample: Sample) -> str | None:
-    """The extractor for a sample; None where genai-prices has none, or one that leaves thinking out."""
+    """The extractor for a sample; None if genai-prices has none, or has one that omits thinking."""
     path = upstream_path(BY_SLUG[sample.slug], sample.path).replace("gemini-2.5-flash", "gemini-3-pro")
     return None if sample.id == "google compatible" else FLAVORS.get((sample.slug, path))
 
@@ -118,7 +118,7 @@ KNOWN = [(sample, flavor) for sample in WHOLE if (flavor := flavor_of(sample))]
 
 
 @pytest.mark.parametrize(("sample", "flavor"), KNOWN, ids=[sample.id for sample, _ in KNOWN])
-def test_the_samples_are_read_alike(sample: Sample, flavor: str) -> None:
+def test_the_samples_are_read_the_same_way(sample: Sample, flavor: str) -> None:
     usage = meters(extractor(sample.slug, flavor).extract(json.loads(sample.response))[1])
     assert {k: v for k, v in sample.usage.items() if k not in OURS - usage.keys()} == usage
 

@@ -1,4 +1,4 @@
-"""The HTTP client beneath the gateway, against servers that do what servers do: framings, endings, garbage."""
+"""The HTTP client of the gateway with all kinds of servers: framings, endings, garbage."""
 
 import asyncio
 import contextlib
@@ -196,7 +196,7 @@ async def test_an_abandoned_response_drops_the_connection() -> None:
 
 
 async def test_a_slow_reader_is_waited_for() -> None:
-    """What nobody takes stays with the sender: the connection is not read beyond its mark."""
+    """Unread data stays with the sender: the connection is not read beyond its high-water mark."""
     size, sent = 32 * 2**20, 0
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -211,7 +211,7 @@ async def test_a_slow_reader_is_waited_for() -> None:
     async with serving(handler=flood) as server, pool() as upstream:
         got = await upstream.send(post(server.url))
         before = -1
-        while sent != before:  # until the sender stands still
+        while sent != before:  # until the sender is blocked
             before = sent
             for _ in range(200):
                 await asyncio.sleep(0)
@@ -244,7 +244,7 @@ async def test_a_large_body_goes_out_and_an_early_answer_ends_its_connection() -
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 async def test_a_connection_whose_request_was_not_all_sent_is_not_used_again(tls: bool) -> None:
-    """The rest of the body would be taken for the next request: of the next caller."""
+    """Otherwise the rest of the body would be taken for the next caller's request."""
     served, trusting = authority("127.0.0.1") if tls else (None, None)
     released = asyncio.Event()
 
@@ -252,7 +252,7 @@ async def test_a_connection_whose_request_was_not_all_sent_is_not_used_again(tls
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
         if server.connections == 1:
-            await released.wait()  # without reading, and without hanging up
+            await released.wait()  # without reading and without hanging up
             return
         await until_gone(reader)
 
@@ -268,7 +268,7 @@ async def test_a_connection_whose_request_was_not_all_sent_is_not_used_again(tls
 @pytest.mark.parametrize("second", [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", b"x"])
 @pytest.mark.parametrize("together", [True, False], ids=["together", "later"])
 async def test_data_after_a_response_is_discarded(second: bytes, together: bool) -> None:
-    """Not the response of the same exchange, nor of the next; the connection is given up at once."""
+    """It belongs neither to this response nor to the next; the connection is closed at once."""
     signal = asyncio.Event()
 
     async def says_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -286,7 +286,7 @@ async def test_data_after_a_response_is_discarded(second: bytes, together: bool)
             await asyncio.wait_for(server.closed.wait(), 20)
         assert await whole(await upstream.send(post(server.url))) == b"ok"
         assert server.connections == 2
-    assert not lines, "it is the server's mistake"
+    assert not lines, "it is the server's fault"
 
 
 async def test_a_response_of_http_1_0_ends_its_connection_unless_it_says_otherwise() -> None:

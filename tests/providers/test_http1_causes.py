@@ -1,4 +1,4 @@
-"""What went wrong has a name, and whatever goes wrong, the waiting caller is told."""
+"""Every failure has a named cause, and always reaches the waiting caller."""
 
 import asyncio
 import errno
@@ -28,7 +28,8 @@ YESTERDAY = datetime.now(UTC) - timedelta(days=1)
 
 
 async def cause_of(upstream: PooledUpstream, url: str, *, sent: bool) -> str:
-    """Of a call that fails; also that it was counted, once, and names neither address nor key."""
+    """The cause of a failing call; checks that it was counted once, and that the error names neither address nor
+    key."""
     with pytest.raises(UpstreamFailed) as raised:
         await asyncio.wait_for(whole(await asyncio.wait_for(upstream.send(post(url)), 20)), 20)
     failure = raised.value
@@ -59,7 +60,7 @@ async def test_no_connection(url: str, cause: Cause) -> None:
 
 async def test_a_connection_that_is_never_accepted() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
-        for _ in range(3):  # fill the queue: the next one's handshake is not answered
+        for _ in range(3):  # fill the backlog: the next handshake is not answered
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
@@ -105,13 +106,13 @@ async def test_a_server_that_does_not_speak_tls() -> None:
 async def test_the_names_of_certificates_are_checked_with_the_usual_authorities(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the context that is used where nobody gives one."""
+    """With the default context."""
     made = trustme.CA()
     made.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
     opening._default_tls.cache_clear()
     try:
-        # OpenSSL has a number for the wrong name of an address, and another for that of a host.
+        # OpenSSL has different codes for a wrong IP address and a wrong host name.
         for name, host, cause in (
             ("127.0.0.1", "127.0.0.1", None),
             ("elsewhere.test", "127.0.0.1", "tls_name"),
@@ -195,7 +196,7 @@ def test_every_cause_is_documented() -> None:
     assert not [word for word in get_args(Cause) if f"`{word}`" not in page]
 
 
-# --- mistakes of ours -------------------------------------------------------------------------------------------------
+# --- our own faults ---------------------------------------------------------------------------------------------------
 
 
 def raising(*_: object, **__: object) -> Any:
@@ -226,7 +227,8 @@ def raising(*_: object, **__: object) -> Any:
 async def test_an_exception_in_a_callback_reaches_the_waiter(
     owner: type, name: str, response: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each callback of the connection, in each place from which it may come: an end at once, and no connection left."""
+    """For each callback of the connection, wherever it is called from: the call ends at once, and no connection is
+    left."""
     monkeypatch.setattr(owner, name, raising)
     ends: set[str] = set()
     async with serving(response, close=response is not OK) as server, pool() as upstream:
@@ -248,7 +250,7 @@ async def test_an_internal_error_is_reported_as_such(monkeypatch: pytest.MonkeyP
 # --- descriptors ------------------------------------------------------------------------------------------------------
 
 
-async def test_where_descriptors_run_out_unused_connections_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_if_descriptors_run_out_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(OK) as one, serving(OK) as other, pool() as upstream:
         await whole(await upstream.send(post(one.url)))
         tries = without_descriptors(monkeypatch, times=1)
@@ -258,7 +260,7 @@ async def test_where_descriptors_run_out_unused_connections_are_given_up(monkeyp
         await asyncio.wait_for(one.closed.wait(), 20)
 
 
-async def test_where_none_can_be_given_up_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_idle_connections_to_close_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(OK) as server, pool() as upstream:
         tries = without_descriptors(monkeypatch, times=9)
         assert await cause_of(upstream, server.url, sent=False) == "exhausted"
@@ -278,7 +280,7 @@ async def test_tls_works_without_a_spare_descriptor(monkeypatch: pytest.MonkeyPa
 
 
 def without_descriptors(monkeypatch: pytest.MonkeyPatch, *, times: int) -> list[int]:
-    """The loop cannot open a connection this many times; the list grows with each try."""
+    """The loop fails to open a connection this many times; the list grows with each attempt."""
     loop, tries = asyncio.get_running_loop(), list[int]()
     really: Callable[..., Any] = loop.create_connection
 

@@ -17,7 +17,7 @@ LOOPBACK = networks("127.0.0.0/8")
 
 
 class Names:
-    """Resolves every name to the next of these lists of addresses, and to the last for ever."""
+    """Resolves every name to the next of these lists of addresses, and then always to the last."""
 
     def __init__(self, *answers: list[str]) -> None:
         self.answers = list(answers)
@@ -38,7 +38,7 @@ async def refusal(url: str, guard: Guard, **more: object) -> Cause:
 
 
 async def test_the_address_that_was_checked_is_the_one_that_is_called() -> None:
-    """The name does not exist, and is found only by the guard; the next time it would be found elsewhere."""
+    """The name exists only for the guard's resolver; the next lookup would return a different address."""
     tls, trusting = authority("models.test")
     names = Names(["127.0.0.1"], ["10.0.0.1"])
     async with serving(OK, OK, tls=tls) as server, pool(guard=Guard(LOOPBACK, names), tls=trusting) as upstream:
@@ -51,14 +51,14 @@ async def test_the_address_that_was_checked_is_the_one_that_is_called() -> None:
     assert await refusal(url, Guard(LOOPBACK, names)) == "address_refused"
 
 
-async def test_what_may_not_be_called_is_left_out() -> None:
+async def test_forbidden_addresses_are_left_out() -> None:
     names = Names(["10.0.0.1", "169.254.169.254", "::1", "127.0.0.1"])
     async with serving(OK) as server, pool(guard=Guard(LOOPBACK, names)) as upstream:
         got = await upstream.send(post(f"http://models.test:{port_of(server)}"))
         assert await whole(got) == b"ok"
 
 
-async def test_the_next_address_is_called_where_one_does_not_answer() -> None:
+async def test_the_next_address_is_called_if_one_does_not_answer() -> None:
     async with serving(OK) as server:
         port = port_of(server)
         names = Names(["127.0.0.9", "127.0.0.1"])  # nothing listens at the first
@@ -89,7 +89,7 @@ async def test_addresses_that_are_not_called(scheme: str, addresses: list[str]) 
     assert await refusal(f"{scheme}://models.test", Guard(resolver=Names(addresses))) == "address_refused"
 
 
-async def test_unknown_and_forbidden_names_are_told_alike() -> None:
+async def test_unknown_and_forbidden_names_get_the_same_error() -> None:
     async def unknown(host: str, port: int) -> list[Address]:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
@@ -103,7 +103,7 @@ async def test_the_certificate_is_checked_for_the_name() -> None:
         assert await refusal(url, Guard(LOOPBACK, Names(["127.0.0.1"])), tls=trusting) == "tls_name"
 
 
-async def test_a_proxy_is_told_the_checked_address() -> None:
+async def test_a_proxy_gets_the_checked_address() -> None:
     async with tunnelling() as (provider, server, proxy, trusting):
         through = Proxies({"https": server.url, "http": server.url})
         guard = Guard(networks("10.0.0.0/8"), Names(["127.0.0.1", "10.9.8.7"]))
@@ -112,7 +112,7 @@ async def test_a_proxy_is_told_the_checked_address() -> None:
         assert proxy.heads == [b"CONNECT 10.9.8.7:443 HTTP/1.1\r\nHost: 10.9.8.7:443\r\n\r\n"]
         assert b"host: provider.test\r\n" in provider.requests[0]
         assert await refusal(PROVIDER, Guard(resolver=Names(["10.9.8.7"])), proxies=through) == "address_refused"
-        assert len(proxy.heads) == 1, "it is not asked"
+        assert len(proxy.heads) == 1, "the proxy is not used"
 
 
 async def test_an_allowed_network_is_reached_without_a_proxy_where_there_is_no_tls() -> None:

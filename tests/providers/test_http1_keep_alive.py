@@ -1,4 +1,4 @@
-"""Connections that end while a request is on its way: what was not read is sent again, once; all else is an error."""
+"""Connections that end while a request is in transit: an unread request is sent again, once; all else is an error."""
 
 import asyncio
 import errno
@@ -19,11 +19,11 @@ from tests.providers.closing_upstream import ANSWER_BODY, ClosingUpstream, closi
 from tests.providers.http1_kit import OK, authority, pool, post, serving, whole
 
 LARGE = b"x" * (12 * 2**20)
-"""More than the systems of both ends keep."""
+"""More than the systems at both ends buffer."""
 
 
 def once(end: str) -> Callable[[int, int], str]:
-    """The first connection ends so, after its first response."""
+    """The first connection ends in this way after its first response."""
     return lambda connection, _: end if connection == 0 else "keep"
 
 
@@ -44,17 +44,17 @@ async def test_a_request_that_was_not_read_is_sent_again(end: str, body: bytes) 
             await call(upstream, server, b"three")
             assert server.read == [b"one", body, b"three"]
             assert server.connections == 2
-            assert upstream.resent == 1 or end == "close"  # where that is seen in time, there is nothing to send again
+            assert upstream.resent == 1 or end == "close"  # if the end is noticed in time, nothing has to be sent again
             assert not upstream.failures
 
 
 async def test_unsolicited_data_is_detected_before_a_connection_is_reused() -> None:
-    """Though the loop has not read it yet: it would be taken for the next response."""
+    """Even if the loop has not read it yet: it would be taken for the next response."""
     with closing(once("more")) as server:
         async with pool() as upstream:
             await call(upstream, server, b"one")
             server.reported.set()
-            server.closed.acquire(timeout=30)  # the loop stands still meanwhile
+            server.closed.acquire(timeout=30)  # the loop is blocked meanwhile
             await call(upstream, server, b"two")
             assert (server.connections, upstream.resent) == (2, 0)
 
@@ -63,18 +63,18 @@ async def test_unsolicited_data_is_detected_before_a_connection_is_reused() -> N
 async def test_a_request_that_crosses_the_end_of_its_connection_is_sent_again(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server has closed, and nothing of that has been seen when the request leaves."""
+    """The server has closed, which has not been noticed when the request is sent."""
     tls = way != "plain"
     if way == "tls-without-descriptors":
         if type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
-            pytest.skip("it does not say that a stream of TLS has ended, only that the connection is lost")
+            pytest.skip("the loop does not report the end of a TLS stream, only the loss of the connection")
         monkeypatch.setattr("farebox.providers.http1.connection.os.dup", _none_left)
     served, trusting = authority("127.0.0.1") if tls else (None, None)
     monkeypatch.setattr(UpstreamConnection, "usable", property(lambda connection: not connection._lost))
     with closing(once("close"), served) as server:
         async with pool(tls=trusting) as upstream:
             response = await upstream.send(post(server.url, b"one"))
-            server.closed.acquire(timeout=30)  # the loop stands still meanwhile
+            server.closed.acquire(timeout=30)  # the loop is blocked meanwhile
             assert await whole(response) == ANSWER_BODY
             await call(upstream, server, b"two")
             assert server.read == [b"one", b"two"]
@@ -87,7 +87,7 @@ def _none_left(_: int) -> int:
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 async def test_a_request_that_was_read_is_not_sent_again(tls: bool) -> None:
-    """A provider that closes after it has read a request may have worked at it, and bills the operator."""
+    """A provider that closes after it has read a request may have worked on it and bill the operator."""
     served, trusting = authority("127.0.0.1") if tls else (None, None)
     with closing(once("read"), served) as server:
         async with pool(tls=trusting) as upstream:
@@ -136,7 +136,7 @@ async def test_nothing_is_resent_after_a_response_has_begun() -> None:
 
 
 async def test_a_new_connection_that_ends_is_an_error() -> None:
-    """Else a server that closes whatever is sent would be asked forever."""
+    """Otherwise a server that always closes would be called forever."""
 
     async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(1)
@@ -165,7 +165,7 @@ async def test_an_unread_request_is_sent_again_once() -> None:
 
 
 async def test_an_unread_request_is_sent_again_on_a_new_connection() -> None:
-    """However many are kept: they may all have ended."""
+    """However many idle connections there are: all may have ended."""
     with closing(lambda connection, _: "unread" if connection < 3 else "keep") as server:
         async with pool() as upstream:
             await asyncio.gather(*(call(upstream, server, b"%d" % number) for number in range(3)))
@@ -175,7 +175,7 @@ async def test_an_unread_request_is_sent_again_on_a_new_connection() -> None:
 
 
 async def test_a_thousand_calls_to_a_server_that_closes_as_it_likes() -> None:
-    """No call fails, and each is read once, whatever the order in which requests and ends of connections cross."""
+    """No call fails, and each is read once, whatever the order of requests and connection ends."""
     seed = random.randrange(2**32)
     chance = random.Random(seed)
     with closing(lambda *_: chance.choice(["keep"] * 5 + ["close", "close", "unread", "head"])) as server:
@@ -218,7 +218,7 @@ async def test_a_server_says_how_long_it_keeps_a_connection(hint: str, seconds: 
 
 
 async def test_a_reset_by_a_proxy_does_not_count_against_the_provider() -> None:
-    """It has read the request, and may have passed it on."""
+    """The proxy has read the request, and may have passed it on."""
     with closing(once("reset")) as server:
         async with pool(proxies=Proxies({"http": server.url})) as upstream:
             assert await whole(await upstream.send(post("http://api.test", b"one"))) == ANSWER_BODY

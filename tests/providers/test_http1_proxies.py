@@ -1,4 +1,4 @@
-"""Proxies, as they are and as they fail: real ones, in this process, that lead every name to a server on loopback."""
+"""Proxies and their failures: real proxies in this process that connect every name to a server on loopback."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ OPEN = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 class Proxy:
-    """Answers CONNECT with `says`, and leads to `port`."""
+    """Answers CONNECT with `says`, and connects to `port`."""
 
     def __init__(self, port: int, says: bytes = OPEN) -> None:
         self.port = port
@@ -52,7 +52,7 @@ def port_of(server: Server) -> int:
 async def tunnelling(
     *names: str, proxy_tls: ssl.SSLContext | None = None, says: bytes = OPEN
 ) -> AsyncIterator[tuple[Server, Server, Proxy, ssl.SSLContext]]:
-    """A provider with a certificate for these names, a proxy before it, and whom to trust."""
+    """A provider with a certificate for these names, a proxy in front of it, and the client's trust."""
     served, trusting = authority(*(names or ("provider.test",)))
     async with serving(OK, OK, OK, tls=served) as provider:
         proxy = Proxy(port_of(provider), says)
@@ -83,7 +83,7 @@ async def test_a_tunnel_to_an_address_of_ipv6() -> None:
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "elsewhere.test"])
 async def test_the_certificate_is_checked_for_the_provider_and_not_for_the_proxy(name: str) -> None:
-    """The proxy is at 127.0.0.1: a certificate for that is none for the provider."""
+    """The proxy is at 127.0.0.1: a certificate for that address is not valid for the provider."""
     async with tunnelling(name) as (provider, server, _, trusting):
         async with pool(tls=trusting, proxies=Proxies({"https": server.url})) as upstream:
             with pytest.raises(UpstreamFailed) as raised:

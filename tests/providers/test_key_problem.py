@@ -1,5 +1,5 @@
-"""Which errors are about the key. The shapes are those that providers document or users report; the words are invented
-where nothing depends on them."""
+"""Which errors are about the key. The formats are those that providers document or users report; texts that do not
+matter are invented."""
 
 import json
 from typing import Any
@@ -241,8 +241,8 @@ def test_the_key_is_removed(said: str, left: str) -> None:
     assert clean(said.encode()).decode() == left
 
 
-def test_a_long_word_takes_no_time() -> None:
-    """What a request named may be quoted whole: with each character looked at from each other, this is forever."""
+def test_a_long_word_is_scanned_in_linear_time() -> None:
+    """An error may quote a long name from the request: an algorithm with quadratic time would take forever."""
     said = b'{"input":"' + b"a" * 2**20 + b'..."}'
     assert clean(said) == said
 

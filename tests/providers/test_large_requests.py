@@ -1,4 +1,4 @@
-"""Large bodies in files: parts of them, changes of single fields, and on their way to a provider."""
+"""Large bodies in files: reading parts, changing single fields, and sending them to a provider."""
 
 import asyncio
 import contextlib
@@ -60,7 +60,8 @@ def test_an_edit_of_a_file_is_that_of_its_bytes(fields: dict[str, str]) -> None:
 
 
 def test_a_body_that_contains_placeholder_text_is_edited_correctly() -> None:
-    """Whatever has been one, and each spelling of it: a field of such a name was filled with the value it named."""
+    """All former placeholders, in every spelling: a field with such a name was once filled with the value that it
+    named."""
     large = {"messages": "word " * INLINE_BYTES}
     earlier = re.findall(rb"~[^~]*~", outline_of(json.dumps(large).encode()).small)[0].decode()
     for said in (earlier, "~farebox:0:0~", "~farebox:0:00~", "~farebox:0:99~"):

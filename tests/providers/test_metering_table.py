@@ -1,4 +1,4 @@
-"""What `docs/metering.md` says of each provider's usage object: one test a row, of the object as it comes."""
+"""The table of usage objects in `docs/metering.md`: one test per row, with the object as the provider sends it."""
 
 from dataclasses import dataclass
 from typing import Any

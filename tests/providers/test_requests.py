@@ -35,7 +35,7 @@ def user(*parts: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": list(parts)}]
 
 
-# What is asked for
+# The demand of a request
 
 
 def test_a_chat_request() -> None:
@@ -54,13 +54,13 @@ def test_a_chat_request() -> None:
     )
 
 
-def test_whether_the_client_requested_usage() -> None:
+def test_requested_usage_is_recognized() -> None:
     assert chat().usage_requested
     assert not chat(stream=True).usage_requested
     assert not chat(stream=True, stream_options=None).usage_requested
     assert not chat(stream=True, stream_options={"include_usage": False}).usage_requested
     assert chat(stream=True, stream_options={"include_usage": True}).usage_requested
-    for slug in ("mistral", "groq", "perplexity-ai"):  # tell it unasked
+    for slug in ("mistral", "groq", "perplexity-ai"):  # report it unrequested
         assert parse(slug, "chat/completions", body(model="m", messages=[], stream=True)).usage_requested
 
 
@@ -265,7 +265,7 @@ def test_searches_are_bounded() -> None:
     assert parse("google-ai-studio", GEMINI, request).demand.allowed == {"web_searches": 10}
 
 
-def test_a_thinking_budget_forbids_to_lower_the_limit() -> None:
+def test_with_a_thinking_budget_the_limit_is_not_lowered() -> None:
     request = {"model": "m", "messages": [], "max_tokens": 4096}
     enabled = body(**request, thinking={"type": "enabled", "budget_tokens": 2048})
     assert not parse("anthropic", "v1/messages", enabled).demand.clampable
@@ -411,7 +411,7 @@ def test_inline_audio_has_the_length_that_its_bytes_tell() -> None:
     assert lengths("audio/L16;codec=pcm;rate=24000", samples) == (2, 2)
     assert lengths("audio/pcm", samples) == (3, 3)
     broken = encoded[:400] + "=" + encoded[400:]
-    assert lengths("audio/mp3", broken) == (3, 15), "not as base64 should be: a laxer reader may read all of it"
+    assert lengths("audio/mp3", broken) == (3, 15), "invalid base64: a more lenient reader may read all of it"
 
 
 # Text for exact counting
@@ -660,7 +660,7 @@ FORM = "multipart/form-data; boundary=XX"
 
 
 def two_models(after_boundary: str, disposition: str) -> bytes:
-    """A form whose first `model` is cheap, and that some parsers find an expensive one in."""
+    """A form whose first `model` is cheap, and in which some parsers find an expensive one."""
     expensive = f"--XX{after_boundary}\r\nContent-Disposition: {disposition}\r\n\r\nexpensive\r\n--XX--\r\n"
     return form(("model", b"cheap", "")).removesuffix(b"--XX--\r\n") + expensive.encode()
 
@@ -741,7 +741,7 @@ def test_image_generation_is_bounded_by_size_and_quality() -> None:
 
 def test_images_of_later_models_match_their_published_prices() -> None:
     def tokens(model: str, usd: str, size: str, quality: str) -> None:
-        """At 30 USD a million tokens."""
+        """The tokens at 30 USD per million."""
         demand = parse("openai", "images/generations", body(model=model, prompt="x", size=size, quality=quality)).demand
         published = Decimal(usd) / 30 * 1_000_000
         assert published <= demand.fixed["output_tokens"] <= published * Decimal("1.5")
@@ -834,7 +834,7 @@ def test_speech_counts_characters_not_bytes() -> None:
 
 @pytest.mark.parametrize(("text", "tokens"), [("Grüße dir", 36), ("07:45 %", 16 * 6 + 4), ("こんにちは", 80)])
 def test_speech_is_held_for_what_its_text_can_take(text: str, tokens: int) -> None:
-    """A digit is a word, an ideograph a syllable; 250 tokens are pauses."""
+    """A digit counts as a word, an ideograph as a syllable; 250 tokens are for pauses."""
     demand = parse("openai", "audio/speech", body(model="gpt-4o-mini-tts", input=text)).demand
     assert demand.allowed == {"output_tokens": 250 + tokens, "output_audio_tokens": 250 + tokens}
 

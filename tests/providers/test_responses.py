@@ -1,4 +1,4 @@
-"""Reading answers: every format, cut into chunks anywhere, cut off anywhere, and filled with rubbish."""
+"""Reading responses: every format, split into chunks anywhere, cut off anywhere, and mixed with garbage."""
 
 import base64
 import json
@@ -35,13 +35,13 @@ every = pytest.mark.parametrize("sample", SAMPLES + WHOLE, ids=[f"{s.id}-{s.stre
 
 
 def read(reader: ResponseReader, chunks: Iterable[bytes]) -> tuple[bytes, Observed]:
-    """What passed, and what was seen of usage and failures."""
+    """The relayed bytes, and the usage and failures that were read."""
     passed, seen = read_all(reader, chunks)
     return passed, reported(seen)
 
 
 def reported(seen: Observed) -> Observed:
-    """Without what has tests of its own."""
+    """The result without fields that have their own tests."""
     return replace(seen, finish_seen=False, reference="", text="", handed_out=())
 
 
@@ -50,7 +50,7 @@ def expected(sample: Sample) -> Observed:
 
 
 @every
-def test_the_response_is_passed_unchanged_and_read(sample: Sample) -> None:
+def test_the_response_is_relayed_unchanged_and_read(sample: Sample) -> None:
     assert read(sample.reader(), [sample.response]) == (sample.response, expected(sample))
 
 
@@ -80,7 +80,7 @@ ENDED_BY_THE_BODY = ("perplexity", "gemini", "images")
 
 @streamed
 def test_only_the_last_event_is_kept_back(sample: Sample) -> None:
-    """The terminal event until the end; without one, that which may be the last until something follows."""
+    """The terminal event is held until the end; without one, the possibly last event until something follows."""
     events = [event + b"\n\n" for event in sample.response.replace(b"\r\n\r\n", b"\n\n").split(b"\n\n")[:-1]]
     reader = sample.reader()
     passed = [reader.feed(event) for event in events]
@@ -180,7 +180,7 @@ def test_usage_next_to_content_is_never_hidden() -> None:
 
 
 def test_empty_choices_without_usage_are_passed() -> None:
-    """Azure begins its streams with such a chunk."""
+    """Azure starts its streams with such a chunk."""
     filtered = stream(chunk(None, prompt_filter_results=[], usage=None))
     response = filtered + SAMPLES[0].response
     assert read(SAMPLES[0].reader(hide_usage=True), [response])[0] == filtered + SAMPLES[0].response.replace(
@@ -251,7 +251,7 @@ def test_several_choices_end_when_all_have_ended() -> None:
     reader = wire.reader(wire.parse("v1/models/m:streamGenerateContent", "", request), streaming=True, hide_usage=False)
     first, second = stream(gemini("a", "STOP")), gemini("b", "STOP")
     assert reader.feed(first) == first
-    assert reader.feed(first) == first, "the same once more"
+    assert reader.feed(first) == first, "the same event again"
     second["candidates"][0]["index"] = 1
     states = [(reader.all_ended, reader.holding)]
     assert reader.feed(stream(second)) == b""
@@ -375,7 +375,7 @@ def test_whole_floats_count_and_empty_objects_are_no_figures() -> None:
     assert all(type(value) is int for value in seen.usage.values())
 
 
-# Rubbish
+# Garbage
 
 FORMATS: list[tuple[WireFormat, Sample]] = [(sample.format, sample) for sample in SAMPLES + WHOLE]
 _JSON = st.recursive(
@@ -516,7 +516,7 @@ def test_the_duration_of_audio_is_measured() -> None:
 
     assert sound(mp3_of_zeros(250)).sound_seconds == 6
     assert sound(bytes(96_000), response_format="pcm").sound_seconds == 2
-    assert sound(mp3_of_zeros(100_000)).sound_seconds == 2400, "larger than what is kept of text"
+    assert sound(mp3_of_zeros(100_000)).sound_seconds == 2400, "larger than the buffer for text"
 
 
 def test_the_duration_of_a_cut_audio_stream_is_measured() -> None:

@@ -1,4 +1,4 @@
-"""A key is taken out of whatever passes, wherever it comes apart; and nothing else is changed or kept back."""
+"""A key is removed from relayed data, wherever it is split; and nothing else is changed or held back."""
 
 import asyncio
 import base64
@@ -31,7 +31,7 @@ FORMS = {
 
 
 class Pieces:
-    """A response that comes in these pieces, and then ends or fails."""
+    """A response that arrives in these pieces, and then ends or fails."""
 
     def __init__(self, *pieces: bytes, failure: str = "") -> None:
         self.status = 200
@@ -54,7 +54,7 @@ class Pieces:
 
 
 def passed(*pieces: bytes, key: str = KEY, failure: str = "") -> list[bytes]:
-    """The chunks that pass; the failure last."""
+    """The relayed chunks, with the failure last."""
 
     async def take() -> list[bytes]:
         response, found = Scrubbed(Pieces(*pieces, failure=failure), Scrubber(key)), []

@@ -7,8 +7,8 @@ from farebox.providers.sse import LineCutter
 
 
 def cut(chunks: list[bytes], limit: int = 100) -> tuple[bytes, list[bytes]]:
-    """All bytes that come out in order, and the lines as they were returned; the LF of a CRLF that came in two chunks
-    is put back to its line."""
+    """All output bytes in order, and the returned lines; the LF of a CRLF that was split into two chunks is appended to
+    its line."""
     cutter = LineCutter(limit)
     out = b""
     lines: list[bytes] = []

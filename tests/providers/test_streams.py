@@ -1,4 +1,4 @@
-"""Streams as providers really send them: in any framing and chunking, with huge events and unreadable ones."""
+"""Streams as real providers send them: in any framing and chunking, with huge and unreadable events."""
 
 import base64
 import json
@@ -30,7 +30,7 @@ def google() -> ResponseReader:
 
 
 def chunkings(response: bytes) -> Iterator[list[bytes]]:
-    """One piece, byte by byte, line by line, and at random."""
+    """The response in one piece, byte by byte, line by line, and split at random."""
     yield [response]
     if len(response) < 100_000:
         yield [bytes([byte]) for byte in response]
@@ -41,7 +41,7 @@ def chunkings(response: bytes) -> Iterator[list[bytes]]:
 
 
 def drive(reader: ResponseReader, chunks: list[bytes], *, paused: bool = False) -> tuple[bytes, Observed]:
-    """What passed and what was seen; with `paused`, what is held passes after each chunk."""
+    """The relayed bytes and the reading; with `paused`, held data is released after each chunk."""
     passed = []
     for piece in chunks:
         passed.append(reader.feed(piece))
@@ -52,7 +52,7 @@ def drive(reader: ResponseReader, chunks: list[bytes], *, paused: bool = False) 
 
 
 def same(make: Any, response: bytes, wanted: bytes | None = None) -> Observed:
-    """What was seen, after checking that every chunking gives the same, with pauses and without."""
+    """The reading, after checking that every chunking gives the same one, with and without pauses."""
     found: list[Observed] = []
     for chunks in chunkings(response):
         for paused in (False, True):
@@ -174,7 +174,7 @@ def test_long_lines_read_the_same_whole_and_in_pieces(end: bytes) -> None:
     ]
     seen = same(chat, b"".join(line + end for line in lines))
     assert seen.usage == {"input_tokens": 10, "output_tokens": 2}
-    assert seen.delivered_bytes == 1 + 80_000 + 70_001 + len("{half"), "what is unreadable weighs its bytes"
+    assert seen.delivered_bytes == 1 + 80_000 + 70_001 + len("{half"), "unreadable data counts by its bytes"
 
 
 # What cannot be read
@@ -208,7 +208,7 @@ def test_without_usage_text_is_kept_and_unreadable_events_count_by_bytes() -> No
     seen = same(chat, events)
     assert (seen.text, seen.delivered_bytes) == ("Grüße", 7 + 5)
     assert seen.problem == "no usage (1 unreadable)"
-    assert same(chat, stream(chunk({"content": "x"}, "stop", usage=PLAIN), "[DONE]")).text == "", "nobody needs it"
+    assert same(chat, stream(chunk({"content": "x"}, "stop", usage=PLAIN), "[DONE]")).text == "", "nothing needs it"
 
 
 def test_a_body_that_strict_readers_refuse_is_read() -> None:
@@ -311,7 +311,7 @@ def test_a_skeleton_is_the_document_without_its_bulk() -> None:
 
 @pytest.mark.parametrize("comma", [",", ",\n        "])
 def test_log_probabilities_are_dropped(comma: str) -> None:
-    """A response of some thousand tokens has more of it than is kept."""
+    """In a response of some thousand tokens they exceed the buffer."""
     others = [{"token": token, "logprob": -1.5, "bytes": [91, 34]} for token in ("[", ' "]', "\\", '{"a": [', "e")]
     tokens = [{"token": "[", "logprob": -0.1, "bytes": [91], "top_logprobs": others * 4}] * 9_000
     choice = {"index": 0, "message": {"content": "a"}, "logprobs": {"content": tokens}, "finish_reason": "stop"}
@@ -363,7 +363,7 @@ def test_text_that_is_not_an_event_is_text() -> None:
     )
 
 
-# Sound, pictures, and lists
+# Audio, images, and lists
 
 
 def test_audio_is_not_text() -> None:

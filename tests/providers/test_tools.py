@@ -1,4 +1,4 @@
-"""Where requests declare their tools, and which of them cost what the response does not tell."""
+"""Where requests declare their tools, and which tools have costs that the response does not report."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def generate(tools: list[dict[str, Any]]) -> tuple[Tool, ...]:
 
 
 def with_tools(kind: str, *tools: dict[str, Any]) -> list[dict[str, Any]]:
-    """Input of the Responses API that brings tools along."""
+    """Input of the Responses API that declares tools."""
     return [{"type": kind, "role": "developer", "tools": list(tools)}, {"role": "user", "content": "Sort Acme's mail."}]
 
 

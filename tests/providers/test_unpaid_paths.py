@@ -1,4 +1,4 @@
-"""Known paths that the operator does not pay for: the error states the reason, and no other rule has the path."""
+"""Known paths that the operator does not pay for: the error states the reason, and no other rule matches the path."""
 
 import pytest
 

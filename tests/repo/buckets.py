@@ -1,8 +1,8 @@
-"""Whether a statement says in which bucket the rows of each distributed table are, by a value of its own.
+"""Checks that a statement names the bucket of each distributed table by a value of its own.
 
-A bucket is said by `bucket = ?`, or by equality with the bucket of another distributed table of the same FROM, of which
-it is said. It is not said by a subquery, by the bucket of a table outside the subquery, or by that of a reference table
-such as `accounts`: Citus goes to every node for the first two, and refuses many forms of the third.
+A bucket is named by `bucket = ?`, or by equality with the bucket of another distributed table of the same FROM whose
+bucket is named. It is not named by a subquery, by the bucket of a table outside the subquery, or by that of a reference
+table such as `accounts`: Citus queries every node for the first two, and refuses many forms of the third.
 """
 
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ class Scope:
     with_bucket: frozenset[str]
     parent: "Scope | None" = None
     tables: dict[str, str | None] = field(default_factory=dict)
-    """Alias → table; None: a subquery, in which all is said."""
+    """Alias → table; None: a subquery, in which all buckets are named."""
     tests: list[Any] = field(default_factory=list)
-    """The conditions that must hold together."""
+    """The conditions combined by AND."""
     said: set[str] = field(default_factory=set)
-    """Aliases whose bucket is said."""
+    """Aliases whose bucket is named."""
 
     def owner(self, column: Any) -> "tuple[Scope, str] | None":
-        """The level and alias whose bucket a column is; None if it is no bucket."""
+        """The level and alias whose bucket the column is; None if it is not a bucket."""
         names = [each.sval for each in column.fields if _is(each, ast.String)]
         if not names or names[-1] != BUCKET:
             return None
@@ -46,7 +46,7 @@ class Scope:
 
 
 def without_bucket_of(sql: str, distributed: frozenset[str], with_bucket: frozenset[str]) -> list[str]:
-    """The distributed tables that are reached without their bucket, in a statement of PostgreSQL."""
+    """The distributed tables that a PostgreSQL statement accesses without their bucket."""
     found: list[str] = []
     for statement in parse_sql(sql):
         found += _without_bucket_of(statement.stmt, Scope(distributed, with_bucket))
@@ -102,7 +102,7 @@ def _insert(node: Any, scope: Scope) -> Iterator[str]:
 
 
 def _enter(source: Any, scope: Scope) -> Iterator[str]:
-    """Take the tables of a FROM clause into the level."""
+    """Add the tables of a FROM clause to the level."""
     alias = getattr(getattr(source, "alias", None), "aliasname", None)
     if _is(source, ast.RangeVar):
         scope.tables[alias or source.relname] = source.relname
@@ -122,7 +122,7 @@ def _together(node: Any) -> list[Any]:
 
 
 def _settle(scope: Scope) -> None:
-    """Find out of which tables the bucket is said: one says that of another."""
+    """Determine the tables whose bucket is named; one may name that of another."""
     scope.said |= {alias for alias, table in scope.tables.items() if table is None}
     before = -1
     while before != len(scope.said):
@@ -137,7 +137,7 @@ def _settle(scope: Scope) -> None:
 
 
 def _is_said(value: Any, scope: Scope) -> bool:
-    """Whether the value is one of the statement, or the bucket of a distributed table of which it is said."""
+    """Whether the value is a parameter or constant, or the named bucket of a distributed table."""
     if _is(value, ast.TypeCast):
         return _is_said(value.arg, scope)
     if _is(value, ast.ParamRef, ast.A_Const):
@@ -171,5 +171,5 @@ def _subqueries(node: Any) -> Iterator[Any]:
 
 
 def _is(node: Any, *kinds: Any) -> bool:
-    """Whether it is one of these; not told to mypy, which knows pglast's fields less exactly than this does."""
+    """isinstance without narrowing for mypy, which knows pglast's fields less exactly."""
     return isinstance(node, kinds)

@@ -1,5 +1,5 @@
-"""The generated parts of docs/providers.md: of each provider its URL, its key, its prices, and how its paths are read.
-The text around them is written by hand."""
+"""Generates parts of docs/providers.md: the URL, key, prices and paths of each provider. The text around them is
+written by hand."""
 
 import re
 from collections.abc import Iterator
@@ -38,12 +38,12 @@ _NAMES = (
     (r"\w+", "{voice}"),
     (r"\d+", "{version}"),
 )
-"""Patterns of names in paths, and what stands for them."""
+"""Patterns of names in paths, and their placeholders."""
 _BLOCK = "<!-- `{slug}`, written by `make docs` -->\n{text}<!-- its end -->"
 
 
 def providers_page() -> str:
-    """docs/providers.md, with what the table of providers says of each; of one that it lacks, at the end."""
+    """docs/providers.md with the data of each provider from the table; missing providers are added at the end."""
     page = PAGE.read_text()
     for provider in PROVIDERS:
         block = _BLOCK.format(slug=provider.slug, text=_block(provider))
@@ -130,7 +130,7 @@ def _spellings(route: Route) -> Iterator[str]:
 
 
 def _alternatives(text: str) -> list[str]:
-    """Each string that a pattern of literals, alternatives in brackets and `?` stands for."""
+    """All strings that match a pattern of literals, alternatives in parentheses and `?`."""
     pieces, depth, start = [], 0, 0
     for at, character in enumerate(text):
         depth += (character == "(") - (character == ")")

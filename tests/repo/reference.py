@@ -1,7 +1,7 @@
 """Generates the reference pages from the program itself: docs/settings.md, docs/cli.md, the tables of docs/providers.md
 and docs/pages.md, and that of a top-up's life in src/farebox/payments/README.md. `make docs` calls it.
 
-The tests beside it check that the pages are up to date.
+The tests next to it check that the pages are up to date.
 """
 
 import re
@@ -79,7 +79,7 @@ _TABLE = re.compile(r"(?<=<!-- the table, written by `make docs` -->\n).*?(?=<!-
 
 
 def pages_page() -> str:
-    """docs/pages.md, with the table of the pages and forms as the program has it."""
+    """docs/pages.md, with the program's table of pages and forms."""
     from farebox.http.pages.routes import FORM_ROWS, PAGE_ROWS
     from farebox.model import Role
 
@@ -97,7 +97,7 @@ def pages_page() -> str:
 
 
 def payments_page() -> str:
-    """src/farebox/payments/README.md, with the table of a top-up's life as the program has it."""
+    """src/farebox/payments/README.md, with the program's state table of a top-up."""
     return _TABLE.sub(lambda _: _life(), PAYMENTS.read_text())
 
 
@@ -132,14 +132,14 @@ def _first_sentence(what: Callable[..., object]) -> str:
 
 
 def example(page: str, name: str) -> str:
-    """An example file of a page of docs/, by the name in its first line."""
+    """An example file on a page of docs/, by the name in its first line."""
     text = (ROOT / "docs" / page).read_text()
     [found] = re.findall(rf"```yaml\n# {re.escape(name)}\n(.*?)```", text, re.DOTALL)
     return str(found)
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """Each command with its help, the program itself first."""
+    """Each command with its help, starting with the program itself."""
     import typer
 
     from farebox.cli.main import app

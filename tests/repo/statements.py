@@ -1,8 +1,8 @@
 """Every SQL text of the stores and the ledger, read from their source.
 
-A text may be put together from pieces: constants of the module, the alternatives of a conditional, the arguments that a
-function of the module is called with. All combinations are built. What cannot be read from the source is an error, so
-that no statement goes unseen; `PIECES` says what stands for it.
+A text may be composed of pieces: constants of the module, the alternatives of a conditional, arguments of calls within
+the module. All combinations are built. A piece that cannot be read from the source is an error, so that no statement is
+missed; `PIECES` has substitutes for such pieces.
 """
 
 import ast
@@ -18,9 +18,9 @@ from tests.repo.reference import ROOT
 
 PACKAGE = ROOT / "src" / "farebox"
 HELPERS = {"row": 1, "rows": 1, "rows_everywhere": 1, "rows_at_hand": 1, "execute": 0, "executemany": 0, "_execute": 0}
-"""What executes a statement, and which argument is its text."""
+"""Functions that execute a statement → the index of the argument with its text."""
 NOT_STORES = {"sql.py", "every_bucket.py", "tables.py", "own_rows.py", "bucket_moves.py"}
-"""Modules that execute what they are given, or look at whole tables."""
+"""Modules that execute given statements, or read whole tables."""
 
 PIECES: dict[str, tuple[str, ...]] = {
     "', '.join((f'{name} = ?' for name in changes))": ("state = ?",),
@@ -43,12 +43,12 @@ PIECES: dict[str, tuple[str, ...]] = {
     "_lines(_TOTAL, added)": ("(?, ?, ?)",),
     "', '.join((_ROW for _ in some))": ("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",),
 }
-"""A piece that is made while the program runs, as its source reads → what stands for it."""
+"""Source of a piece that is built at run time → its substitute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A text as a store hands it to its connection."""
+    """An SQL text as a store passes it to its connection."""
 
     where: str
     """File and line."""
@@ -56,7 +56,7 @@ class Statement:
 
 
 class Unread(Exception):
-    """The source does not say what the piece is."""
+    """The piece cannot be determined from the source."""
 
 
 def statements(paths: Iterator[Path]) -> Iterator[Statement]:
@@ -66,7 +66,7 @@ def statements(paths: Iterator[Path]) -> Iterator[Statement]:
 
 
 def stores() -> Iterator[Path]:
-    """The modules with statements on tables; those of one engine's own, and of copies of whole databases, are not."""
+    """The modules with statements on tables, except for those of a single engine and of copying whole databases."""
     for folder in (PACKAGE / "storage", PACKAGE / "ledger"):
         yield from sorted(path for path in folder.glob("*.py") if path.name not in NOT_STORES)
 
@@ -81,7 +81,7 @@ class Module:
         self._module: ModuleType = importlib.import_module(name.removesuffix(".__init__"))
         self._functions: list[ast.FunctionDef] = []
         self._calls: list[tuple[ast.FunctionDef | None, ast.Call]] = []
-        """Each with the function that it is in."""
+        """Nodes, each with its enclosing function."""
         self._visit(self._tree, None)
         self._bound = {id(function): _bound(function) for function in self._functions}
 
@@ -137,7 +137,7 @@ class Module:
         raise Unread(source)
 
     def _constant(self, source: str, function: ast.FunctionDef | None, node: ast.expr) -> str | None:
-        """The value of an expression that has only constants of the module in it."""
+        """The value of an expression that uses only constants of the module."""
         names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
         if function is not None and names & self._bound[id(function)]:
             return None
@@ -167,7 +167,7 @@ class Module:
         return found
 
     def _iterated(self, source: str, name: str) -> set[str]:
-        """What a loop goes through."""
+        """The values over which a loop iterates."""
         if f"{source}:{name}" in PIECES:
             return set(PIECES[f"{source}:{name}"])
         try:
@@ -197,7 +197,7 @@ class Module:
         )
 
     def _given(self, name: str, function: ast.FunctionDef) -> set[str]:
-        """What the module calls the function with."""
+        """The arguments with which the module calls the function."""
         names = [argument.arg for argument in function.args.args]
         if name not in names:
             return set()
@@ -225,7 +225,7 @@ def _names(node: ast.expr) -> set[str]:
 
 
 def _bound(function: ast.FunctionDef) -> set[str]:
-    """The names that the function assigns or is given."""
+    """The names that the function assigns or has as parameters."""
     assigned = {
         node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     }

@@ -1,4 +1,4 @@
-"""bench.clients needs npm and half an hour to run; what can be wrong with it before that."""
+"""Checks of bench.clients that need neither npm nor the half hour of a run."""
 
 import ast
 import re
@@ -36,7 +36,7 @@ def test_calls_are_counted_and_nothing_else() -> None:
     ]
 
 
-def test_a_cell_has_the_beginning_of_our_own_words() -> None:
+def test_a_cell_starts_with_our_own_message() -> None:
     text = f"RetryError: Failed after {'x' * 100}\n| Last error: Rate limited: the gateway takes 1 calls"
     assert re.fullmatch(r"RetryError: Failed after x+ … Rate limited: the gateway takes 1 calls", excerpt(text))
     assert excerpt("a | b `c`") == "a \\| b 'c'"

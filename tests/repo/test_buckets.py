@@ -1,6 +1,6 @@
-"""Every statement on the tables of accounts says its bucket as a value (storage.account_keys says why).
+"""Every statement on the tables of accounts names its bucket as a value (storage.account_keys explains why).
 
-The texts are read from the source and parsed as PostgreSQL does it, so no database and no cluster is needed.
+The texts are read from the source and parsed by PostgreSQL's parser, so no database or cluster is needed.
 """
 
 import json
@@ -27,7 +27,7 @@ WITH_BUCKET = DISTRIBUTED | {"accounts"}
 FUNCTIONS = ROOT / "src/farebox/storage/postgres/functions.sql"
 
 EVERYWHERE = ("SELECT min(bucket) FROM",)
-"""How statements begin that are to reach every node: the audit asks which buckets have rows."""
+"""Prefixes of statements that must reach every node: the audit queries which buckets have rows."""
 SQLITE_ONLY = ("BEGIN IMMEDIATE", "PRAGMA")
 
 
@@ -53,7 +53,7 @@ def test_every_statement_that_moves_an_account_names_its_bucket() -> None:
         assert not without_bucket_of(translated(text), DISTRIBUTED, WITH_BUCKET), text
 
 
-def test_the_stores_have_the_statements_that_are_looked_at() -> None:
+def test_the_checked_statements_are_found_in_the_stores() -> None:
     texts = [each.sql for each in _all()]
     assert len(texts) > 250
     for table in DISTRIBUTED - {"lanes"}:
@@ -81,14 +81,14 @@ def _queries(node: Any) -> Iterator[str]:
 
 
 def _parsable(text: str) -> str:
-    """A statement; an expression or assignment becomes one."""
+    """The text as a statement; an expression or assignment is converted into one."""
     for form in (text, f"SELECT {text}", f"SELECT {text.partition(':=')[2]}"):
         try:
             parse_sql(form)
         except ParseError:
             continue
         return form
-    raise AssertionError(f"not understood: {text}")
+    raise AssertionError(f"cannot be parsed: {text}")
 
 
 def test_every_statement_of_the_ledgers_functions_names_its_bucket() -> None:
@@ -152,7 +152,7 @@ def test_statements_with_a_bucket_pass(sql: str) -> None:
         ('def f(c):\n    w, v = ("", ()) if c else (" 1", (1,))\n    rows(c, "SELECT" + w, v)', {"SELECT", "SELECT 1"}),
     ],
 )
-def test_texts_are_put_together(source: str, texts: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_are_composed_of_pieces(source: str, texts: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     path = ROOT / "src/farebox/storage/sql.py"
     monkeypatch.setattr(Path, "read_text", lambda _: source)
     assert {each.sql for each in Module(path).statements()} == texts

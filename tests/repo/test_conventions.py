@@ -1,4 +1,4 @@
-"""The house rules that no linter knows."""
+"""Conventions that no linter checks."""
 
 import ast
 import functools
@@ -28,7 +28,7 @@ def _name(path: Path) -> str:
 
 
 def _texts() -> Iterator[tuple[Path, str]]:
-    """Every file that is or would be committed, as far as it is text."""
+    """Every text file that is or would be committed."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -47,7 +47,7 @@ def _tree(path: Path) -> ast.Module:
 
 
 def _functions() -> Iterator[tuple[str, int]]:
-    """Where each function is, and how many lines it has."""
+    """The place and number of lines of each function."""
     for path in SOURCES:
         for node in ast.walk(_tree(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -65,7 +65,7 @@ def test_functions_stay_small() -> None:
     assert sorted(lines.values())[len(lines) * 9 // 10] <= 30, "most fit on a screen"
 
 
-def test_modules_say_what_they_are() -> None:
+def test_modules_have_a_docstring() -> None:
     assert not [_name(path) for path in SOURCES if not ast.get_docstring(_tree(path))]
 
 

@@ -1,4 +1,4 @@
-"""The reference pages say what the program says."""
+"""The reference pages agree with the program."""
 
 import re
 import tomllib
@@ -69,7 +69,7 @@ TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULT
 
 
 def _code(page: str) -> list[str]:
-    """What is set as code: spans, and the lines of blocks."""
+    """The code on the page: spans, and the lines of blocks."""
     blocks = re.findall(r"^```\w*\n(.*?)^```|^((?:    .*\n)+)", page, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for text in block for line in text.splitlines()]
     return [*lines, *re.findall(r"`([^`\n]+)`", page)]

@@ -1,4 +1,4 @@
-"""docs/metrics.md names every metric as it is, and its examples hold."""
+"""docs/metrics.md documents every metric correctly, and its examples work."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ ROWS = [
 ]
 
 
-def test_every_metric_is_documented_as_it_is() -> None:
+def test_every_metric_is_documented_correctly() -> None:
     reported = {name: row for row in ROWS for name in re.findall(r"`((?:farebox|process)_\w+)`", row[0])}
     assert reported.keys() == {family.name for family in FAMILIES} | NO_FAMILY
     for family in FAMILIES:
@@ -37,7 +37,7 @@ def test_every_metric_is_documented_as_it_is() -> None:
                 assert sorted(listed[1].split(", ")) == sorted(label.values), family.name
 
 
-def test_every_metric_has_a_name_as_they_are_by_convention() -> None:
+def test_every_metric_name_follows_conventions() -> None:
     for family in FAMILIES:
         assert re.fullmatch(r"farebox(_[a-z]+)+", family.name)
         assert family.name.endswith("_total") == (family.kind == "counter")
@@ -60,7 +60,7 @@ def test_rules_and_configuration_of_the_page_pass_promtool(tmp_path: Path) -> No
         assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_rules_name_metrics_that_are_there() -> None:
+def test_rules_name_existing_metrics() -> None:
     rules = example("metrics.md", "farebox.rules.yml")
     known = {family.name: family for family in FAMILIES}
     named = set(re.findall(r"\b(farebox_\w+)", rules))

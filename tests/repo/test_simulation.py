@@ -1,4 +1,4 @@
-"""The simulation behind docs/scale.md: what it is told is measured, and it slows down where it should."""
+"""The simulation behind docs/scale.md: its constants are measured, and it slows down where it should."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def test_a_line_goes_through_its_points() -> None:
     assert fitted([(0, 1), (1, 3), (2, 5)]) == pytest.approx((2, 1))
 
 
-def test_what_has_room_is_served_and_what_has_none_is_not() -> None:
+def test_load_below_capacity_is_served_and_above_is_not() -> None:
     known, plan = costs(), Plan(400, 2, 0, 4, 1)
     easy = _run(plan, known)
     assert easy["served_per_second"] == pytest.approx(plan.calls, rel=0.2)

@@ -29,17 +29,17 @@ HELPERS = {"row", "rows", "SNAPSHOT"}
 
 LOCK = re.compile(r"\bFROM (\w+)\b(?:(?!\bFROM\b|;).)*?\bFOR (?:NO KEY )?(?:KEY )?(?:UPDATE|SHARE)\b", re.DOTALL)
 LOCKS = {
-    # Of the function: on Citus citus.sql calls it, and has locked a shard of the bucket before.
+    # Called by citus.sql on Citus, which has locked a shard of the bucket before.
     ("functions.sql", "balances"),
     ("functions.sql", "lanes"),
-    # Looks whether a batch is in progress. The DELETE after it waits for one as well.
+    # Checks whether a batch is in progress. The DELETE after it waits for one as well.
     ("instances.py", "lanes"),
 }
-"""Where rows are locked without being written to."""
+"""Exceptions: statements that lock rows without writing to them."""
 
 
 def findings(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Line and reason of whatever breaks the rule."""
+    """Line and reason of each violation of the rule."""
     prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
@@ -94,8 +94,8 @@ def test_prose_is_not_sql(prose: str) -> None:
 
 
 def test_rows_are_locked_by_writing_to_them() -> None:
-    """While Citus moves a shard it waits for who writes to it, not for who has locked rows of it: what such a one then
-    writes would replace what others have written at the new place."""
+    """While Citus moves a shard, it waits for transactions that have written to it, but not for those that have only
+    locked rows: their later writes would overwrite what others have written at the new place."""
     storage = PACKAGE / "storage" / "postgres"
     texts = {path.name: path.read_text() for path in PACKAGE.rglob("*.py") if path.name != "dialect.py"}
     texts |= {path.name: path.read_text() for path in storage.glob("*.sql")}

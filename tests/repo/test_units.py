@@ -1,5 +1,5 @@
-"""Whoever reads a field of money in knows its unit: from its name, or from the docstring of its class. So it is with a
-column of the database: from its name, or from the comment beside it."""
+"""The unit of every field with money or time is clear from its name or the docstring of its class; that of every
+database column from its name or the comment next to it."""
 
 import ast
 import re
@@ -24,7 +24,7 @@ NAMED = re.compile(r"_(cents|nanos|ms)$")
 
 
 def fields(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
-    """Class, field, and what is said of both, for each field that is an integer."""
+    """Class, field and documentation of each integer field."""
     for owner in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
         for field, after in zip(owner.body, [*owner.body[1:], None], strict=True):
             if not isinstance(field, ast.AnnAssign) or "int" not in ast.unparse(field.annotation).split(" | "):

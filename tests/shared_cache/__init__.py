@@ -1,1 +1,1 @@
-"""Tests with a real Valkey or Redis server of their own."""
+"""Tests with a real Valkey or Redis server."""

@@ -1,4 +1,4 @@
-"""A Valkey or Redis server of the tests' own: on a free port of loopback, with a password, nothing on disk."""
+"""A Valkey or Redis server for tests: on a free loopback port, with a password and without files."""
 
 import contextlib
 import shutil
@@ -22,7 +22,7 @@ PASSWORD = "s3cret-of-the-tests"
 
 @dataclass
 class CacheServer:
-    """May be killed and started again."""
+    """A server that can be killed and restarted."""
 
     folder: Path
     port: int
@@ -59,7 +59,7 @@ class CacheServer:
             client.close()
 
     def entries(self) -> dict[bytes, bytes]:
-        """What is stored of responses, by name."""
+        """The stored entries of responses, by key."""
         with self.client() as client:
             names = [name for name in cast("list[bytes]", client.keys("*")) if client.type(name) == b"string"]
             return {name: cast(Any, client.get(name)) for name in names}
@@ -72,7 +72,7 @@ class CacheServer:
 
 @contextlib.contextmanager
 def cache_server(*tls: str) -> Iterator[CacheServer]:
-    """Runs until the block ends. `tls`: further options, with which it speaks TLS alone."""
+    """Run a server until the block ends. `tls`: extra options that make it accept only TLS."""
     with tempfile.TemporaryDirectory(prefix="farebox-cache-") as folder:
         port = free_port()
         options = ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", *tls] if tls else []

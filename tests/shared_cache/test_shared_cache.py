@@ -1,4 +1,5 @@
-"""The cache on a server that all gateways share: what is there, who finds it, and that its troubles stay its own."""
+"""The cache on a server that all gateways share: its content, who finds it, and that its failures do not affect
+calls."""
 
 import asyncio
 import datetime
@@ -34,7 +35,7 @@ from tests.http.support import GATEWAY_FIELDS, http
 from tests.shared_cache.server import PASSWORD, PROGRAM, CacheServer, cache_server
 from tests.support import Customer, Farebox, running_on
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no valkey-server or redis-server on the PATH")
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no valkey-server or redis-server on the PATH")
 
 CLOCK = Ahead()
 VAULT = Vault(bytes(32))
@@ -47,7 +48,7 @@ def server() -> Iterator[CacheServer]:
         yield started
 
 
-# --- through the edge -------------------------------------------------------------------------------------------------
+# --- over HTTP --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +67,14 @@ def customer(farebox: Farebox) -> Customer:
 
 
 def forget_memory(farebox: Farebox) -> None:
-    """What the process had given within the last second is out of its memory; what it was storing is stored."""
+    """Drop the responses that the process keeps in memory for a second, and wait until pending ones are stored."""
     until(lambda: not farebox.services.tasks.running("cached responses"))
     CLOCK.ahead_ms += 1_500
 
 
-def test_responses_are_there_sealed_and_nowhere_else(server: CacheServer, farebox: Farebox, customer: Customer) -> None:
+def test_responses_are_stored_there_encrypted_and_nowhere_else(
+    server: CacheServer, farebox: Farebox, customer: Customer
+) -> None:
     for body in (CHAT, STREAM):
         first = post(customer, body)
         forget_memory(farebox)
@@ -96,8 +99,8 @@ def test_responses_are_there_sealed_and_nowhere_else(server: CacheServer, farebo
     assert differences(farebox) == []
 
 
-def test_a_response_of_before_it_was_emptied_is_not_given_again(farebox: Farebox, customer: Customer) -> None:
-    """On a connection on which it was a hit, either; the shared cache still has it."""
+def test_a_response_stored_before_the_cache_was_emptied_is_not_reused(farebox: Farebox, customer: Customer) -> None:
+    """Not even on a connection on which it was a hit, although the shared cache still has it."""
     with closing(Repeater(customer)) as connection:
         before = connection.repeat()
         emptied(customer)
@@ -116,7 +119,7 @@ def ttls(server: CacheServer) -> list[int]:
 
 
 @pytest.mark.parametrize("how", ["killed", "silent"])
-def test_calls_go_on_without_it_and_it_is_used_again(
+def test_calls_continue_without_the_cache_and_it_is_used_again(
     server: CacheServer, farebox: Farebox, customer: Customer, how: str
 ) -> None:
     assert status(post(customer)) == "MISS"
@@ -132,7 +135,7 @@ def test_calls_go_on_without_it_and_it_is_used_again(
         forget_memory(farebox)
     assert answers == ["MISS"] * 8
     failed, skipped = (counts(farebox)[name] - counted[name] for name in ("failed", "skipped"))
-    assert (failed, skipped) == (1, 15), "it is asked once, and then left alone"
+    assert (failed, skipped) == (1, 15), "it is tried once, and then skipped for a while"
     if how == "killed":
         server.start()
     else:
@@ -165,7 +168,7 @@ async def store(server: CacheServer) -> AsyncIterator[SharedResponses]:
 
 
 def entry(account: str, number: int, body: bytes = b"x" * 9_488, seconds: int = 60) -> CachedResponse:
-    """Of 10,000 bytes; those with lower numbers end sooner."""
+    """An entry of 10,000 bytes; entries with lower numbers expire sooner."""
     expires_at = SystemClock().now_ms() + seconds * 1000 + number
     return CachedResponse(account, "default", f"key{number}", expires_at, "text/plain; charset=utf-8", body)
 
@@ -181,13 +184,13 @@ async def test_an_account_has_its_bound_and_others_keep_theirs(server: CacheServ
     kept = await found(store, "modest", 1)
     assert kept is not None
     assert (kept.content_type, kept.body) == ("text/plain; charset=utf-8", b"x" * 9_488)
-    for _ in range(20):  # in its own place, again and again
+    for _ in range(20):  # replacing the same entry repeatedly
         await store.keep([entry("modest", 2)], BOUNDS)
     assert await found(store, "modest", 1) is not None
     await store.keep([entry("short", number, seconds=1) for number in range(10)], BOUNDS)
-    await asyncio.to_thread(until, lambda: len(server.entries()) == 12)  # those of "short" have ended by themselves
+    await asyncio.to_thread(until, lambda: len(server.entries()) == 12)  # those of "short" have expired
     await store.keep([entry("short", 20), entry("short", 21)], BOUNDS)
-    assert await found(store, "short", 20) is not None, "what has ended does not count"
+    assert await found(store, "short", 20) is not None, "expired entries do not count"
 
 
 async def test_entries_cannot_be_forged_moved_or_kept_alive(server: CacheServer, store: SharedResponses) -> None:
@@ -198,7 +201,7 @@ async def test_entries_cannot_be_forged_moved_or_kept_alive(server: CacheServer,
         assert (await found(store, "a", 1), await found(store, "b", 1)) == (None, None)
         client.mset({first: one[:-1] + bytes([one[-1] ^ 1]), second: b"short"})
         assert (await found(store, "a", 1), await found(store, "b", 1)) == (None, None)
-        client.mset({first: one, second: other})  # without an end
+        client.mset({first: one, second: other})  # without an expiry
         assert await found(store, "a", 1) is not None
         assert await store.find("a", "default", "key1", SystemClock().now_ms() + 61_000) is None
     stranger = SharedResponses(server.url, Vault(b"1" * 32), SystemClock(), lambda _: None)
@@ -206,7 +209,7 @@ async def test_entries_cannot_be_forged_moved_or_kept_alive(server: CacheServer,
     await stranger.close()
 
 
-async def test_a_full_server_is_no_failure(server: CacheServer, store: SharedResponses) -> None:
+async def test_a_full_server_is_not_a_failure(server: CacheServer, store: SharedResponses) -> None:
     with server.client() as client:
         await store.keep([entry("a", 1)], BOUNDS)
         client.config_set("maxmemory", "1")
@@ -220,7 +223,7 @@ async def test_a_full_server_is_no_failure(server: CacheServer, store: SharedRes
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """Of 127.0.0.1, signed by itself; and its key."""
+    """A self-signed certificate for 127.0.0.1, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cache")])
     now = datetime.datetime.now(datetime.UTC)

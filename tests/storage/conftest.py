@@ -1,4 +1,4 @@
-"""What the tests of the stores share."""
+"""Shared fixtures of the tests of the stores."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from farebox.storage.sqlite.writer import Writer
 
 @pytest.fixture
 async def writer(path: Path) -> AsyncIterator[Writer]:
-    """On the file of the test module's fixture `path`."""
+    """A writer on the file of the test module's fixture `path`."""
     writer = Writer(path)
     yield writer
     await writer.close()

@@ -1,4 +1,4 @@
-"""Moving the log into the database file: beside the commits, often enough, and whatever goes wrong with it."""
+"""Checkpoints of the write-ahead log: concurrent with commits, often enough, and whatever goes wrong."""
 
 import asyncio
 import threading
@@ -50,7 +50,9 @@ async def test_the_wal_is_checkpointed_and_restarted(writer: Writer, path: Path)
     assert pages(log_of(path)) < 2 * PAGES
 
 
-async def test_commits_go_on_meanwhile(writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_commits_continue_during_a_checkpoint(
+    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     report_progress, begun, move = threading.Event(), threading.Event(), checkpoints._move
 
     def slow(connection: SqliteConnection) -> int | None:
@@ -72,7 +74,7 @@ async def test_commits_go_on_meanwhile(writer: Writer, path: Path, monkeypatch: 
     assert pages(path) > PAGES
 
 
-async def test_where_it_fails_commits_do_not(writer: Writer, path: Path) -> None:
+async def test_a_failed_checkpoint_fails_no_commit(writer: Writer, path: Path) -> None:
     writer._checkpoints._connection.close()
     for _ in range(2 * PAGES_MAX // 100):
         await writer.run(insert)

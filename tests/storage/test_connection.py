@@ -1,4 +1,4 @@
-"""What a store may rely on, on each engine's connection."""
+"""What stores can rely on with each engine's connection."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ pytestmark = ON_BOTH_ENGINES
 
 
 def test_changes_are_those_of_the_latest_statement_that_changes_rows(tmp_path: Path) -> None:
-    """Whatever was read since: a store may look something up before it asks."""
+    """Even after reads: a store may read before it asks for the number of changes."""
 
     def job(connection: Connection) -> list[int]:
         counts = []

@@ -1,4 +1,4 @@
-"""Totals and sums that are kept rather than made anew at each read: what is read is the same either way."""
+"""Stored totals and sums, which are not computed at each read: the result is the same either way."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ def customer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Custom
 
 
 class _At:
-    """A clock for ids of the past."""
+    """A clock for IDs in the past."""
 
     def __init__(self, at: int) -> None:
         self._at = at
@@ -41,7 +41,7 @@ class _At:
 
 
 def add_calls(customer: Customer, count: int, at: int) -> None:
-    """Log rows of calls that began then, as if they had been served."""
+    """Add log rows of calls that began at this time, as if they had been served."""
     ids = RandomIds(_At(at))  # type: ignore[arg-type]
     calls = [
         CallRow(
@@ -61,14 +61,14 @@ def add_calls(customer: Customer, count: int, at: int) -> None:
 
 
 def listed(customer: Customer, query: str = "") -> int:
-    """The total that the list of logs tells."""
+    """The total that the list of logs reports."""
     response = httpx.get(f"{customer.api_url}/ai-gateway/gateways/default/logs{query}", headers=customer.headers)
     assert response.status_code == 200, response.text
     return int(response.json()["result_info"]["total_count"])
 
 
 def kept(customer: Customer) -> int | None:
-    """How many calls the kept total counts; None if none is kept."""
+    """The number of calls in the stored total; None without one."""
     farebox = customer.farebox
     found = farebox.run(farebox.services.database.get(lambda c: row(c, "SELECT calls FROM log_totals")))
     return None if found is None else int(found[0])
@@ -78,15 +78,15 @@ def test_log_totals_are_cached_for_old_calls(customer: Customer) -> None:
     now = customer.farebox.services.clock.now_ms()
     add_calls(customer, 20, now - 5 * HOUR_MS)
     assert listed(customer) == 20
-    assert kept(customer) == 0  # the first read only makes room for it
+    assert kept(customer) == 0  # the first read only creates the row for it
     assert listed(customer) == 20
     assert kept(customer) == 20
     add_calls(customer, 3, now)
     assert listed(customer) == 23
-    add_calls(customer, 7, now)  # they may still be joined by others that began before them
+    add_calls(customer, 7, now)  # others that began before them may still be added
     assert [listed(customer), listed(customer)] == [30, 30]
     assert kept(customer) == 20
-    assert listed(customer, "?success=true") == 30  # counted one by one, as every filter is
+    assert listed(customer, "?success=true") == 30  # counted row by row, like every filter
 
 
 def test_deleted_log_rows_are_subtracted_from_the_total(customer: Customer) -> None:
@@ -134,7 +134,8 @@ def test_a_call_that_was_recorded_very_late_is_counted_within_a_day(customer: Cu
 
 
 def test_a_statement_is_the_same_from_kept_sums(customer: Customer) -> None:
-    """Transfers of three months, the sums kept after each few, and late ones of months that are summed already."""
+    """With transfers of three months, sums stored after every few, and late transfers in months that are already
+    summed."""
     farebox, account_id = customer.farebox, customer.account_id
     services = farebox.services
     times = [1_790_000_000_000 + (number * 7 % 13) * 8 * DAY_MS for number in range(30)]
@@ -153,7 +154,7 @@ def test_a_statement_is_the_same_from_kept_sums(customer: Customer) -> None:
             before = statements()
             new = farebox.run(services.database.scan(lambda c: transfer_days.new_sums(c, account_id)))
             assert new is not None
-            for _ in range(2):  # the second finds that it was done
+            for _ in range(2):  # the second finds that it is done
                 farebox.run(services.database.write(lambda c, new=new: transfer_days.keep_sums(c, new)))  # type: ignore[misc]
             assert statements() == before
             assert farebox.run(services.database.scan(lambda c: transfer_days.new_sums(c, account_id))) is None
@@ -184,7 +185,7 @@ def test_a_requested_statement_caches_its_sums(customer: Customer) -> None:
 
 
 def test_a_statement_is_read_in_one_snapshot(customer: Customer) -> None:
-    """Sums that are kept while it reads are neither missing from it nor in it twice."""
+    """Sums that are stored while it reads are neither missing from it nor counted twice."""
     farebox, account_id = customer.farebox, customer.account_id
     database = farebox.services.database
     for number in range(FEW):

@@ -55,8 +55,8 @@ def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
         connect(path)
 
 
-async def test_a_long_read_does_not_keep_others_waiting(tmp_path: Path) -> None:
-    """One account's report takes as long as it takes; the others' lists go on beside it."""
+async def test_a_long_read_does_not_block_others(tmp_path: Path) -> None:
+    """One account's long report does not block the lists of others."""
     database = SqliteDatabase(tmp_path / "farebox.db")
     begun, over = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""A database of the last release becomes what a new one is, and keeps its rows; an older one is refused."""
+"""A database of the previous release gets the schema of a new one, and keeps its rows; an older one is refused."""
 
 import asyncio
 import random
@@ -28,11 +28,11 @@ Rows: TypeAlias = dict[str, list[dict[str, Any]]]
 """By table."""
 
 _OLD = Path(__file__).with_name("version_7.sql").read_text()
-"""The files that made a database of version 7, one after the other, as that release had them."""
+"""The migration files of that release, in order, which create a database of version 7."""
 _VERSION_TABLE = "CREATE TABLE schema_version (version BIGINT NOT NULL, functions TEXT NOT NULL)"
 DROPPED = {("cards", "warned_at")}
 DROPPED_TABLES = {"owner_sessions"}
-"""Its links are in `sessions`."""
+"""Links are now in `sessions`."""
 
 
 def _empty(tmp_path: Path) -> Settings:
@@ -42,7 +42,7 @@ def _empty(tmp_path: Path) -> Settings:
 
 
 def execute(settings: Settings, *statements: str) -> None:
-    """Without bringing the schema up to date first."""
+    """Execute statements without upgrading the schema first."""
     if settings.engine == "sqlite":
         settings.database_path.parent.mkdir(exist_ok=True)
         connection = apsw.Connection(str(settings.database_path))
@@ -70,7 +70,7 @@ def of_version(settings: Settings, version: int) -> None:
 
 @pytest.fixture
 def old(tmp_path: Path) -> Settings:
-    """A database as the last release made it, with two rows in each table."""
+    """A database created by the previous release, with two rows in each table."""
     settings = _empty(tmp_path)
     of_version(settings, OLDEST)
     execute(settings, *inserts(settings))
@@ -81,7 +81,7 @@ def old(tmp_path: Path) -> Settings:
 
 
 def inserts(settings: Settings) -> Iterator[str]:
-    """Two rows for each table: one with a value in every column, one with as few as it may have."""
+    """Two rows for each table: one with a value in every column, one with as few values as possible."""
     for table, columns in old_columns().items():
         if table == "config_version":  # has its one row
             yield "UPDATE config_version SET version = 41"
@@ -96,7 +96,7 @@ def inserts(settings: Settings) -> Iterator[str]:
 
 
 def old_columns() -> dict[str, dict[str, tuple[str, bool]]]:
-    """The columns of each table of version 7: type, and whether a row may do without."""
+    """The columns of each table of version 7: type, and whether it may be omitted."""
     connection = apsw.Connection(":memory:")
     connection.execute(_OLD.replace("/* clustered */", "WITHOUT ROWID"))
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
@@ -164,7 +164,7 @@ def test_an_upgrade_keeps_every_row(old: Settings) -> None:
     assert migrate_now(old) == Migrated([], VERSION)
 
 
-def test_links_to_the_billing_page_go_on_working(old: Settings) -> None:
+def test_links_to_the_billing_page_keep_working(old: Settings) -> None:
     columns = "hash, kind, account_id, created_at, expires_at"
     empty = "x''" if old.engine == "sqlite" else "''::bytea"
     execute(old, f"INSERT INTO owner_sessions ({columns}) VALUES ({empty}, 'link', 'acme', 1, 7)")
@@ -186,7 +186,9 @@ def test_lots_that_are_spent_are_marked(old: Settings) -> None:
 
 
 def test_names_of_accounts_that_do_not_fit_into_the_index_are_shortened(old: Settings) -> None:
-    noise = "".join(random.Random(7).choices(string.ascii_letters, k=9000))  # PostgreSQL would compress a repeated one
+    noise = "".join(
+        random.Random(7).choices(string.ascii_letters, k=9000)
+    )  # PostgreSQL would compress a repeated character
     execute(old, f"UPDATE accounts SET name = '{noise}' WHERE name LIKE '% 1 %'")
     migrate_now(old)
     with opened_for_command(old) as connection:
@@ -212,13 +214,13 @@ def described(settings: Settings) -> dict[str, Any]:
 
 
 def _of_file(connection: Connection) -> dict[str, Any]:
-    """A table's text is rewritten when it is altered, with its comments and their places: those are left out."""
+    """The definition of an altered table is rewritten, including its comments, which are ignored here."""
     found = rows(connection, "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL")
     return {name: _parts(sql) for name, sql in found}
 
 
 def _parts(sql: str) -> Any:
-    """What is before, in and behind the outer brackets of a table: its columns in order, and its constraints."""
+    """The text before, in and after the outer parentheses of a table: its columns in order, and its constraints."""
     text = " ".join(re.sub(r"--[^\n]*", "", sql).replace('"', "").split())
     text = re.sub(r" ?([(),]) ?", r"\1", text)
     if not text.startswith("CREATE TABLE"):

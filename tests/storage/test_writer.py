@@ -1,4 +1,4 @@
-"""The writer: group commit, and what becomes of a batch when something in it, or under it, goes wrong."""
+"""The writer: group commit, and what happens to a batch if one of its jobs or the database fails."""
 
 import asyncio
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def insert_then_raise(number: int, error: Exception) -> Job:
 
 
 def numbers(path: Path) -> list[int]:
-    """As another process sees them."""
+    """The numbers as another process sees them."""
     connection = connect(path, readonly=True)
     found = [number for (number,) in connection.execute("SELECT n FROM numbers ORDER BY n")]
     connection.close()
@@ -50,7 +50,7 @@ def numbers(path: Path) -> list[int]:
 
 
 class OtherProcessTurn:
-    """Another process writes meanwhile, so that what is sent now waits and makes one batch."""
+    """Another process holds the write lock, so that jobs sent meanwhile wait and form one batch."""
 
     def __init__(self, path: Path) -> None:
         self._connection = connect(path)
@@ -64,7 +64,7 @@ class OtherProcessTurn:
 
 
 def noting(sizes: list[int]) -> Activity:
-    """Notes how many jobs each commit has."""
+    """Records the number of jobs in each commit."""
 
     class Sizes(Activity):
         def batch(self, size: int, seconds: float, notes: object) -> None:
@@ -112,7 +112,7 @@ async def test_after_a_batch_of_several_the_next_waits_a_few_turns_of_the_loop_f
 
     await later(0, 1)
     await asyncio.gather(later(0, 2), later(3, 3))
-    assert sizes == [1, 1, 1], "one caller alone is not made to wait"
+    assert sizes == [1, 1, 1], "a single caller does not wait"
     await asyncio.gather(later(0, 4), later(0, 5))
     await asyncio.gather(later(0, 6), later(3, 7), later(6, 8))
     assert sizes == [1, 1, 1, 2, 3]
@@ -123,7 +123,7 @@ async def test_after_a_batch_of_several_the_next_waits_a_few_turns_of_the_loop_f
 async def test_a_batch_begins_though_jobs_keep_arriving(path: Path) -> None:
     sizes: list[int] = []
     writer = Writer(path, noting(sizes))
-    await asyncio.gather(writer.run(insert(100)), writer.run(insert(101)))  # the next waits for more
+    await asyncio.gather(writer.run(insert(100)), writer.run(insert(101)))  # the next batch waits for more
     sent = list[asyncio.Future[int]]()
     for number in range(100):  # one in each turn of the loop
         sent.append(asyncio.ensure_future(writer.run(insert(number))))
@@ -159,7 +159,7 @@ async def test_the_commit_of_a_cancelled_caller_stands(writer: Writer, path: Pat
     assert numbers(path) == [1, 2]
 
 
-async def test_closing_commits_what_is_queued_and_takes_no_more(path: Path) -> None:
+async def test_closing_commits_queued_jobs_and_accepts_no_more(path: Path) -> None:
     writer = Writer(path)
     async with OtherProcessTurn(path):
         sent = [asyncio.ensure_future(writer.run(insert(number))) for number in range(1000)]
@@ -177,7 +177,7 @@ async def test_closing_commits_what_is_queued_and_takes_no_more(path: Path) -> N
 async def test_a_database_locked_for_too_long_fails_the_batch_once(
     writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each job is told, none is tried again by itself: that would wait the whole time for each."""
+    """Each job gets the error, and none is retried alone, which would wait for the full timeout for each."""
     monkeypatch.setattr("farebox.storage.sqlite.writer.BUSY_TIMEOUT_MS", 100)
     other = connect(path)
     other.execute("BEGIN IMMEDIATE")

@@ -16,7 +16,7 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture(scope="package")
 def farebox(engine: str, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """One server for the package, whose operator has a key for the scripted provider."""
+    """One server for the package; its operator has a key for the scripted provider."""
     with running_farebox(tmp_path_factory.mktemp("ways"), unseen_input="prompt=window") as served:
         set_provider(served, "openai", base_url=upstream.url + "/v1", api_key="key-of-the-operator")
         set_provider(served, "anthropic", base_url=upstream.url, api_key="key-of-the-operator")
@@ -27,7 +27,7 @@ def farebox(engine: str, upstream: Upstream, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def provider(upstream: Upstream) -> OpenAIObjects:
-    """OpenAI with nothing stored: whatever it is asked for, it gives to the operator's key."""
+    """OpenAI without stored objects; it returns any object to the operator's key."""
     upstream.status, upstream.headers, upstream.content_type = 200, {}, ""
     upstream.sent.clear()
     made = OpenAIObjects(upstream)
@@ -37,7 +37,7 @@ def provider(upstream: Upstream) -> OpenAIObjects:
 
 @pytest.fixture(autouse=True)
 def _nothing_goes_on(farebox: Farebox) -> Iterator[None]:
-    """What a test has begun and not ended is not asked for while the next one counts requests."""
+    """End unfinished long calls of a test, so that they are not polled while the next test counts requests."""
     yield
     farebox.run(
         farebox.services.database.write(

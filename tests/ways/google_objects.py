@@ -1,4 +1,4 @@
-"""Google's paths about what it keeps, as a scripted upstream: it knows one customer, the operator."""
+"""Google's paths for stored objects, as a scripted upstream with a single customer, the operator."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from tests.ways.openai_objects import lines
 
 MODEL = "gemini-2.5-flash"
 EACH = (1000 * 300 + 100 * 2500) // 2
-"""Of a request that has used what `answered` says, in nano-dollars: half the price."""
+"""The cost of a request with the usage of `answered`, in nano-dollars: half the price."""
 
 
 @dataclass
@@ -23,12 +23,12 @@ class GoogleObjects:
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
     uploads: dict[str, tuple[dict[str, Any], bytes]] = field(default_factory=dict)
-    """What is said of a file, and what has come of it, by the ID of its upload."""
+    """Metadata and received content of files, by upload ID."""
     made: int = 0
     cached: dict[str, Any] = field(default_factory=lambda: {"totalTokenCount": 10_000})
-    """What is said of the size of a cache."""
+    """The reported size of a cache."""
     broken: bool = False
-    """Whether a cache cannot be made."""
+    """Whether creating a cache fails."""
 
     def answer(self, sent: Sent) -> Any:
         address = urlsplit(sent.path)
@@ -36,7 +36,7 @@ class GoogleObjects:
         self.upstream.status, self.upstream.headers = 200, {}
         if path.startswith("upload/"):
             return self._upload(sent, parse_qs(address.query).get("upload_id", [""])[0])
-        name, _, verb = path.partition("/")[2].partition(":")  # whichever version of the API
+        name, _, verb = path.partition("/")[2].partition(":")  # any version of the API
         if verb == "generateContent":
             cached = sent.json().get("cachedContent")
             tokens = 0 if cached is None else self.objects[cached]["usageMetadata"]["totalTokenCount"]
@@ -65,7 +65,7 @@ class GoogleObjects:
         return known
 
     def _cache(self, sent: Sent) -> dict[str, Any]:
-        """What the model has read, and keeps: ten thousand tokens."""
+        """A cache of ten thousand tokens."""
         asked = sent.json()
         if self.broken:
             self.upstream.status = 400
@@ -88,12 +88,12 @@ class GoogleObjects:
         return f"{folder}/x{self.made:04}{id(self):x}"
 
     def _upload(self, sent: Sent, upload_id: str) -> Any:
-        """By the resumable protocol: the beginning, then its pieces at the URL of the response."""
+        """The resumable protocol: a start request, then pieces sent to the URL in its response."""
         command = sent.headers["x-goog-upload-command"]
         if command == "start":
             self.made += 1
             upload_id = f"up{self.made}"
-            asked = sent.json()["file"]  # Google takes its fields in either spelling, and its SDK sends both
+            asked = sent.json()["file"]  # Google accepts either spelling of its fields, and its SDK sends both
             names = {"displayName": "display_name", "mimeType": "mime_type"}
             described = {name: asked.get(name, asked.get(other)) for name, other in names.items()}
             self.uploads[upload_id] = ({name: said for name, said in described.items() if said}, b"")
@@ -113,7 +113,7 @@ class GoogleObjects:
         return {"file": self.file(content + sent.body, self._name("files"), **described)}
 
     def file(self, content: bytes, name: str, **described: Any) -> dict[str, Any]:
-        """A file that Google has."""
+        """Add a file at Google."""
         until = datetime.fromtimestamp(time.time() + 48 * 3600, UTC).isoformat().replace("+00:00", "Z")
         uri = f"https://generativelanguage.googleapis.com/v1beta/{name}"
         self.contents[name] = content
@@ -135,7 +135,7 @@ class GoogleObjects:
         return self.objects[name]
 
     def end(self, name: str, state: str, *outcomes: dict[str, Any], inline: bool = False) -> str:
-        """What a batch has come to; the name of its output."""
+        """Set the result of a batch; the name of its output."""
         batch, output = self.objects[name], f"files/batch-{name.partition('/')[2]}"
         batch["metadata"]["state"] = f"BATCH_STATE_{state}"
         if inline:
@@ -149,7 +149,7 @@ class GoogleObjects:
 
 
 def answered(number: int = 0, **usage: int) -> dict[str, Any]:
-    """A line of an output."""
+    """A line of an output file."""
     counts = {"promptTokenCount": 1000, "candidatesTokenCount": 100, "totalTokenCount": 1100, **usage}
     content = {"role": "model", "parts": [{"text": "Good day."}]}
     candidate = {"content": content, "finishReason": "STOP", "index": 0}
@@ -158,7 +158,7 @@ def answered(number: int = 0, **usage: int) -> dict[str, Any]:
 
 
 def asked(number: int = 0, **more: Any) -> dict[str, Any]:
-    """A line of an input."""
+    """A line of an input file."""
     contents = [{"role": "user", "parts": [{"text": "Hello " * 1000}]}]
     return {
         "key": f"r{number}",

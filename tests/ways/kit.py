@@ -1,4 +1,4 @@
-"""What the tests of long-running work share."""
+"""Shared by the tests of long calls."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ TEXT = "Hello there " * 500
 
 
 def begin(client: "openai.OpenAI", **more: Any) -> Any:
-    """A response in the background."""
+    """Start a background response."""
     asked = {"model": MODEL, "input": TEXT, "max_output_tokens": 200, "background": True, **more}
     return client.responses.create(**asked)
 
@@ -27,7 +27,7 @@ def running(customer: Customer) -> list[LongCall]:
 
 
 def make_due(farebox: Farebox, **columns: int) -> None:
-    """Let every long call be due now; and give these columns other values."""
+    """Make every long call due now, and set these columns."""
     found = {"next_at": 1, **columns}
 
     def write(connection: Connection) -> None:
@@ -38,13 +38,13 @@ def make_due(farebox: Farebox, **columns: int) -> None:
 
 
 def look(farebox: Farebox) -> None:
-    """A round of the worker, in which every long call is due."""
+    """Run the worker once, with every long call due."""
     make_due(farebox)
     farebox.run(long_calls.work(farebox.services))
 
 
 def settled(customer: Customer) -> None:
-    """Wait until the worker has ended all of the account's."""
+    """Wait until the worker has ended all long calls of the account."""
 
     def ended() -> bool:
         look(customer.farebox)
@@ -54,5 +54,5 @@ def settled(customer: Customer) -> None:
 
 
 def spent(customer: Customer) -> int:
-    """What an account that began with five dollars has paid, in nano-dollars."""
+    """The amount that an account with initially five dollars has paid, in nano-dollars."""
     return 5_000_000_000 - customer.balance.posted

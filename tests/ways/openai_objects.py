@@ -1,5 +1,5 @@
-"""OpenAI's paths about what it stores, as a scripted upstream: it knows one customer, the operator, and gives to that
-key whatever was made with it."""
+"""OpenAI's paths for stored objects, as a scripted upstream with a single customer, the operator, whose key can access
+every object."""
 
 import json
 import re
@@ -19,12 +19,12 @@ USAGE = {
     "total_tokens": 1100,
 }
 COST = 1000 * 150 + 100 * 600
-"""Of this usage of gpt-4o-mini, in nano-dollars."""
+"""The cost of this usage of gpt-4o-mini, in nano-dollars."""
 
 
 @dataclass
 class OpenAIObjects:
-    """What is stored, by ID."""
+    """The stored objects, by ID."""
 
     upstream: Upstream
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class OpenAIObjects:
     made: int = 0
 
     def answer(self, sent: Sent) -> Any:
-        """The response to a request; its status is put into the upstream."""
+        """The response to a request; sets the upstream's status."""
         path = urlsplit(sent.path).path.removeprefix("/v1/")
         kind, _, rest = path.partition("/")
         object_id, _, sub = rest.partition("/")
@@ -42,7 +42,7 @@ class OpenAIObjects:
 
     def _answer(self, sent: Sent, kind: str, object_id: str, sub: str) -> tuple[int, Any]:
         if not object_id:
-            assert sent.method == "POST", "lists of all accounts are never asked for"
+            assert sent.method == "POST", "lists of all accounts are never requested"
             return 200, getattr(self, f"_create_{kind}")(sent)
         known = self.objects.get(object_id)
         if known is None:
@@ -95,7 +95,7 @@ class OpenAIObjects:
         return self._stored(described)
 
     def finish(self, response_id: str, status: str = "completed", **more: Any) -> None:
-        """What a background response has come to."""
+        """Set the result of a background response."""
         self.objects[response_id] |= {"status": status, "usage": USAGE, **more}
 
     def _create_conversations(self, sent: Sent) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class OpenAIObjects:
         )
 
     def end_batch(self, batch_id: str, status: str, *outcomes: dict[str, Any]) -> str:
-        """What a batch has come to; the ID of its output."""
+        """Set the result of a batch; the ID of its output."""
         batch, output = self.objects[batch_id], self.name("file")
         self.contents[output] = lines(*outcomes)
         self._stored({"id": output, "object": "file", "purpose": "batch_output", "bytes": 1, "created_at": 1,
@@ -145,7 +145,7 @@ class OpenAIObjects:
 
 
 def outcome(number: int, model: str = "gpt-4o-mini-2024-07-18", status: int = 200, **usage: int) -> dict[str, Any]:
-    """A line of an output, of a chat."""
+    """A line of an output file for a chat."""
     figures = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100, **usage}
     message = {"role": "assistant", "content": "Good day."}
     body: dict[str, Any] = {"id": "c", "object": "chat.completion", "model": model, "usage": figures}
@@ -156,7 +156,7 @@ def outcome(number: int, model: str = "gpt-4o-mini-2024-07-18", status: int = 20
 
 
 def question(number: int, model: str = "gpt-4o-mini", **more: Any) -> dict[str, Any]:
-    """A line of an input, for a chat."""
+    """A line of an input file for a chat."""
     body = {"model": model, "messages": [{"role": "user", "content": "Hello " * 1000}], "max_tokens": 200, **more}
     return {"custom_id": f"r{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
 
@@ -176,5 +176,5 @@ def form_of(sent: Sent) -> dict[str, bytes]:
 
 
 def lines(*requests: dict[str, Any]) -> bytes:
-    """A file of a batch."""
+    """The content of a batch file."""
     return b"".join(json.dumps(request).encode() + b"\n" for request in requests)

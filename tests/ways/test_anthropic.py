@@ -1,4 +1,4 @@
-"""Anthropic's files and message batches on the operator's key, driven by Anthropic's own SDK."""
+"""Anthropic's files and message batches on the operator's key, called with Anthropic's own SDK."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ pytestmark = ON_BOTH_ENGINES
 
 MODEL = "claude-haiku-4-5"
 EACH = (1000 * 1000 + 100 * 5000) // 2
-"""Of a request that has used this, in nano-dollars: half the price."""
+"""The cost of a request with this usage, in nano-dollars: half the price."""
 CREATED = "2026-12-01T00:00:00Z"
 
 
 @dataclass
 class AnthropicObjects:
-    """What Anthropic stores, by ID, for the operator's key."""
+    """The objects that Anthropic stores for the operator's key, by ID."""
 
     upstream: Upstream
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class AnthropicObjects:
         if folder == "messages":
             return message(1)["result"]["message"]
         if not object_id:
-            assert sent.method == "POST", "lists of all accounts are never asked for"
+            assert sent.method == "POST", "lists of all accounts are never requested"
             return self._file(sent) if folder == "files" else self._batch()
         known = self.objects.get(object_id)
         if known is None:
@@ -81,7 +81,7 @@ class AnthropicObjects:
         return self._stored({**described, "request_counts": counts})
 
     def end(self, batch_id: str, *outcomes: dict[str, Any]) -> None:
-        """What a batch has come to."""
+        """Set the result of a batch."""
         succeeded = sum(outcome["result"]["type"] == "succeeded" for outcome in outcomes)
         counts = {"processing": 0, "succeeded": succeeded, "errored": 0, "canceled": 0, "expired": 0}
         self.contents[batch_id] = lines(*outcomes)
@@ -106,7 +106,7 @@ def question(number: int, **more: Any) -> Any:
 
 
 def asked(file_id: str) -> Any:
-    """Messages with a file."""
+    """A request with a file."""
     source = {"type": "document", "source": {"type": "file", "file_id": file_id}}
     return [{"role": "user", "content": [{"type": "text", "text": "Hello there " * 500}, source]}]
 
@@ -153,7 +153,7 @@ def test_a_batch_is_held_for_and_settled_by_its_results(
     assert differences(farebox) == []
 
 
-def test_a_batch_is_the_accounts(
+def test_a_batch_belongs_to_the_account(
     farebox: Farebox, customer: Customer, client: anthropic.Anthropic, stored: AnthropicObjects
 ) -> None:
     made = [client.messages.batches.create(requests=[question(0)]).id for _ in range(3)]
@@ -180,7 +180,7 @@ def test_a_batch_is_the_accounts(
     assert str(page.data[0].results_url).startswith(customer.gateway_url)
 
 
-def test_files_are_the_accounts(
+def test_files_belong_to_the_account(
     farebox: Farebox, customer: Customer, client: anthropic.Anthropic, stored: AnthropicObjects
 ) -> None:
     made = [client.files.upload(file=("f.txt", b"Hello", "text/plain")).id for _ in range(3)]
@@ -209,7 +209,7 @@ def test_files_are_the_accounts(
     assert customer.balance.held == 0
 
 
-def test_a_workspace_of_the_operators_is_not_chosen(client: anthropic.Anthropic, stored: AnthropicObjects) -> None:
+def test_callers_cannot_choose_the_operators_workspace(client: anthropic.Anthropic, stored: AnthropicObjects) -> None:
     client.files.upload(file=("f.txt", b"Hello", "text/plain"), workspace_id="wrkspc_other")
     assert "anthropic-workspace-id" not in stored.upstream.sent[-1].headers
 

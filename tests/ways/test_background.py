@@ -1,4 +1,4 @@
-"""A response in the background is held for when it is begun, and settled by the first to see its end: once, whatever
+"""A background response is held for when it starts, and settled once by the first process to see its end, whatever
 happens to the processes meanwhile."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def client(customer: Customer) -> Iterator[openai.OpenAI]:
         yield made
 
 
-def test_it_is_settled_by_the_accounts_own_poll(
+def test_a_background_response_is_settled_by_the_accounts_own_poll(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
     begun = client.responses.with_raw_response.create(
@@ -66,7 +66,9 @@ def test_it_is_settled_by_the_accounts_own_poll(
     assert differences(farebox) == []
 
 
-def test_it_is_settled_by_the_worker(customer: Customer, client: openai.OpenAI, provider: OpenAIObjects) -> None:
+def test_a_background_response_is_settled_by_the_worker(
+    customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
     response = begin(client)
     look(customer.farebox)
     assert customer.balance.held > 0
@@ -81,7 +83,7 @@ def test_it_is_settled_by_the_worker(customer: Customer, client: openai.OpenAI, 
     assert differences(customer.farebox) == []
 
 
-def test_what_was_said_in_the_background_may_be_referred_to(
+def test_a_background_response_can_be_continued(
     customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
     response = begin(client)
@@ -98,7 +100,7 @@ def test_what_was_said_in_the_background_may_be_referred_to(
         ("cancelled", {}, COST),
     ],
 )
-def test_how_it_may_end(
+def test_ends_of_background_responses(
     customer: Customer,
     client: openai.OpenAI,
     provider: OpenAIObjects,
@@ -113,10 +115,10 @@ def test_how_it_may_end(
     assert differences(customer.farebox) == []
 
 
-def test_one_that_is_cancelled_costs_what_was_read(
+def test_a_cancelled_background_response_costs_its_input(
     customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
-    """OpenAI reports no usage then: the input is counted, within the hold."""
+    """OpenAI reports no usage then, so the input is counted, up to the hold."""
     response = begin(client)
     held = customer.balance.held
     assert client.responses.cancel(response.id).status == "cancelled"
@@ -127,7 +129,7 @@ def test_one_that_is_cancelled_costs_what_was_read(
     assert customer.receipt(row["id"])["policy"].startswith("it was cancelled")
 
 
-def test_it_is_not_deleted_before_it_is_paid_for(
+def test_a_background_response_is_not_deleted_before_it_is_paid_for(
     customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
     response = begin(client)
@@ -140,7 +142,9 @@ def test_it_is_not_deleted_before_it_is_paid_for(
     assert spent(customer) == COST
 
 
-def test_what_the_provider_refuses_is_free(customer: Customer, client: openai.OpenAI, provider: OpenAIObjects) -> None:
+def test_a_refused_background_response_is_free(
+    customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
     def answer(_: Any) -> Any:
         provider.upstream.status = 400
         return {"error": {"message": "No.", "type": "invalid_request_error", "param": None, "code": None}}
@@ -152,10 +156,10 @@ def test_what_the_provider_refuses_is_free(customer: Customer, client: openai.Op
     until(lambda: not running(customer), "the end of its row")
 
 
-def test_its_hold_outlives_the_process(
+def test_the_hold_of_a_background_response_outlives_the_process(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
-    """What a restart, or another process, ends is what a dead process has left open: not this."""
+    """A restart or another process ends what a dead process left open, but not this."""
     begin(client)
     (long,) = running(customer)
     sql = "SELECT owner, expires_at FROM holds WHERE bucket = 0 AND account_id = ? AND hold_id = ?"
@@ -166,10 +170,10 @@ def test_its_hold_outlives_the_process(
     assert expires_at > long.ends_at > long.created_at
 
 
-def test_one_worker_looks_at_a_time(
+def test_one_worker_polls_at_a_time(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
-    """A claim voids the one before, and what its holder writes later."""
+    """A claim invalidates the previous one, and later writes of its holder."""
     begin(client)
     make_due(farebox)
     (long,) = running(customer)
@@ -189,7 +193,7 @@ def test_one_worker_looks_at_a_time(
 
 
 def begun_or_refused(client: openai.OpenAI) -> Any:
-    """None where the credit does not do."""
+    """The response, or None if the credit is too small."""
     try:
         return begin(client)
     except openai.APIStatusError as refused:
@@ -198,10 +202,10 @@ def begun_or_refused(client: openai.OpenAI) -> Any:
         return None
 
 
-def test_begun_work_holds_its_credit(
+def test_running_work_holds_its_credit(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
-    """For as long as it goes on, nothing is begun that the rest does not cover; then all of it is paid for."""
+    """While it runs, nothing is started that the rest does not cover; in the end everything is paid for."""
     begin(client)
     poor, begun = farebox.funded(f"{customer.balance.held * 2 / 10**9:.9f}"), list[Any]()
     whole = poor.balance.posted
@@ -230,9 +234,7 @@ def stream_of(response: dict[str, Any]) -> bytes:
     )
 
 
-def test_a_stream_in_the_background_is_taken_up_again(
-    customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
-) -> None:
+def test_a_background_stream_is_resumed(customer: Customer, client: openai.OpenAI, provider: OpenAIObjects) -> None:
     answer = provider.answer
 
     def streamed(sent: Any) -> Any:
@@ -256,28 +258,29 @@ def test_a_stream_in_the_background_is_taken_up_again(
     assert (customer.balance.held, spent(customer)) == (0, COST)
 
 
-def test_all_of_a_stream_in_the_background_is_held(farebox: Farebox, provider: OpenAIObjects) -> None:
-    """Nobody sees its output pass, so that the end of the balance could not end it: its output is limited instead."""
+def test_a_background_stream_is_held_for_completely(farebox: Farebox, provider: OpenAIObjects) -> None:
+    """Its output is not observed, so it could not be stopped at the end of the balance; its output is limited
+    instead."""
     poor, answer = farebox.funded("0.004"), provider.answer
     provider.upstream.response = lambda sent: stream_of(answer(sent))
     with openai.OpenAI(base_url=f"{poor.gateway_url}/openai", api_key=poor.token, max_retries=0) as client:
         with begin(client, stream=True, max_output_tokens=10_000) as stream:
             next(iter(stream))
-        (asked,) = (sent for sent in provider.upstream.sent if sent.method == "POST")  # a worker may have looked since
+        (asked,) = (sent for sent in provider.upstream.sent if sent.method == "POST")  # a worker may have polled since
         limit = asked.json()["max_output_tokens"]
     assert 16 <= limit < 10_000
     assert poor.balance.held >= limit * 600
 
 
 @pytest.mark.parametrize("policy", ["release", "charge"])
-def test_one_that_the_provider_lost_ends_by_policy(
+def test_a_background_response_lost_by_the_provider_ends_by_policy(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects, policy: str
 ) -> None:
     response = begin(client)
     held = customer.balance.held
     del provider.objects[response.id]
     look(farebox)
-    assert customer.balance.held == held, "it may only not be found yet"
+    assert customer.balance.held == held, "it may just not be visible yet"
     in_doubt = farebox.services.settings.in_doubt
     object.__setattr__(farebox.services.settings, "in_doubt", policy)
     try:
@@ -289,7 +292,7 @@ def test_one_that_the_provider_lost_ends_by_policy(
     assert differences(farebox) == []
 
 
-def test_one_that_never_ends_is_cancelled_and_costs_what_was_read(
+def test_an_endless_background_response_is_cancelled_and_costs_its_input(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
     begin(client)
@@ -304,7 +307,7 @@ def test_one_that_never_ends_is_cancelled_and_costs_what_was_read(
 def test_the_worker_may_die_anywhere(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
-    """Before and after every commit and every request of a look, the books end the same."""
+    """Dying before or after any commit or request of a poll leads to the same books."""
     services = farebox.services
     for life in lives((services.ledger, "do"), (services.upstream, "send"), (long_calls, "end"), at_least=6):
         before = spent(customer)
@@ -319,7 +322,7 @@ def test_the_worker_may_die_anywhere(
     assert differences(farebox) == []
 
 
-def test_two_who_see_the_end_at_once_charge_once(
+def test_concurrent_observers_of_the_end_charge_once(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
     response = begin(client)
@@ -336,10 +339,10 @@ def test_two_who_see_the_end_at_once_charge_once(
     assert differences(farebox) == []
 
 
-def test_what_was_asked_and_never_answered_ends_by_policy(
+def test_an_unanswered_start_ends_by_policy(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
-    """The process dies between its question and the note of the answer: whether the provider works is unknown."""
+    """The process dies between the request and recording the response: whether the provider is working is unknown."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("farebox.calls.long_calls.relay.accepted", _lost)
         with pytest.raises(openai.InternalServerError):
@@ -351,10 +354,10 @@ def test_what_was_asked_and_never_answered_ends_by_policy(
     assert differences(farebox) == []
 
 
-def test_a_restart_goes_on_where_the_process_ended(
+def test_a_restart_continues_where_the_process_ended(
     engine: str, tmp_path: Path, upstream: Any, provider: OpenAIObjects
 ) -> None:
-    """One was accepted, of one the answer was lost, and of one only the hold was made: each ends as its row says."""
+    """One was accepted, the response of one was lost, and one only had its hold: each ends by its row."""
     with running_farebox(tmp_path) as first:
         set_provider(first, "openai", base_url=upstream.url + "/v1", api_key="key-of-the-operator")
         customer = first.funded("5")
@@ -378,8 +381,8 @@ async def _lost(*_: Any) -> Any:
     raise DatabaseUnavailable("as if the process had ended here")
 
 
-def test_a_client_that_hangs_up_has_begun_it_all_the_same(customer: Customer, provider: OpenAIObjects) -> None:
-    """Its ID is learned, and it is paid for."""
+def test_a_client_that_hangs_up_has_started_the_response(customer: Customer, provider: OpenAIObjects) -> None:
+    """Its ID is still recorded, and it is paid for."""
     reached, gate, answer = threading.Event(), threading.Event(), provider.answer
 
     def late(sent: Any) -> Any:

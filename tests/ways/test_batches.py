@@ -23,7 +23,7 @@ pytestmark = ON_BOTH_ENGINES
 
 CHAT = "/v1/chat/completions"
 EACH = (1000 * 150 + 100 * 600) // 2
-"""Of a request that has used what `outcome` says, in nano-dollars: half the price."""
+"""The cost of a request with the usage of `outcome`, in nano-dollars: half the price."""
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_batch_is_held_for_and_settled_by_its_output(
     assert differences(farebox) == []
 
 
-def test_another_account_has_nothing_of_it(
+def test_another_account_cannot_access_a_batch(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
     batch = begin(client, question(0))
@@ -89,7 +89,7 @@ def test_another_account_has_nothing_of_it(
 
 
 @pytest.mark.parametrize("status", ["expired", "cancelled"])
-def test_what_was_done_before_its_end_is_paid_for(
+def test_requests_completed_before_the_end_of_a_batch_are_paid_for(
     customer: Customer, client: openai.OpenAI, provider: OpenAIObjects, status: str
 ) -> None:
     batch = begin(client, *map(question, range(3)))
@@ -100,7 +100,7 @@ def test_what_was_done_before_its_end_is_paid_for(
     assert (customer.balance.held, spent(customer)) == (0, EACH)
 
 
-def test_one_that_fails_is_free(customer: Customer, client: openai.OpenAI, provider: OpenAIObjects) -> None:
+def test_a_failed_batch_is_free(customer: Customer, client: openai.OpenAI, provider: OpenAIObjects) -> None:
     batch = begin(client, question(0))
     provider.objects[batch.id]["status"] = "failed"
     settled(customer)
@@ -109,7 +109,7 @@ def test_one_that_fails_is_free(customer: Customer, client: openai.OpenAI, provi
 
 
 def test_several_models_and_responses(customer: Customer, client: openai.OpenAI, provider: OpenAIObjects) -> None:
-    """Each request at its model's price, all rounded once."""
+    """Each request costs its model's price, and the sum is rounded once."""
     batch = begin(client, question(0), question(1, "gpt-4o"))
     provider.end_batch(
         batch.id, "completed", outcome(0, prompt_tokens=1, completion_tokens=1), outcome(1, "gpt-4o-2024-11-20")
@@ -180,14 +180,14 @@ def test_what_cannot_be_metered_is_refused_before_it_begins(
         ),
     ],
 )
-def test_a_line_that_has_two_requests_is_refused(asked: Asked, line: str) -> None:
-    """Which of them counts is the provider's choice: the other one could name what belongs to another account."""
+def test_a_line_with_two_requests_is_refused(asked: Asked, line: str) -> None:
+    """The provider chooses which one counts: the other could name an object of another account."""
     text = line.replace("%s", json.dumps(question(0)["body"])).encode()
     with pytest.raises(InvalidRequest, match="twice"):
         read_requests(text, asked, None, 1)
 
 
-def test_one_that_the_credit_does_not_cover_is_refused(farebox: Farebox, provider: OpenAIObjects) -> None:
+def test_a_batch_that_the_credit_does_not_cover_is_refused(farebox: Farebox, provider: OpenAIObjects) -> None:
     poor = farebox.funded("0.001")
     with openai.OpenAI(base_url=f"{poor.gateway_url}/openai", api_key=poor.token, max_retries=0) as client:
         with pytest.raises(openai.APIStatusError) as refused:
@@ -197,7 +197,7 @@ def test_one_that_the_credit_does_not_cover_is_refused(farebox: Farebox, provide
     assert poor.balance.held == 0
 
 
-def test_where_requests_are_judged_one_by_one_there_are_no_batches(
+def test_gateways_that_judge_single_requests_refuse_batches(
     customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
     set_gateway(customer, spend_limits={"enabled": True, "rules": [spend_rule("r", 10**12)]})

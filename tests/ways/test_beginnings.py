@@ -1,5 +1,5 @@
-"""The gateway dies while a long call is begun: between the hold, the provider's answer and the noting of its ID. The
-books end the same, the provider has begun at most one piece of work, and no credit stays held."""
+"""The gateway dies while a long call is started: between the hold, the provider's response and recording its ID. The
+books end the same, the provider has started at most one piece of work, and no credit stays held."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = ON_BOTH_ENGINES
 
 
 class Work(NamedTuple):
-    """A kind of work that goes on."""
+    """A kind of long call."""
 
     prepare: Callable[[openai.OpenAI], Any]
     begin: Callable[[openai.OpenAI, Any], Any]
@@ -68,7 +68,7 @@ def test_the_gateway_may_die_anywhere(
             for name in made:
                 work.finish(provider, name)
             settled(customer)
-            assert answer is None or noted, "what the client has seen is known"
+            assert answer is None or noted, "what the client has seen is recorded"
             assert spent(customer) - before == (work.cost if noted else 0), life.point
             assert customer.balance.held == 0, life.point
     assert differences(farebox) == []

@@ -1,4 +1,4 @@
-"""Google's files and batches on the operator's key, driven by Google's own SDK."""
+"""Google's files and batches on the operator's key, called with Google's own SDK."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_batch_by_file_is_held_for_and_settled_by_its_output(
     output = stored.end(
         str(batch.name), "SUCCEEDED", answered(0), {"key": "r1", "error": {"code": 13, "message": "No"}}
     )
-    monkeypatch.setattr(long_calls, "AT_ONCE", 0)  # nobody looks before the test does
+    monkeypatch.setattr(long_calls, "AT_ONCE", 0)  # no worker polls before the test does
     ended = client.batches.get(name=str(batch.name))
     assert ended.dest is not None
     assert (ended.state, ended.dest.file_name) == ("JOB_STATE_SUCCEEDED", output)
@@ -115,7 +115,7 @@ def test_a_batch_in_the_request_costs_what_its_responses_have_used(
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "EXPIRED", "FAILED"])
-def test_one_that_comes_to_nothing_is_free(
+def test_a_batch_without_results_is_free(
     customer: Customer, client: genai.Client, stored: GoogleObjects, state: str
 ) -> None:
     batch = client.batches.create(model=MODEL, src=[inlined()])
@@ -126,7 +126,9 @@ def test_one_that_comes_to_nothing_is_free(
     assert (customer.balance.held, spent(customer)) == (0, 0)
 
 
-def test_it_is_the_accounts(farebox: Farebox, customer: Customer, client: genai.Client, stored: GoogleObjects) -> None:
+def test_files_and_batches_belong_to_the_account(
+    farebox: Farebox, customer: Customer, client: genai.Client, stored: GoogleObjects
+) -> None:
     file = upload(client, as_file(asked(0)))
     made = [str(client.batches.create(model=MODEL, src=file.name).name) for _ in range(3)]
     part = {"file_data": {"file_uri": file.uri, "mime_type": "text/plain"}}
@@ -166,7 +168,8 @@ def begin_upload(customer: Customer, size: int, **more: Any) -> httpx.Response:
 def test_a_file_comes_in_pieces_by_the_url_that_its_beginning_returns(
     farebox: Farebox, customer: Customer, stored: GoogleObjects
 ) -> None:
-    """As at Google, who has the URL may send the pieces: of this file, through this gateway, as many as were said."""
+    """As at Google, anyone with the URL may send the pieces of this file, through this gateway, up to the declared
+    size."""
     begun = begin_upload(customer, 10)
     url = begun.headers["x-goog-upload-url"]
     assert url.startswith(f"{customer.gateway_url}/{FILES}?upload_id=")
@@ -191,7 +194,7 @@ def test_a_file_comes_in_pieces_by_the_url_that_its_beginning_returns(
     ]
     for at in elsewhere:
         assert send(at, 0, b"01234").status_code == 401
-    assert send(url, 6, b"01234").status_code == 400, "more than was said"
+    assert send(url, 6, b"01234").status_code == 400, "more than declared"
     assert len(stored.upstream.sent) == sent
     assert send(url, 0, b"01234").headers["x-goog-upload-status"] == "active"
     last = send(url, 5, b"56789", "upload, finalize")
@@ -245,7 +248,7 @@ def test_what_cannot_be_metered_is_refused_before_it_begins(
         {"model": "models/gemini-2.5-pro", "inputConfig": {"requests": {"requests": [asked()]}}},
     ],
 )
-def test_what_can_be_read_in_two_ways_is_refused(customer: Customer, stored: GoogleObjects, batch: Any) -> None:
+def test_ambiguous_requests_are_refused(customer: Customer, stored: GoogleObjects, batch: Any) -> None:
     url = f"{customer.gateway_url}/google-ai-studio/v1beta/models/{MODEL}:batchGenerateContent"
     refused = httpx.post(url, headers=customer.headers, json={"batch": batch})
     assert refused.status_code == 400, refused.text
@@ -254,7 +257,7 @@ def test_what_can_be_read_in_two_ways_is_refused(customer: Customer, stored: Goo
 
 @pytest.mark.parametrize("name", ["cachedContent", "cached_content"])
 def test_a_cache_is_named_once(customer: Customer, stored: GoogleObjects, name: str) -> None:
-    """Google might read the other one, which nobody has looked up."""
+    """Google might use the other one, which was not checked."""
     twice = f'"{name}": "cachedContents/a", "{name}": "cachedContents/b"'
     body = '{"contents": [{"parts": [{"text": "Hi"}]}], ' + twice + "}"
     url = f"{customer.gateway_url}/google-ai-studio/v1beta/models/{MODEL}:generateContent"
@@ -265,11 +268,11 @@ def test_a_cache_is_named_once(customer: Customer, stored: GoogleObjects, name: 
 
 KEPT = "Hello there " * 3_000
 CACHED = 10_000
-"""Tokens of a cache."""
+"""The number of tokens of a cache."""
 
 
 def made(hours: float = 1) -> int:
-    """What such a cache of gemini-2.5-flash costs, in nano-dollars: its input, and keeping that."""
+    """The cost of such a cache of gemini-2.5-flash, in nano-dollars: its input and its storage."""
     return CACHED * 300 + int(CACHED * hours * 1_000)
 
 
@@ -293,9 +296,9 @@ def test_a_cache_is_paid_for_when_it_is_made_and_read_at_its_price(
         assert client.caches.get(name=name).name == name
         before = spent(customer)
         client.caches.update(name=name, config={"ttl": "10800s"})
-        assert (customer.balance.held, spent(customer) - before) == (0, CACHED * 1_000), "an hour more"
+        assert (customer.balance.held, spent(customer) - before) == (0, CACHED * 1_000), "another hour"
         client.caches.update(name=name, config={"ttl": "60s"})
-        assert (customer.balance.held, spent(customer) - before) == (0, CACHED * 1_000), "less gives nothing back"
+        assert (customer.balance.held, spent(customer) - before) == (0, CACHED * 1_000), "shortening gives nothing back"
         assert not list(foreign.caches.list())
         refused_calls: list[Any] = [
             lambda: foreign.caches.get(name=name),
@@ -329,7 +332,7 @@ def test_changes_of_a_cache_at_once_are_charged_once(
         body = {"ttl": f"{hours * 3_600}s"}
         return httpx.patch(url, json=body, headers=customer.headers, timeout=60).status_code
 
-    def answer(sent: Sent) -> Any:  # the other comes while the provider is asked
+    def answer(sent: Sent) -> Any:  # the other change arrives during the provider's request
         if sent.method == "PATCH" and not others:
             others.append(change(3))
         return stored.answer(sent)
@@ -338,7 +341,9 @@ def test_changes_of_a_cache_at_once_are_charged_once(
     assert (change(3), others) == (200, [409])
     assert (customer.balance.held, spent(customer) - before) == (0, 2 * CACHED * 1_000)
 
-    async def overtaken(*arguments: Any) -> None:  # the other comes, and is answered, once this one has been priced
+    async def overtaken(
+        *arguments: Any,
+    ) -> None:  # the other change arrives and is answered once this one has been priced
         if len(others) == 1:
             others.append(0)
             others[1] = await asyncio.to_thread(change, 5)
@@ -374,7 +379,7 @@ UNCACHED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_what_a_cache_may_not_have(customer: Customer, stored: GoogleObjects) -> None:
+def test_invalid_caches_are_refused(customer: Customer, stored: GoogleObjects) -> None:
     url = f"{customer.gateway_url}/google-ai-studio/v1beta/cachedContents"
     body = {"model": f"models/{MODEL}", "contents": [{"parts": [{"text": KEPT}]}]}
     for more, why in UNCACHED:
@@ -384,7 +389,7 @@ def test_what_a_cache_may_not_have(customer: Customer, stored: GoogleObjects) ->
         stored.broken = bool(end)
         before = spent(customer)
         httpx.post(url, json=body, headers=customer.headers)
-        assert (customer.balance.held, spent(customer) - before) == (0, cost), "without a time it is an hour"
+        assert (customer.balance.held, spent(customer) - before) == (0, cost), "without a duration it is an hour"
     with opened(customer) as sdk:
         file = sdk.files.upload(file=io.BytesIO(b"ID3"), config={"mime_type": "audio/mp3"})
     part = {"fileData": {"fileUri": file.uri, "mimeType": "image/png"}}
@@ -400,11 +405,11 @@ def test_what_a_cache_may_not_have(customer: Customer, stored: GoogleObjects) ->
         receipt = customer.receipt(next(row for row in log_rows(customer) if row["model"])["id"])
         assert receipt["hold_nanos"] > 0
         assert (customer.balance.held, spent(customer) - before) == (0, receipt["hold_nanos"]), (
-            "it was made all the same"
+            "it was created nevertheless"
         )
     stored.cached = size
     before = spent(customer)
-    with pytest.MonkeyPatch.context() as patch:  # the process dies before what was made is paid for
+    with pytest.MonkeyPatch.context() as patch:  # the process dies before the created cache is paid for
         patch.setattr("farebox.calls.long_calls.relay.seen", _died)
         httpx.post(url, json=body, headers=customer.headers)
     assert customer.balance.held > 0

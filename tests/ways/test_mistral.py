@@ -1,4 +1,4 @@
-"""Mistral's files and batches on the operator's key, driven by Mistral's own SDK."""
+"""Mistral's files and batches on the operator's key, called with Mistral's own SDK."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ pytestmark = ON_BOTH_ENGINES
 MODEL = "mistral-small-latest"
 CHAT: Any = "/v1/chat/completions"
 EACH = (1000 * 150 + 100 * 600) // 2
-"""Of a request that has used what `outcome` says, in nano-dollars: half the price."""
+"""The cost of a request with the usage of `outcome`, in nano-dollars: half the price."""
 
 
 @dataclass
 class MistralObjects:
-    """What Mistral stores, by ID, for the operator's key."""
+    """The objects that Mistral stores for the operator's key, by ID."""
 
     upstream: Upstream
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
     outputs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Of batches whose requests were in their body."""
+    """Outputs of batches whose requests were in their body."""
     made: int = 0
 
     def answer(self, sent: Sent) -> Any:
@@ -43,7 +43,7 @@ class MistralObjects:
         object_id, _, sub = path.removeprefix(folder).removeprefix("/").partition("/")
         self.upstream.status, self.upstream.content_type = 200, "application/octet-stream" if sub == "content" else ""
         if not object_id:
-            assert sent.method == "POST", "lists of all accounts are never asked for"
+            assert sent.method == "POST", "lists of all accounts are never requested"
             return self._file(sent) if folder == "files" else self._batch(sent)
         known = self.objects.get(object_id)
         if known is None:
@@ -86,7 +86,7 @@ class MistralObjects:
         )  # fmt: skip
 
     def end(self, batch_id: str, status: str, *outcomes: dict[str, Any], inline: bool = False) -> str:
-        """What a batch has come to; the ID of its output."""
+        """Set the result of a batch; the ID of its output."""
         self.objects[batch_id] |= {"status": status, "succeeded_requests": len(outcomes)}
         if inline:
             self.outputs[batch_id] = list(outcomes)
@@ -158,7 +158,7 @@ def test_a_batch_is_held_for_and_settled_by_its_output(
     assert differences(farebox) == []
 
 
-def test_one_whose_requests_and_responses_are_in_its_description(
+def test_a_batch_with_inline_requests_and_responses(
     customer: Customer, client: mistralai.Mistral, stored: MistralObjects
 ) -> None:
     batch = client.batch.jobs.create(requests=[question(0), question(1)], endpoint=CHAT, model=MODEL)
@@ -168,13 +168,13 @@ def test_one_whose_requests_and_responses_are_in_its_description(
     assert (customer.balance.held, spent(customer)) == (0, EACH)
     batch = client.batch.jobs.create(requests=[question(0)], endpoint=CHAT, model=MODEL)
     client.batch.jobs.cancel(job_id=batch.id)
-    assert customer.balance.held > 0, "it may still be at work"
+    assert customer.balance.held > 0, "it may still be working"
     stored.end(batch.id, "CANCELLED", inline=True)
     settled(customer)
     assert (customer.balance.held, spent(customer)) == (0, EACH)
 
 
-def test_it_is_the_accounts(
+def test_files_and_batches_belong_to_the_account(
     farebox: Farebox, customer: Customer, client: mistralai.Mistral, stored: MistralObjects
 ) -> None:
     file_id = upload(client, question(0))

@@ -1,5 +1,5 @@
-"""What a provider keeps under the operator's key is the account's that made it, through the gateway that it was made
-through. To all others it does not exist, as a path or as an input, and the provider is not even asked."""
+"""Objects kept under the operator's key belong to the account and gateway that created them. To all others they do not
+exist, in paths or as input, and the provider is not even called."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TEXT = "Hello there " * 500
 
 
 class Case(NamedTuple):
-    """An operation on something that is kept."""
+    """An operation on a kept object."""
 
     kind: str
     name: str
@@ -93,7 +93,7 @@ CASES = (
     ),
 )
 ENDS = ("compact", "chat", "count")
-"""What the scripted provider has no answer for: a foreign ID is refused before that matters."""
+"""Operations that the scripted provider does not support: a foreign ID is refused before that matters."""
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def clients(farebox: Farebox) -> Iterator[Callable[[Customer, str], openai.OpenA
 
 
 def _made(client: openai.OpenAI, kind: str) -> str:
-    """The ID of something of this kind that the client has made."""
+    """The ID of an object of this kind that the client has created."""
     if kind == "response":
         return str(_ask(client).id)
     if kind == "item":
@@ -123,7 +123,7 @@ def _made(client: openai.OpenAI, kind: str) -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.kind}-{case.name}" for case in CASES])
-def test_only_who_made_it_has_it(
+def test_only_the_creator_can_access_an_object(
     farebox: Farebox, customer: Customer, provider: OpenAIObjects, clients: Any, case: Case
 ) -> None:
     set_gateway(customer, "second")
@@ -168,7 +168,9 @@ def test_a_response_is_charged_once_and_read_for_nothing(
     assert provider.upstream.sent[-1].headers["authorization"] == "Bearer key-of-the-operator"
 
 
-def test_a_response_that_is_not_stored_is_nobodys(customer: Customer, provider: OpenAIObjects, clients: Any) -> None:
+def test_a_response_that_is_not_stored_belongs_to_nobody(
+    customer: Customer, provider: OpenAIObjects, clients: Any
+) -> None:
     client = clients(customer)
     response = _ask(client, store=False)
     with pytest.raises(openai.NotFoundError):
@@ -178,7 +180,7 @@ def test_a_response_that_is_not_stored_is_nobodys(customer: Customer, provider: 
 def test_what_tools_were_called_with_refers_to_nothing(
     customer: Customer, provider: OpenAIObjects, clients: Any
 ) -> None:
-    """Arguments and schemas are the caller's own words; an escaped name is a name all the same."""
+    """Arguments and schemas are the caller's own text; an escaped name is still a name."""
     client = clients(customer)
     schema = {"type": "object", "properties": {"file_id": {"type": "string", "enum": ["file-x"]}}}
     tool = {"type": "function", "name": "f", "parameters": {**schema, "file_id": "file-x"}, "strict": False}
@@ -196,7 +198,7 @@ def test_what_tools_were_called_with_refers_to_nothing(
     assert response.status_code == 404, response.text
 
 
-def test_lists_have_the_accounts_own(
+def test_lists_contain_only_the_accounts_objects(
     farebox: Farebox, customer: Customer, provider: OpenAIObjects, clients: Any
 ) -> None:
     mine, foreign = clients(customer), clients(farebox.funded("1"))
@@ -235,10 +237,10 @@ def test_files_are_bounded(farebox: Farebox, customer: Customer, provider: OpenA
         object.__setattr__(settings, "account_files_bytes_max", most)
 
 
-def test_with_a_key_of_its_own_an_account_has_what_that_key_has(
+def test_with_its_own_key_an_account_has_all_objects_of_that_key(
     customer: Customer, provider: OpenAIObjects, clients: Any, farebox: Farebox
 ) -> None:
-    """Nothing is looked up, and lists are the provider's."""
+    """Nothing is looked up, and lists are those of the provider."""
     mine = clients(customer)
     response = _ask(mine).id
     own = openai.OpenAI(
@@ -255,7 +257,7 @@ def test_with_a_key_of_its_own_an_account_has_what_that_key_has(
 def test_several_keys_of_the_operator(
     farebox: Farebox, customer: Customer, provider: OpenAIObjects, clients: Any
 ) -> None:
-    """What was made with one key is asked for with that one."""
+    """An object is requested with the key that created it."""
     services = farebox.services
 
     def add(connection: Connection) -> None:
@@ -283,10 +285,10 @@ def test_several_keys_of_the_operator(
         forget(farebox)
 
 
-def test_what_has_expired_is_forgotten(
+def test_expired_objects_are_forgotten(
     farebox: Farebox, customer: Customer, provider: OpenAIObjects, clients: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its time, and where an account has more than is known of one; the oldest first."""
+    """By age, and if an account has more than the bound; the oldest first."""
     client, services = clients(customer), farebox.services
     made = [_made(client, "response") for _ in range(4)]
 

@@ -42,10 +42,10 @@ class Provider:
     upstream: Upstream
     predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
     results: dict[str, tuple[int, Any, str]] = field(default_factory=dict)
-    """Of fal's queue, by request: status, body and billed units."""
+    """fal's queue: request → status, body and billed units."""
 
     def answer(self, sent: Sent) -> Any:
-        """The response to a request; its status and headers are put into the upstream."""
+        """The response to a request; sets the upstream's status and headers."""
         host, *path = urlsplit(sent.path).path.strip("/").split("/")
         self.upstream.headers = {}
         self.upstream.status, body = getattr(self, f"_{host.partition('.')[0]}")(sent, path)
@@ -101,11 +101,11 @@ class Provider:
         return 200, {"images": [IMAGE, IMAGE], "seed": 1}
 
     def finish(self, made: str, status: str = "succeeded", **more: Any) -> None:
-        """What a prediction of Replicate's has come to."""
+        """Set the result of a prediction at Replicate."""
         self.predictions[made] |= {"status": status, **more}
 
     def complete(self, made: str, status: int = 200, body: Any = None, units: str = "", **more: Any) -> None:
-        """The same of fal's."""
+        """Set the result of a request at fal."""
         self.predictions[made] = {"status": "COMPLETED", "logs": [], "metrics": {"inference_time": 1.5}, **more}
         self.results[made] = (status, {"images": [IMAGE]} if body is None else body, units)
 
@@ -153,7 +153,7 @@ def spent(customer: Customer) -> int:
 
 def test_a_prediction_costs_its_seconds_of_hardware(customer: Customer, client: Any, provider: Provider) -> None:
     prediction = client.predictions.create(version=VERSION, input={"prompt": "A harbour"})
-    assert (customer.balance.held, spent(customer)) == (1_800 * 1_000_000, 0), "half an hour, which is the most"
+    assert (customer.balance.held, spent(customer)) == (1_800 * 1_000_000, 0), "half an hour, the maximum"
     prediction.reload()
     assert prediction.status == "starting"
     provider.finish(prediction.id, output=[FILE], metrics={"predict_time": 12.345678, "total_time": 30})
@@ -168,7 +168,7 @@ def test_a_prediction_costs_its_seconds_of_hardware(customer: Customer, client: 
     assert differences(customer.farebox) == []
 
 
-def test_the_worker_settles_what_nobody_asks_for(customer: Customer, client: Any, provider: Provider) -> None:
+def test_the_worker_settles_predictions_that_nobody_polls(customer: Customer, client: Any, provider: Provider) -> None:
     made = client.models.predictions.create("black-forest-labs/flux-schnell", input={"prompt": "x", "num_outputs": 4})
     assert customer.balance.held == 4 * 3_000_000
     look(customer.farebox)
@@ -193,7 +193,7 @@ ENDS: list[tuple[str, dict[str, Any], str, dict[str, Any], int]] = [
 ]  # fmt: skip
 
 
-def test_how_a_prediction_may_end(farebox: Farebox, provider: Provider) -> None:
+def test_ends_of_predictions(farebox: Farebox, provider: Provider) -> None:
     customer = farebox.funded("50")
     with client_of(customer) as client:
         for model, given, status, more, nanos in ENDS:
@@ -211,7 +211,7 @@ def test_a_deadline_bounds_the_hold_and_a_cancelled_one_costs_its_time(customer:
     url, headers = f"{customer.gateway_url}/replicate/predictions", {**customer.headers, "cancel-after": "1m30s"}
     body = {"version": f"owner/model:{VERSION}", "input": {}}
     with free(customer):
-        assert "owner/model" in httpx.post(url, json=body, headers=headers).text, "priced by its name"
+        assert "owner/model" in httpx.post(url, json=body, headers=headers).text, "priced under its name"
         response = httpx.post(url, json={**body, "version": VERSION}, headers={**headers, "cancel-after": "soon"})
         assert "`Cancel-After`" in response.text
     timed = {**body, "version": VERSION}
@@ -243,7 +243,7 @@ def test_holds_are_for_what_providers_read(farebox: Farebox, provider: Provider)
     url = f"{customer.gateway_url}/replicate/predictions"
     timed = {"version": VERSION, "input": {}}
     assert httpx.post(f"{url}?cancel-after=5s", json=timed, headers=customer.headers).status_code == 201
-    assert customer.balance.held == 1_800 * 1_000_000, "a header of that name is a deadline, a parameter is none"
+    assert customer.balance.held == 1_800 * 1_000_000, "a header of that name is a deadline, a parameter is not"
     for body, more, nanos in HELD:
         path = "predictions" if VERSION in body else "models/black-forest-labs/flux-schnell/predictions"
         before, headers = customer.balance.held, {**customer.headers, **more, "content-type": "application/json"}
@@ -265,7 +265,7 @@ def test_fal_at_once_and_by_its_queue(
     request.addfinalizer(lambda: client._client.close())
     with charged(customer) as cost:
         assert len(client.run("fal-ai/flux/dev", {"prompt": "A harbour", "num_images": 2})["images"]) == 2
-    assert (cost.nanos, cost.receipt["hold_nanos"]) == (37_500_000, 100_000_000), "by the units that fal states"
+    assert (cost.nanos, cost.receipt["hold_nanos"]) == (37_500_000, 100_000_000), "by the units in fal's response"
     assert provider.upstream.sent[-1].headers["authorization"] == "Key operator-key-of-the-test"
     with charged(customer) as cost:
         client.run("fal-ai/fast-sdxl", {"prompt": "A harbour", "num_images": 2})
@@ -288,7 +288,7 @@ def test_fal_at_once_and_by_its_queue(
     assert differences(customer.farebox) == []
 
 
-def test_a_result_that_is_away_for_a_moment_is_looked_at_again(customer: Customer, provider: Provider) -> None:
+def test_a_temporarily_unavailable_result_is_polled_again(customer: Customer, provider: Provider) -> None:
     made = httpx.post(f"{customer.gateway_url}/fal/queue/fal-ai/flux/dev", json={}, headers=customer.headers).json()
     provider.complete(made["request_id"], 503, {"detail": "busy"})
     look(customer.farebox)
@@ -309,7 +309,7 @@ def test_one_that_never_ends_is_cancelled_and_ended_by_policy(customer: Customer
     assert (customer.balance.held, spent(customer), running(customer)) == (0, 0, [])
 
 
-def test_predictions_are_the_accounts_that_made_them(farebox: Farebox, customer: Customer, provider: Provider) -> None:
+def test_predictions_belong_to_the_account(farebox: Farebox, customer: Customer, provider: Provider) -> None:
     other = farebox.funded("5")
     url = f"{customer.gateway_url}/replicate/predictions"
     made = httpx.post(url, json={"version": VERSION, "input": {}}, headers=customer.headers).json()["id"]

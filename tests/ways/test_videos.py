@@ -78,11 +78,11 @@ class Studios:
         return self.videos.get(path[1])
 
     def finish(self, name: str, status: str = "completed", **more: Any) -> None:
-        """What a video of OpenAI's or xAI's has come to."""
+        """Set the result of a video at OpenAI or xAI."""
         self.videos[name] |= {"status": status, **more}
 
     def end(self, name: str, *files: str, **more: Any) -> None:
-        """What an operation of Google's has."""
+        """Set the result of an operation at Google."""
         samples = [{"video": {"uri": FILE.format(file)}} for file in files]
         response = {"generateVideoResponse": {"generatedSamples": samples}}
         self.videos[name] |= {"done": True, **(more or {"response": response})}
@@ -117,7 +117,7 @@ def client_of(customer: Customer) -> openai.OpenAI:
 
 
 def paid(customer: Customer, before: int) -> tuple[int, str]:
-    """What the account has paid since, and for which model by the newest receipt. No hold is left."""
+    """The amount paid since, and the model of the newest receipt. Checks that no hold is left."""
     assert customer.balance.held == 0
     row = next(row for row in log_rows(customer) if row["model"])
     assert customer.receipt(row["id"])["charge_nanos"] == before - customer.balance.posted
@@ -139,7 +139,7 @@ def test_openais_sdk_makes_finds_remixes_and_deletes_videos(
         assert paid(customer, 50_000_000_000) == (8 * 500_000_000, "sora-2-pro+1024p")
         assert client.videos.download_content(video.id).read().endswith(b"ftypmp42")
         remix = client.videos.remix(video.id, prompt="At night")
-        assert customer.balance.held == 8 * 500_000_000, "it is as long and as large as the other"
+        assert customer.balance.held == 8 * 500_000_000, "it has the length and size of the original"
         studios.finish(remix.id)
         before = customer.balance.posted
         settled(customer)
@@ -178,11 +178,11 @@ VEO_ENDS: list[tuple[int, dict[str, Any], int]] = [
     (1, {"response": {"made": [SAMPLE], "duration": "9e~"}}, 1),
     (1, {"response": {"videos": [SAMPLE], "generateVideoResponse": {"generatedSamples": [SAMPLE, SAMPLE]}}}, 1),
 ]
-"""How many videos are asked for, how that ends, and how many are charged: all, where there is no reason for less."""
+"""Requested videos, outcome, and charged videos: all of them unless there is a reason for fewer."""
 
 
 def test_veo_at_ai_studio(farebox: Farebox, customer: Customer, studios: Studios) -> None:
-    """google-genai 3.4.0 makes videos on Vertex AI alone; what was made here it downloads."""
+    """google-genai 3.4.0 creates videos only on Vertex AI; it can download those created here."""
     other, url = farebox.funded("5"), f"{customer.gateway_url}/google-ai-studio/v1beta"
     with httpx.Client(headers=customer.headers) as client:
 
@@ -226,7 +226,7 @@ XAI: list[tuple[dict[str, Any], int, str, dict[str, Any], int]] = [
     ({"duration": 2}, 160, "done", {"video": {"duration": -1}}, 160),
     ({"duration": 2}, 160, "done", {"video": {"duration": "9e~"}}, 160),
 ]  # fmt: skip
-"""What is asked for, what is held in thousandths of a dollar, how it ends, and what that costs."""
+"""The request, the hold in thousandths of a dollar, the outcome, and its cost."""
 
 
 def test_xais_videos_cost_what_it_states(customer: Customer, studios: Studios) -> None:
@@ -269,7 +269,7 @@ def test_the_gateway_may_die_anywhere(farebox: Farebox, customer: Customer, stud
     assert differences(farebox) == []
 
 
-def test_a_description_that_is_too_large_ends_as_one_in_doubt(
+def test_a_too_large_description_ends_like_a_call_in_doubt(
     farebox: Farebox, customer: Customer, studios: Studios, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"{customer.gateway_url}/openai/videos"
@@ -313,7 +313,7 @@ REFUSED: list[tuple[str, Any, str]] = [
 ]
 
 
-def test_what_cannot_be_priced_is_refused(customer: Customer, studios: Studios) -> None:
+def test_unpriced_videos_are_refused(customer: Customer, studios: Studios) -> None:
     with free(customer), httpx.Client(headers=customer.headers) as client:
         for path, body, why in REFUSED:
             content = body if isinstance(body, str) else json.dumps(body)

@@ -1,4 +1,4 @@
-"""What tests of WebSockets share."""
+"""Shared by the tests of WebSockets."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,6 @@ from tests.websockets.kit import SocketProvider, providing
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[SocketProvider]:
-    """A scripted provider at the other end of the sessions."""
+    """A scripted provider at the other end of sessions."""
     with providing() as served:
         yield served

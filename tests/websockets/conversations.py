@@ -1,4 +1,4 @@
-"""Both ends of sessions, which a test may stop at any message."""
+"""Both ends of sessions, which a test can stop at any message."""
 
 import contextlib
 import itertools
@@ -22,13 +22,13 @@ Address: TypeAlias = tuple[str, str]
 
 @dataclass
 class Conversation:
-    """One session, as both of its ends see it."""
+    """One session, as seen by both ends."""
 
     kind: Kind
     at: int
-    """After how many messages, both ways and as the provider counts them, it is stopped."""
+    """The number of messages, in both directions and counted by the provider, after which it is stopped."""
     stop: "Callable[[Conversation], object]" = lambda _: None
-    """Called there, on the provider's thread."""
+    """Called at that point, on the provider's thread."""
     said: int = 0
     """Messages that the client has sent."""
     came: int = 0
@@ -42,33 +42,33 @@ class Conversation:
     client: ClientConnection = None  # type: ignore[assignment]  # until it is open
     is_open: threading.Event = field(default_factory=threading.Event)
     is_played: threading.Event = field(default_factory=threading.Event)
-    """Once the provider has left it."""
+    """Set once the provider has left."""
     failure: Exception | None = None
-    """What went wrong on the provider's thread, other than the end of its connection."""
+    """Errors on the provider's thread, except for the end of its connection."""
 
     @property
     def delivered(self) -> int:
-        """What was charged for what the client has received, before that was passed on."""
+        """The charge for the messages that the client has received, made before they were relayed."""
         return sum(self.kind.pays[: self.heard])
 
     @property
     def received(self) -> int:
-        """What all that the provider has received may cost."""
+        """The maximum cost of the messages that the provider has received."""
         return sum(self.kind.takes[: self.came])
 
     @property
     def asked(self) -> int:
-        """What all that the client has sent may cost."""
+        """The maximum cost of the messages that the client has sent."""
         return sum(self.kind.takes[: self.said])
 
     def step(self) -> None:
-        """After a message at the provider, and before the first."""
+        """Called before the first message and after each one, at the provider."""
         if self.came + self.went == self.at and not self.stopped:
             self.stopped = True
             self.stop(self)
 
     def talk(self, url: str, token: str, headers: dict[str, str]) -> None:
-        """Have it, to its end. Raises what went wrong on the provider's thread."""
+        """Run the conversation to its end. Raises errors of the provider's thread."""
         self.client = connect(
             url.replace("http", "ws", 1),
             additional_headers={"authorization": f"Bearer {token}", **headers},
@@ -77,7 +77,9 @@ class Conversation:
             legacy=True,
         )
         self.is_open.set()
-        with contextlib.suppress(ConnectionClosed, ValueError):  # a client that does not understand a message leaves
+        with contextlib.suppress(
+            ConnectionClosed, ValueError
+        ):  # a client disconnects if it does not understand a message
             self.kind.talk(_Heard(self))
         self.client.close()
         if self.server is not None:
@@ -86,7 +88,7 @@ class Conversation:
             raise self.failure
 
     def check_course(self) -> None:
-        """Fails unless it was stopped where that was planned; or had to its end, if it is shorter."""
+        """Fails unless it was stopped at the planned point, or ran to its end if it is shorter."""
         if self.at <= len(self.kind.takes) + len(self.kind.pays):
             assert self.stopped, (self.kind.name, self.at, self.came, self.went)
         else:
@@ -137,7 +139,7 @@ class _Counted:
 
 
 class Stage:
-    """Has one provider play all conversations, of whichever kind."""
+    """Has one provider play all kinds of conversations."""
 
     def __init__(self, provider: SocketProvider) -> None:
         self._numbers = itertools.count()
@@ -146,7 +148,7 @@ class Stage:
         provider.script = self._play
 
     def talk(self, conversation: Conversation, gateway_url: str, token: str) -> None:
-        """`Conversation.talk`, of a session that the provider knows again."""
+        """Run `Conversation.talk` with a session that the provider can identify."""
         number = f"{next(self._numbers)}"
         self._conversations[number] = conversation
         conversation.talk(f"{gateway_url}/{conversation.kind.path}", token, {"x-conversation": number})
@@ -169,7 +171,7 @@ class Stage:
 
 
 class Halt:
-    """Stops conversations at a moment, until all of them are there or have ended."""
+    """Stops conversations at a point until all of them have reached it or ended."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -187,7 +189,7 @@ class Halt:
         assert self._go.wait(SECONDS)
 
     def talk(self, conversation: Conversation, gateway_url: str, token: str) -> None:
-        """Have one of them."""
+        """Run one of them."""
         try:
             self._stage.talk(conversation, gateway_url, token)
         finally:
@@ -205,7 +207,7 @@ class Halt:
 
 @contextlib.contextmanager
 def halting(stage: Stage, kind: Kind, addresses: Sequence[Address]) -> Iterator[list[Conversation]]:
-    """A session for each of these, where the first message has come that is held for; or it has ended."""
+    """A session for each address, stopped after the first message that is held for, or ended."""
     halt = Halt(stage)
     had = [(address, halt.conversation(kind, kind.held_at)) for address in addresses]
     with at_once([partial(halt.talk, one, *address) for address, one in had]):
@@ -218,7 +220,7 @@ def halting(stage: Stage, kind: Kind, addresses: Sequence[Address]) -> Iterator[
 
 @contextlib.contextmanager
 def at_once(work: Sequence[Callable[[], None]]) -> Iterator[None]:
-    """All of this while the block runs; its end waits for theirs."""
+    """Run all of this concurrently with the block, and wait for them at its end."""
     with ThreadPoolExecutor(len(work)) as threads:
         running = [threads.submit(one) for one in work]
         yield

@@ -1,5 +1,5 @@
-"""Every kind of session that is paid from credit, each with one conversation of which it is known what every message
-costs."""
+"""Every kind of session that is paid from credit, each with a conversation in which the cost of every message is
+known."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tests.websockets.responses import Responses
 from tests.websockets.speech import FORMS, HEARD, LENGTH, LISTEN, TEXT, Listener
 
 SHORT: Final = "Good day. "
-"""Text that is not charged before it has been spoken."""
+"""Text that is charged only when it has been spoken."""
 PART: Final = 40
 """Seconds of audio in a message."""
 
@@ -33,15 +33,15 @@ class Kind:
     play: Callable[[], Script]
     """The provider's side."""
     talk: Callable[[Any], None]
-    """The client's side: what to send once the answer to what was sent before has come. Raises ConnectionClosed."""
+    """The client's side: sends each message once the previous one was answered. Raises ConnectionClosed."""
     held_at: int
-    """After how many messages, both ways, the first has come that is held for."""
+    """The number of messages, in both directions, up to the first that is held for."""
     takes: tuple[int, ...]
-    """The most that each message of the client's costs, in nano-dollars."""
+    """The maximum cost of each client message, in nano-dollars."""
     pays: tuple[int, ...]
-    """What is charged before each of the provider's messages is passed on, in nano-dollars."""
+    """The charge before each provider message is relayed, in nano-dollars."""
     by_unit: bool = False
-    """Whether what was sent is charged, whichever side ends the session."""
+    """Whether sent messages are charged whichever side ends the session."""
 
     def __str__(self) -> str:
         return self.name
@@ -49,7 +49,7 @@ class Kind:
 
 _REALTIME: Final = realtime.cost(text_in=100, text_out=20, audio_out=40)
 _LIVE: Final = live.turn_cost()
-# A response that is cut is charged for having read what the one before wrote, and all that was heard.
+# An interrupted response is charged for reading the previous one's output and all received audio.
 _REALTIME_AGAIN: Final = _REALTIME + realtime.cost(text_in=20, audio_in=40 + 4 * 10)
 _LIVE_AGAIN: Final = _LIVE + live.cost(text_in=30, audio_in=40 + 4 * 32)
 _QUIET: Final = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}

@@ -1,4 +1,4 @@
-"""A provider of WebSockets that does what a test says, and clients of ours."""
+"""A scripted WebSocket provider, and clients of Farebox."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ SECONDS = 60
 
 
 def echo(connection: ServerConnection) -> None:
-    """Send back whatever comes, until it is closed."""
+    """Echo messages until the connection is closed."""
     for message in connection:
         connection.send(message)
 
@@ -35,25 +35,25 @@ class SocketProvider:
     script: Script = echo
     refusal: Callable[[ServerConnection, Request], Response | None] = lambda _, __: None
     subprotocol: str = ""
-    """Which of those offered it chooses."""
+    """The subprotocol that it chooses from those offered."""
     handshakes: list[Request] = field(default_factory=list)
     closed: list[tuple[int | None, str]] = field(default_factory=list)
-    """Code and reason by which sessions were closed, as the provider saw them."""
+    """Close code and reason of sessions, as the provider saw them."""
     ended: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    """One for each that is in `closed`."""
+    """Released once for each entry in `closed`."""
 
     @property
     def headers(self) -> Any:
-        """Of the last handshake."""
+        """The headers of the last handshake."""
         return self.handshakes[-1].headers
 
     def forget(self) -> None:
-        """Start over: an echo, with nothing recorded."""
+        """Reset to an echo, with nothing recorded."""
         self.script, self.subprotocol, self.refusal = echo, "", lambda _, __: None
         self.handshakes, self.closed, self.ended = [], [], threading.Semaphore(0)
 
     def await_end(self) -> tuple[int | None, str]:
-        """How the next session was closed."""
+        """Wait for the end of the next session; its close code and reason."""
         assert self.ended.acquire(timeout=SECONDS)
         return self.closed[-1]
 
@@ -93,7 +93,7 @@ def providing() -> Iterator[SocketProvider]:
 
 
 def opened(customer: Customer, path: str, headers: dict[str, str] | None = None, **options: Any) -> ClientConnection:
-    """A WebSocket of the customer's; by its token, unless other headers are given."""
+    """A WebSocket of the customer, with its token unless other headers are given."""
     url = f"{customer.gateway_url}/{path}".replace("http://", "ws://")
     given = customer.headers if headers is None else headers
     return connect(
@@ -126,7 +126,7 @@ def turns_of(customer: Customer) -> list[dict[str, Any]]:
 
 
 def settled(customer: Customer, charged: int, turns: int | None = None, granted: int = 5 * NANOS_PER_USD) -> None:
-    """Nothing is held any more, and this much has been charged, in this many rows; None: however many."""
+    """Check that nothing is held, and that this much was charged in this many rows; None: any number."""
     until(
         lambda: customer.balance.held == 0 and not customer.farebox.services.calls.by_account.get(customer.account_id)
     )

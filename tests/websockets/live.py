@@ -1,4 +1,4 @@
-"""A provider of Google's Live API, whose figures a test can foretell. Its JSON comes in binary frames, as Google's."""
+"""A provider of Google's Live API with predictable figures. Its JSON is in binary frames, like Google's."""
 
 import asyncio
 import base64
@@ -46,12 +46,12 @@ def _details(**counts: int) -> list[dict[str, Any]]:
 
 
 def cost(thoughts: int = 0, **used: int) -> int:
-    """Its price in nano-dollars."""
+    """The price of a usage object, in nano-dollars."""
     return sum(count * RATES[name] for name, count in used.items()) + thoughts * RATES["text_out"]
 
 
 def spoken(seconds: int = 1) -> dict[str, Any]:
-    """A message with some of a response."""
+    """A message with part of a response."""
     part = {"inlineData": {"mimeType": "audio/pcm;rate=24000", "data": SAID}}
     return {"serverContent": {"modelTurn": {"role": "model", "parts": [part] * seconds}}}
 
@@ -63,19 +63,18 @@ def tell(connection: Any, **message: Any) -> None:
 
 @dataclass
 class Live:
-    """Plays sessions: content that asks for it is answered, what it hears if that is asked for, and answers of
-    functions."""
+    """Plays sessions: responds to content that asks for it, to audio if configured, and to function results."""
 
     used: dict[str, int] = field(default_factory=lambda: dict(TURN_USED))
     """What each response uses."""
     grows: bool = True
-    """Whether what it reads grows by one token from each to the next."""
+    """Whether the input grows by one token per response."""
     hears_every: int = 0
     """Pieces of audio after which somebody has stopped speaking; 0: nobody ever does."""
     calls_first: bool = False
     """Whether each content is answered with the call of a function."""
     answers: list[list[dict[str, Any]]] = field(default_factory=list)
-    """The messages of the next responses, in the place of the usual ones."""
+    """The messages of the next responses, instead of the usual ones."""
     sent: list[dict[str, Any]] = field(default_factory=list)
     """What has come."""
     before_done: Callable[[ServerConnection], None] = lambda _: None
@@ -120,7 +119,7 @@ class Live:
 
 
 def turn_cost(number: int = 0) -> int:
-    """Of the response of this number, from 0, by a Live that nothing was changed of."""
+    """The cost of the response with this number, from 0, with default settings."""
     return cost(**{**TURN_USED, "text_in": TURN_USED["text_in"] + number})
 
 

@@ -1,4 +1,4 @@
-"""A provider of OpenAI's Realtime API, whose figures a test can foretell."""
+"""A provider of OpenAI's Realtime API with predictable figures."""
 
 import base64
 import itertools
@@ -21,7 +21,7 @@ SECOND = base64.b64encode(bytes(48_000)).decode()
 def usage(
     text_in: int = 0, audio_in: int = 0, cached: int = 0, text_out: int = 0, audio_out: int = 0
 ) -> dict[str, Any]:
-    """A usage object; cached tokens are of the text."""
+    """A usage object; cached tokens are part of the text."""
     return {
         "total_tokens": text_in + audio_in + text_out + audio_out,
         "input_tokens": text_in + audio_in,
@@ -50,7 +50,7 @@ def cost(text_in: int = 0, audio_in: int = 0, cached: int = 0, text_out: int = 0
 
 @dataclass
 class Realtime:
-    """Plays sessions: each `response.create` is answered, and what it hears, if that is asked for."""
+    """Plays sessions: responds to each `response.create`, and to audio if configured."""
 
     used: dict[str, int] = field(default_factory=lambda: {"text_in": 100, "text_out": 20, "audio_out": 40})
     """What each response uses."""

@@ -1,4 +1,4 @@
-"""A provider of OpenAI's Responses over a WebSocket, whose figures a test can foretell."""
+"""A provider of OpenAI's Responses over a WebSocket with predictable figures."""
 
 import json
 from typing import Any

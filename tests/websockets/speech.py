@@ -1,4 +1,4 @@
-"""Providers of speech from text and of transcription, whose charges a test can foretell."""
+"""Providers of text-to-speech and of transcription with predictable charges."""
 
 import base64
 import json
@@ -17,13 +17,13 @@ from tests.support import Farebox
 SOUND: Final = bytes(4_800)
 CODED: Final = base64.b64encode(SOUND).decode()
 TEXT: Final = "Good day to you. " * 18
-"""Of more characters than go uncharged until all is spoken."""
+"""More characters than may stay uncharged until everything is spoken."""
 LENGTH: Final = len(TEXT)
 
 
 @dataclass
 class Speaker:
-    """Speaks what it is sent, in one provider's form."""
+    """Speaks received text, in one provider's format."""
 
     sent: list[dict[str, Any]] = field(default_factory=list)
 
@@ -124,7 +124,7 @@ class Listener:
         self.heard = self.told = 0
         self.every = every
         self.more = more
-        """Seconds that it states at the end, and we have not counted."""
+        """Seconds that it states at the end beyond those that we counted."""
 
     def __call__(self, connection: ServerConnection) -> None:
         for message in connection:
@@ -141,7 +141,7 @@ class Listener:
 
 
 def price_sessions(connection: Connection, ids: Ids, at: int) -> None:
-    """Cartesia's model has no price in the list, nor has audio that comes as a stream."""
+    """Set prices for Cartesia's model and for streamed audio, which the list lacks."""
     for slug, model, rates in (
         ("cartesia", "sonic-3", {"input_mchars": "50"}),
         ("deepgram", "nova-3+streaming", {"audio_hours": "0.36"}),

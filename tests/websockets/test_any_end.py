@@ -1,5 +1,5 @@
-"""Sessions of every kind that end at any message, by the client, the provider, a gateway that is killed or a database
-that goes away: what was delivered is charged once, no more is charged than was asked for, and nothing stays held."""
+"""Sessions of every kind that end at any message because of the client, the provider, a killed gateway or a lost
+database: delivered output is charged once, no more is charged than was requested, and nothing stays held."""
 
 import contextlib
 import os
@@ -59,7 +59,7 @@ def address(customer: Customer) -> Address:
 
 
 def charged(customer: Customer, granted: int = GRANTED) -> int:
-    """What has been charged, once nothing is held any more."""
+    """The charged amount, once nothing is held any more."""
     calls = customer.farebox.services.calls.by_account
     until(lambda: customer.balance.held == 0 and not calls.get(customer.account_id), "nothing is held")
     return granted - customer.balance.posted
@@ -70,7 +70,7 @@ def charged(customer: Customer, granted: int = GRANTED) -> int:
 
 @pytest.mark.parametrize("at", MOMENTS)
 def test_a_session_that_either_side_cuts(farebox: Farebox, provider: SocketProvider, at: int) -> None:
-    """What was delivered is charged; where it is charged by what was sent, all that the provider has received is."""
+    """Delivered output is charged; kinds that are charged by input pay for all that the provider has received."""
     stage = Stage(provider)
     had = [(farebox.funded(), _cut(kind, at, cut)) for kind in KINDS for cut in CUTS]
     with at_once([partial(stage.talk, conversation, *address(customer)) for customer, conversation in had]):
@@ -145,14 +145,14 @@ async def test_a_session_whose_gateway_is_killed(installation: Installation, pro
 
 @dataclass(frozen=True)
 class Losable:
-    """A server whose database can be taken away from it."""
+    """A server whose database can be made unavailable."""
 
     farebox: Farebox
     lose: Callable[[], None]
     give_back: Callable[[], None]
 
     def wait_until_posted(self) -> None:
-        """Until it has the database again, and has posted what it kept in its journal."""
+        """Wait until the database is available again and the journal has been posted."""
         until(self._reads, "it is there again")
         journal = Path(self.farebox.services.settings.data_dir) / "journal"
         until(lambda: not list(journal.glob("*.jsonl")), "the journal is posted")
@@ -219,7 +219,7 @@ def test_exactly_as_many_sessions_are_admitted_as_credit_covers(
         assert (customer.balance.posted, customer.balance.held) == (granted, granted)
         assert {one.client.close_code for one in conversations if not one.stopped} <= {4402, 4429}
     for one in conversations:
-        if one.stopped:  # a transcript is not charged before the next audio comes, which finds no credit
+        if one.stopped:  # a transcript is charged only when the next audio arrives, which finds no credit
             assert one.heard if kind.name == "listen" else one.delivered
     delivered, received = (sum(getattr(one, name) for one in conversations) for name in ("delivered", "received"))
     assert delivered <= charged(customer, granted) <= received

@@ -1,4 +1,4 @@
-"""Sessions that our own side ends: a stop, a limit on silence. The books are those of any call."""
+"""Sessions that Farebox ends: at a stop, or after silence. The books are like those of any call."""
 
 import threading
 from collections.abc import Iterator

@@ -133,9 +133,9 @@ VERTEX: dict[str, Any] = {
         ([CALL | USED], turn_cost(), 1),
         ([CALL, USED, COMPLETE], turn_cost(), 1),
         ([{"usageMetadata": {"trafficType": "ON_DEMAND"}}, spoken(), COMPLETE | USED], turn_cost(), 1),
-        # Vertex AI names what was written otherwise; sound of which nothing says so is sound.
+        # Vertex AI names output tokens differently; audio without a stated modality counts as audio.
         ([spoken(), COMPLETE | VERTEX], cost(text_in=565, audio_out=40), 1),
-        # A field in two spellings is no fault of the client's.
+        # A field in two spellings is not the client's fault.
         ([TWICE, COMPLETE | USED], turn_cost(), 1),
         # An empty response, as where the input was blocked.
         ([COMPLETE], 0, 0),
@@ -171,7 +171,7 @@ def test_a_response_without_usage_is_counted_by_what_was_delivered(customer: Cus
 
 @pytest.fixture
 def kept_back(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set once a message of the client's has come that waits until the response before it has begun."""
+    """Set once a client message has arrived that waits until the previous response has begun."""
     came, waits = threading.Event(), GeminiLiveReader.waits
 
     def read(reader: GeminiLiveReader, data: bytes) -> bool:
@@ -224,7 +224,7 @@ def test_content_that_waited_is_held_for_until_it_has_been_counted(
         connection.recv()
         assert kept_back.wait(SECONDS)
         tell(connection, **spoken())
-        connection.recv()  # the long one, which the response under way does not read
+        connection.recv()  # the long message, which the running response does not read
         tell(connection, **COMPLETE, usageMetadata=usage(**TURN_USED))
         until(lambda: customer.balance.posted == 5 * NANOS_PER_USD - turn_cost(), "the first turn is settled")
         held.append(customer.balance.held)
@@ -247,7 +247,7 @@ def test_content_that_waited_is_held_for_until_it_has_been_counted(
 
 
 def test_what_is_held_is_what_the_next_response_may_come_to(customer: Customer, live: Live) -> None:
-    """What it may read: what has passed since the last usage, and all that was in that; and the limit of its output."""
+    """Its possible input (everything since the last usage, plus the total of that), and its output limit."""
     output, second = 100 * 12_000, 32 * 3_000
     with session(customer) as connection:
         first = customer.balance.held
@@ -372,7 +372,7 @@ def test_credit_that_ends_ends_the_session_after_the_turn_that_was_paid_for(fare
         say(connection, setup={"model": f"models/{MODEL}"}, clientContent=None)
         hear(connection)
         limit = live.sent[0]["setup"]["generationConfig"]["maxOutputTokens"]
-        assert limit == 1_024  # a quarter of what the credit covers, or so much
+        assert limit == 1_024  # a quarter of what the credit covers, or this much
         turns = 0
         with contextlib.suppress(Exception):
             while True:

@@ -48,7 +48,7 @@ def farebox(engine: str, provider: SocketProvider, tmp_path_factory: pytest.Temp
 
 
 def settled(customer: Customer, charged: int, granted: int = 5 * NANOS_PER_USD) -> None:
-    """Nothing is held any more, and this much has been charged, as the log says too."""
+    """Check that nothing is held, and that this much was charged, in the log too."""
     kit.settled(customer, charged, granted=granted)
     assert sum(round((row["cost"] or 0) * NANOS_PER_USD) for row in log_rows(customer)) == charged
 
@@ -73,7 +73,7 @@ def by_deepgram(customer: Customer) -> bytes:
 def by_elevenlabs(customer: Customer) -> bytes:
     client = elevenlabs.ElevenLabs(api_key=customer.token, base_url=f"{customer.gateway_url}/elevenlabs")
     speech: Any = client.text_to_speech
-    speech._ws_base_url = f"{customer.gateway_url}/elevenlabs".replace("http", "ws", 1)  # else it asks for TLS
+    speech._ws_base_url = f"{customer.gateway_url}/elevenlabs".replace("http", "ws", 1)  # otherwise it uses TLS
     return b"".join(speech.convert_realtime("v1", text=iter([TEXT[:-1]]), model_id="eleven_v3"))
 
 
@@ -144,7 +144,7 @@ def test_credit_that_ends_ends_the_session(farebox: Farebox, provider: SocketPro
     provider.script = played = form()
     customer = farebox.funded(f"{(500 + LENGTH) * form.rate / NANOS_PER_USD:.9f}")
     with opened(customer, form.path) as connection:
-        for _ in range(2):  # is what remains, less than a step, and therefore too little
+        for _ in range(2):  # the remainder, which is less than a step and therefore too little
             form.say(connection, TEXT)
             connection.recv()
         form.say(connection, TEXT)
@@ -154,7 +154,7 @@ def test_credit_that_ends_ends_the_session(farebox: Farebox, provider: SocketPro
 
 
 def test_a_confirmation_charges_all_that_was_sent(farebox: Farebox, provider: SocketProvider) -> None:
-    """So that no part of it is left for which credit does not cover another step."""
+    """So that no part remains for which the credit does not cover another step."""
     provider.forget()
 
     def confirm_late(connection: ServerConnection) -> None:

@@ -1,4 +1,4 @@
-"""WebSockets on a key of the caller's own: who may open one, what passes, how it ends, and what is recorded."""
+"""WebSockets with the caller's own key: who may open one, what is relayed, how it ends, and what is recorded."""
 
 import http
 import socket
@@ -47,7 +47,7 @@ def _plain(provider: SocketProvider) -> None:
 
 
 def own(customer: Customer) -> dict[str, str]:
-    """The customer's token, and a key of its own."""
+    """Headers with the customer's token and its own provider key."""
     return {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": f"Token {KEY}"}
 
 
@@ -56,7 +56,7 @@ def tunnel(customer: Customer, path: str = LISTEN) -> ClientConnection:
 
 
 def status_of(customer: Customer, path: str, headers: dict[str, str] | None = None) -> int:
-    """With which the handshake is refused."""
+    """The status with which the handshake is refused."""
     with pytest.raises(InvalidStatus) as refused:
         opened(customer, path, headers)
     return refused.value.response.status_code
@@ -102,7 +102,7 @@ def test_a_client_that_does_not_read_holds_the_provider_up_and_loses_nothing(
 
     provider.script = flood
     with tunnel(customer) as connection:
-        # 40 MB: much more than systems and the gateway keep for one that does not read.
+        # 40 MB: much more than systems and the gateway buffer for a client that does not read.
         until(lambda: sent[0] > 10)
         received = [connection.recv(SECONDS) for _ in range(most)]
         assert [message[0] for message in received if isinstance(message, bytes)] == [n % 256 for n in range(most)]

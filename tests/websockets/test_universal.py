@@ -104,8 +104,8 @@ def test_a_client_that_leaves_ends_its_calls(customer: Customer) -> None:
 def test_a_response_for_which_there_is_no_room_is_given_up_and_charged(
     customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of responses that come in one message, no more is collected than the account may have in memory."""
-    monkeypatch.setattr("farebox.calls.responses.relay.WHOLE_BODY_MAX", 64)  # so that it is passed on as it comes
+    """Responses that are sent in one message are buffered only up to the account's memory limit."""
+    monkeypatch.setattr("farebox.calls.responses.relay.WHOLE_BODY_MAX", 64)  # so that it is relayed as it arrives
     monkeypatch.setattr("farebox.calls.responses.whole.FREE", 0)
     monkeypatch.setattr(Lease, "room_for", lambda _self, _more: False)
     before = customer.balance.posted

@@ -1,5 +1,5 @@
-"""What goes wrong in sessions of every kind: frames that are not expected or break the protocol, keys and tokens that
-are not valid any more, regions that do not exist. The error is clear, nothing is charged for it, nothing stays held."""
+"""Errors in sessions of every kind: unexpected or invalid frames, expired keys and tokens, missing regions. The error
+is clear, nothing is charged for it, and nothing stays held."""
 
 import json
 import threading
@@ -43,14 +43,14 @@ def farebox(engine: str, provider: SocketProvider, tmp_path_factory: pytest.Temp
 
 
 def each_with(farebox: Farebox, provider: SocketProvider, wrong: Wrong) -> list[tuple[Customer, Conversation]]:
-    """A conversation of each kind, in which this goes wrong once the first message has come that is held for."""
+    """A conversation of each kind, in which `wrong` happens after the first message that is held for."""
     return had_by([farebox.funded() for _ in KINDS], provider, wrong)
 
 
 def had_by(
     customers: Sequence[Customer], provider: SocketProvider, wrong: Wrong
 ) -> list[tuple[Customer, Conversation]]:
-    """The same, each by one of these."""
+    """The same, each with one of these customers."""
     stage = Stage(provider)
     had = [
         (customer, Conversation(kind, kind.held_at, lambda one: wrong(one.server, one.client)))
@@ -158,7 +158,7 @@ def test_a_handshake_that_refuses_the_operator_s_key(customer: Customer, provide
 
 
 def test_a_session_that_is_closed_because_of_the_operator_s_key(farebox: Farebox, provider: SocketProvider) -> None:
-    """As Google does it: the handshake is taken, and the reason of the close says why not."""
+    """Like Google: the handshake is accepted, and the close reason states the error."""
 
     def close(server: ServerConnection, _: ClientConnection) -> None:
         server.close(1008, "API key expired. Please renew the API key.")
@@ -178,7 +178,7 @@ def error_of_session(customer: Customer) -> str:
 def test_an_error_in_a_binary_frame_that_is_about_the_operator_s_key(
     customer: Customer, provider: SocketProvider
 ) -> None:
-    """As Google sends all its JSON. What has been delivered of a response is charged."""
+    """Google sends all its JSON in binary frames. The delivered part of a response is charged."""
     trouble = {"code": 400, "message": "API key expired. Please renew the API key.", "status": "INVALID_ARGUMENT"}
     provider.forget()
     provider.script = live.Live(before_done=lambda connection: live.tell(connection, error=trouble))
@@ -257,7 +257,7 @@ def test_an_access_token_that_expires_during_the_session(
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, off_ms: int) -> None:
-    """Of all that is on this machine."""
+    """Shift all clocks on this machine."""
     monkeypatch.setattr(SystemClock, "now_ms", lambda self: RIGHT(self) + off_ms)
 
 
