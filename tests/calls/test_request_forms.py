@@ -47,7 +47,8 @@ def farebox(provider: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with running_farebox(
         tmp_path_factory.mktemp("forms"), body_limit_bytes=2**21, unseen_input="prompt=window"
     ) as served:
-        for slug, model in (("openai", "gpt-5.4"), ("google-ai-studio", "gemini-9"), ("workers-ai", "@cf/acme/e")):
+        models = {"openai": "gpt-5.4", "google-ai-studio": "gemini-9", "workers-ai": "@cf/acme/e", "cerebras": "acme-1"}
+        for slug, model in models.items():
             set_provider(served, slug, base_url=provider.url)
             set_price(served, slug, model)
         yield served
@@ -159,6 +160,15 @@ def test_the_common_forms_may_have_their_version_in_the_path(customer: Customer,
     assert models.status_code == 200, models.text
     assert models.json()["object"] == "list", models.text
     assert {sent.path for sent in provider.sent} == {"/chat/completions"}
+
+
+def test_what_the_sdk_of_cerebras_asks_for_before_any_call_is_free(customer: Customer, provider: Upstream) -> None:
+    """cerebras-cloud-sdk 1.91.0 (PyPI) does so whenever a client is made."""
+    response = httpx.get(f"{customer.gateway_url}/cerebras/v1/tcp_warming", headers=customer.headers)
+    assert response.status_code == 200, response.text
+    assert [sent.path for sent in provider.sent] == ["/tcp_warming"]
+    row = log_row(customer, response.headers["cf-aig-log-id"])
+    assert (row["success"], row["farebox"]["charge_nanos"]) == (True, 0)
 
 
 def test_embeddings_by_the_api_hosts_path(customer: Customer, provider: Upstream) -> None:

@@ -182,7 +182,12 @@ MAKERS: Final[tuple[Provider, ...]] = (
         "cerebras",
         "Cerebras",
         "https://api.cerebras.ai/v1",
-        (post(r"chat/completions", _CHAT), post(r"completions", _COMPLETIONS), _MODELS),
+        (
+            post(r"chat/completions", _CHAT),
+            post(r"completions", _COMPLETIONS),
+            _MODELS,
+            get(r"tcp_warming"),  # what its SDK asks for when a client is made (cerebras-cloud-sdk 1.91.0)
+        ),
         _NO_V1,
     ),
     Provider(
