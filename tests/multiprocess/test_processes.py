@@ -54,7 +54,7 @@ async def test_a_worker_that_dies_is_started_again(installation: Installation, s
 
 async def test_workers_stop_when_the_parent_is_killed(new_installation: NewInstallation) -> None:
     installation = new_installation()
-    with installation.serving(workers=2, forked=False) as server:
+    with installation.serving(workers=2) as server:
         workers = server.workers
         caller = installation.caller()
         hanging = [await start(installation, caller, chat_body(), demo="hang=1") for _ in range(3)]
