@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from farebox.calls.keys import wait_of
-from farebox.limits.resting import ACCOUNT_BYTES_MAX, Resting
+from farebox.limits.paused_keys import ACCOUNT_BYTES_MAX, PausedKeys
 from farebox.operator.shared_keys import remove_key, set_key
 from farebox.runtime import last_uses
 from farebox.shares import drawn
@@ -61,7 +61,7 @@ def provider(farebox: Farebox) -> Iterator[Provider]:
         set_price(farebox, "groq", "any")
         yield Provider(upstream)
     farebox.run(farebox.services.database.write(_remove_further))
-    farebox.services.resting.forget_all()
+    farebox.services.paused_keys.forget_all()
 
 
 def _remove_further(connection: Connection) -> None:
@@ -172,9 +172,9 @@ def test_a_refused_key_rests_and_another_is_used(
     assert provider.asked == [FIRST, SECOND]
     assert [call(customer) for _ in range(3)] == [200] * 3
     assert provider.asked[2:] == [SECOND] * 3
-    resting, owner = farebox.services.resting, OPERATOR if operators else customer.account_id
-    assert before + 600_000 <= resting.until(owner, ids[0], "any") <= farebox.services.clock.now_ms() + 600_000
-    assert (resting.until(owner, ids[0], "other") > before) == (status in (401, 402)), "a limit may be the model's"
+    paused, owner = farebox.services.paused_keys, OPERATOR if operators else customer.account_id
+    assert before + 600_000 <= paused.until(owner, ids[0], "any") <= farebox.services.clock.now_ms() + 600_000
+    assert (paused.until(owner, ids[0], "other") > before) == (status in (401, 402)), "a limit may be the model's"
     row = log_row(customer, first.headers["cf-aig-log-id"])
     assert row["status_code"] == 200
     assert row.get("byok") == (None if operators else "b")
@@ -199,10 +199,10 @@ def test_if_all_keys_are_refused_the_last_response_counts(
     assert FIRST not in response.text
     assert SECOND not in response.text, "none of the possible keys is revealed"
     services = farebox.services
-    services.resting.rest(customer.account_id, ids[0], "any", services.clock.now_ms() + 90_000)
+    services.paused_keys.pause(customer.account_id, ids[0], "any", services.clock.now_ms() + 90_000)
     provider.refused = {}
     assert call(customer) == 200
-    assert provider.asked[2:] == [SECOND], "all are resting: the one that may be used again first is tried"
+    assert provider.asked[2:] == [SECOND], "all are paused: the one that may be used again first is tried"
 
 
 def test_one_alarm_is_raised_if_all_operator_keys_are_refused(
@@ -274,13 +274,13 @@ def test_a_key_rests_as_long_as_the_provider_asks(headers: list[tuple[str, str]]
     assert wait_of(headers, 10_000) == seconds
 
 
-def test_the_number_of_resting_keys_is_bounded_for_each_account() -> None:
-    resting = Resting()
-    resting.rest("an account", "key", "", until=90)
+def test_the_number_of_paused_keys_is_bounded_for_each_account() -> None:
+    paused = PausedKeys()
+    paused.pause("an account", "key", "", until=90)
     for number in range(2_000):
-        resting.rest("another", "key", f"model-{number}", until=100)
-    resting.rest("another", "key", "x" * ACCOUNT_BYTES_MAX, until=100)
-    assert resting.until("an account", "key", "any") == 90
-    assert resting.until("another", "key", "model-1999") == 100
-    kept = [number for number in range(2_000) if resting.until("another", "key", f"model-{number}")]
+        paused.pause("another", "key", f"model-{number}", until=100)
+    paused.pause("another", "key", "x" * ACCOUNT_BYTES_MAX, until=100)
+    assert paused.until("an account", "key", "any") == 90
+    assert paused.until("another", "key", "model-1999") == 100
+    kept = [number for number in range(2_000) if paused.until("another", "key", f"model-{number}")]
     assert 900 < len(kept) < 1_000

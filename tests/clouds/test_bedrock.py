@@ -587,4 +587,4 @@ def test_keys_that_share_calls_sign_with_their_own_secret(farebox: Farebox, upst
             assert httpx.post(url, json={"messages": MESSAGES}, headers=customer.headers).status_code == 200
     signed_by = [request.headers["authorization"].partition("Credential=")[2][:7] for request in upstream.sent]
     assert signed_by.count("AKIDTWO") == 24
-    assert signed_by.count("AKIDONE") == 1, "the refused key rests afterwards"
+    assert signed_by.count("AKIDONE") == 1, "the refused key is paused afterwards"

@@ -501,7 +501,7 @@ def test_a_key_without_a_token_passes_the_call_to_another(
     customer = farebox.funded("1")
     farebox.services.tokens.entra_url = upstream.url
     farebox.services.tokens._kept.clear()
-    farebox.services.resting.forget_all()
+    farebox.services.paused_keys.forget_all()
     set_provider(farebox, "azure-openai", base_url=upstream.url + "/at/{resource}", api_key=apps[0])
     if operators:
         write_keys(farebox, apps)

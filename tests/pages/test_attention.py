@@ -218,14 +218,14 @@ def test_the_operator_s_first_page_says_what_needs_them(farebox: Farebox, monkey
     access = services.configuration.provider("openai")
     assert access is not None
     key = keys_of(access)[0].key_id
-    services.resting.rest(OPERATOR, key, "", services.clock.now_ms() + 60_000)
+    services.paused_keys.pause(OPERATOR, key, "", services.clock.now_ms() + 60_000)
     monkeypatch.setattr(services.jobs, "late", lambda: ["expiry"])
     services.jobs._in_a_row["broken"] = 2
     try:
         found = lines(operator)
     finally:
         del services.jobs._in_a_row["broken"]
-        services.resting.forget_all()
+        services.paused_keys.forget_all()
     assert one(found, "1 dispute is not decided")[1] == "/ui/money?view=disputes"
     assert one(found, "2 findings are open")[1] == "/ui/money?view=findings"
     assert one(found, "3 deliveries of messages")[1] == "/ui/messages"

@@ -175,7 +175,8 @@ async def _with_another_key(stage: Admitted, request: UpstreamRequest, response:
 def _other_key(
     stage: Admitted, request: UpstreamRequest, status: int, headers: list[tuple[str, str]]
 ) -> _Another | None:
-    """Another key to try, because the one in use got this response; that one then rests. None if there is no other."""
+    """Another key to try, because the one in use got this response, for which it is then paused. None if there is no
+    other."""
     call, services, attempts = stage.context.call, stage.context.services, stage.attempts
     refused = call.key_id if attempts.key is None else attempts.key.key_id
     set_aside(services, call, refused, status, headers)

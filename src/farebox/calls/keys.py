@@ -20,17 +20,17 @@ REFUSED: Final = (401, 402, 403, 429)
 """Statuses that concern the key or what it may do, so that another key may succeed."""
 _OF_THE_KEY: Final = (401, 402)
 """Those that concern the key whatever it is used for. The others may concern the model."""
-REST_SECONDS: Final = 60
+PAUSE_SECONDS: Final = 60
 LIMITED_SECONDS: Final = 10
-"""How long a rate limited key rests if the provider does not say."""
-REST_MAX_SECONDS: Final = 3_600
+"""How long a rate limited key is paused if the provider does not say."""
+PAUSE_MAX_SECONDS: Final = 3_600
 
 log = structlog.get_logger("farebox.calls")
 
 
 def keyed(services: Services, call: Call) -> Call:
     """The call with the key that it is made with, counted against that key's rate limit, if it has one. If all keys
-    that share the calls rest, the one that may be used again first is chosen. Raises Problem (KEY_RATE_LIMITED)."""
+    that share the calls are paused, the one whose pause ends first is chosen. Raises Problem (KEY_RATE_LIMITED)."""
     if not call.keys:
         limit = call.key_limit
         at = _count(services, call, limit)
@@ -41,9 +41,9 @@ def keyed(services: Services, call: Call) -> Call:
     until = {key.key_id: _until(services, call, key) for key in call.keys}
     now, opens = services.clock.now_ms(), list[int]()
     key = _drawn(services, call, [key for key in call.keys if until[key.key_id] <= now], opens)
-    resting = sorted((key for key in call.keys if until[key.key_id] > now), key=lambda key: until[key.key_id])
-    while key is None and resting:
-        key = _drawn(services, call, [resting.pop(0)], opens)
+    paused = sorted((key for key in call.keys if until[key.key_id] > now), key=lambda key: until[key.key_id])
+    while key is None and paused:
+        key = _drawn(services, call, [paused.pop(0)], opens)
     if key is None:
         words = f"all stored keys for {call.provider} have taken as many calls as they may"
         raise _limited(services, words, min(opens))
@@ -59,7 +59,7 @@ def keyed(services: Services, call: Call) -> Call:
 
 
 def another(services: Services, call: Call, tried: tuple[str, ...]) -> KeyChoice | None:
-    """A key that has not been tried for the call and does not rest, counted against its rate limit; None if there is
+    """A key that has not been tried for the call and is not paused, counted against its rate limit; None if there is
     none."""
     now = services.clock.now_ms()
     left = [key for key in call.keys if key.key_id not in tried]
@@ -67,13 +67,13 @@ def another(services: Services, call: Call, tried: tuple[str, ...]) -> KeyChoice
 
 
 def set_aside(services: Services, call: Call, key_id: str, status: int, headers: list[tuple[str, str]]) -> None:
-    """Let the key that got this response rest, for as long as the provider asks."""
+    """Pause the key that got this response, for as long as the provider asks."""
     now = services.clock.now_ms()
-    seconds = wait_of(headers, now) or (LIMITED_SECONDS if status == 429 else REST_SECONDS)
-    seconds = min(max(seconds, 1), REST_MAX_SECONDS)
+    seconds = wait_of(headers, now) or (LIMITED_SECONDS if status == 429 else PAUSE_SECONDS)
+    seconds = min(max(seconds, 1), PAUSE_MAX_SECONDS)
     model = "" if status in _OF_THE_KEY else call.model
-    services.resting.rest(_owner(call), key_id, model, now + round(seconds * 1000))
-    log.info("key rests", provider=call.provider, key=key_id, model=model, status=status, seconds=seconds)
+    services.paused_keys.pause(_owner(call), key_id, model, now + round(seconds * 1000))
+    log.info("key paused", provider=call.provider, key=key_id, model=model, status=status, seconds=seconds)
 
 
 def note_use(services: Services, call: Call, key_id: str, at: int) -> None:
@@ -105,7 +105,7 @@ def _owner(call: Call) -> str:
 
 def _until(services: Services, call: Call, key: KeyChoice) -> int:
     """When the key may be used for the call (Unix milliseconds); a time in the past means now."""
-    return services.resting.until(_owner(call), key.key_id, call.model)
+    return services.paused_keys.until(_owner(call), key.key_id, call.model)
 
 
 def _drawn(services: Services, call: Call, keys: list[KeyChoice], opens: list[int]) -> KeyChoice | None:

@@ -13,8 +13,8 @@ from farebox.limits.known_credit import KnownCredit
 from farebox.limits.last_uses import LastUses
 from farebox.limits.log_room import LogRoom
 from farebox.limits.logged import LoggedBytes
+from farebox.limits.paused_keys import PausedKeys
 from farebox.limits.rate import RateLimiter
-from farebox.limits.resting import Resting
 from farebox.limits.spend_watch import SpendWatch
 from farebox.limits.turns import Turns
 from farebox.limits.unpaid import Unpaid
@@ -106,7 +106,7 @@ class Services:
     """The models that the auto router chooses from, unless the request or the account lists others."""
     last_uses: LastUses = field(default_factory=LastUses)
     """When keys were used, until it is written."""
-    resting: Resting = field(default_factory=Resting)
+    paused_keys: PausedKeys = field(default_factory=PausedKeys)
     """Keys that a provider has refused or rate limited."""
     turns: Turns = field(default_factory=Turns)
     """Which model answered the current turn of a conversation."""

@@ -63,7 +63,7 @@ async def operator_attention(visit: Visit) -> list[Attention]:
     stored = await services.database.scan(_stored)
     found += _alarms(stored.alarms)
     found += _counts(stored)
-    found += _resting(services, stored.slugs)
+    found += _paused_keys(services, stored.slugs)
     return sorted(found, key=lambda each: each.tone != "bad")
 
 
@@ -109,13 +109,13 @@ def _counts(stored: _Stored) -> Iterator[Attention]:
         yield _line("warn", text, "See the messages", "/ui/messages")
 
 
-def _resting(services: Services, slugs: list[str]) -> list[Attention]:
+def _paused_keys(services: Services, slugs: list[str]) -> list[Attention]:
     """Keys that this process does not use for a while, because their provider refused them or limits their rate."""
     now, found = services.clock.now_ms(), list[Attention]()
     for slug in slugs:
         access = services.configuration.provider(slug)
         for key in () if access is None else keys_of(access):
-            until = services.resting.until(OPERATORS_OWN, key.key_id, "")
+            until = services.paused_keys.until(OPERATORS_OWN, key.key_id, "")
             if until > now:
                 text = f"A key at {slug} is paused until {labels.second(until)}, as the provider refused or limited it."
                 found.append(_line("warn", text, "See the keys", "/ui/provider-keys"))

@@ -36,7 +36,7 @@ class KeyLine:
     shown: str
     weight: int
     used_at: int | None
-    rests_until: int | None
+    paused_until: int | None
     """Until then, this process uses another key, because the provider has refused this one or limited its rate."""
 
 
@@ -72,10 +72,10 @@ async def _page(visit: Visit, credit: dict[str, str]) -> Shown:
             continue
         keys = []
         for key in keys_of(access):
-            until = services.resting.until(OPERATOR, key.key_id, "")
-            rests = until if until > now else None
+            until = services.paused_keys.until(OPERATOR, key.key_id, "")
+            paused = until if until > now else None
             name = key.key_id.partition("/")[2] or FIRST
-            keys.append(KeyLine(key.key_id, name, masked(key.key), key.weight, used.get(key.key_id), rests))
+            keys.append(KeyLine(key.key_id, name, masked(key.key), key.weight, used.get(key.key_id), paused))
         about = [alarm for alarm in alarms if alarm.about.partition("/")[0] == slug]
         lines.append(ProviderLine(slug, access.base_url, keys, about, slug in ASKED))
     known = {each.slug: each.slug for each in PROVIDERS if each.slug != _DEMO}

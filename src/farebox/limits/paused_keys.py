@@ -12,14 +12,14 @@ ACCOUNT_BYTES_MAX: Final = 2**19
 """About a thousand keys and models, at half a kilobyte each."""
 
 
-class Resting:
+class PausedKeys:
     """When keys may be used again, in Unix milliseconds, by their owner: an account, or the operator
     (storage.buckets)."""
 
     def __init__(self) -> None:
         self._until = self._none()
 
-    def rest(self, owner: str, key_id: str, model: str, until: int) -> None:
+    def pause(self, owner: str, key_id: str, model: str, until: int) -> None:
         """Do not use the key until this time: for this model or, if the model is empty, for any model."""
         self._until.put(owner, (key_id, model), until, len(key_id) + len(model))
 
