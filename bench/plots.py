@@ -8,7 +8,7 @@ from bench.stored import of
 
 FOLDER = stored.ROOT / "docs" / "img"
 _ENGINE = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
-_COLOUR = {"sqlite": "a", "postgres": "b"}
+_COLOR = {"sqlite": "a", "postgres": "b"}
 _OURS = {"farebox": "a", "farebox-postgres": "b"}
 PLAIN = ("ns1", "ns16", "ns64", "ns256")
 GROWN = (("balance", "many"), ("admission", "many"), ("usage", "busy"), ("logs", "busy"), ("statement", "busy"))
@@ -59,7 +59,7 @@ def latency() -> str | None:
         for key, said in (("p50_ms", "p50"), ("p99_ms", "p99")):
             points = [(str(row["connections"]), row[key]) for row in rows]
             if points:
-                found.append(svg.Line(f"{name} {said}", points, _COLOUR[engine], dashed=said == "p99"))
+                found.append(svg.Line(f"{name} {said}", points, _COLOR[engine], dashed=said == "p99"))
     title = "Time of a billed plain call, milliseconds"
     said = "Provider that answers at once, on the same two cores; logarithmic."
     return svg.lines(title, said, found, "callers at once") if found else None
@@ -72,7 +72,7 @@ def pairs() -> str | None:
             engine = row.get("engine", result.get("engine", "sqlite"))
             accounts = f"{row['accounts']:,} account{'s' if row['accounts'] > 1 else ''}"
             name = f"{_ENGINE[engine]}, {accounts}, {row['tasks']:,} at once"
-            found.append(svg.Bar(name, row["pairs_per_second"], _COLOUR[engine]))
+            found.append(svg.Bar(name, row["pairs_per_second"], _COLOR[engine]))
     title = "The ledger alone: durable holds and charges, pairs a second"
     said = "Each hold and each charge is on the disk before the next step."
     return svg.bars(title, said, found, svg.linear) if found else None
@@ -86,7 +86,7 @@ def growth() -> str | None:
             rows = [row for row in result["rows"] if row["case"] == case and row["of"] == whose]
             points = [(f"{row['accounts']:,} accounts, {row['calls']:,} calls", row["p50_ms"]) for row in rows]
             said = f"{case}, busy account" if whose == "busy" else case
-            found.append(svg.Line(f"{said}, {_ENGINE[engine]}", points, _COLOUR[engine], dashed=whose == "busy"))
+            found.append(svg.Line(f"{said}, {_ENGINE[engine]}", points, _COLOR[engine], dashed=whose == "busy"))
     title = "Time of a request against the size of the database, p50 in milliseconds"
     said = "One caller; the busy account has a tenth of all calls; logarithmic."
     return svg.lines(title, said, found, "") if found else None

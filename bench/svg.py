@@ -91,11 +91,11 @@ def rectangle(x: float, y: float, width: float, height: float, classes: str) -> 
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="2" class="{classes}"/>'
 
 
-def curve(points: Sequence[tuple[float, float]], colour: str, *, dashed: bool = False) -> str:
+def curve(points: Sequence[tuple[float, float]], color: str, *, dashed: bool = False) -> str:
     """A line through the points, with a dot on each."""
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2" class="f{colour}"/>' for x, y in points)
-    return f'<polyline points="{path}" class="{"thin" if dashed else "line"} l{colour}"/>{dots}'
+    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2" class="f{color}"/>' for x, y in points)
+    return f'<polyline points="{path}" class="{"thin" if dashed else "line"} l{color}"/>{dots}'
 
 
 def document(title: str, said: str, height: float, parts: Sequence[str]) -> str:
@@ -122,7 +122,7 @@ def document(title: str, said: str, height: float, parts: Sequence[str]) -> str:
 class Bar:
     name: str
     figure: float
-    colour: str = "d"
+    color: str = "d"
     said: str = ""
     """The label next to the bar; the figure if empty."""
 
@@ -142,7 +142,7 @@ def bars(title: str, said: str, entries: Sequence[Bar], scale: Callable[..., Sca
     for place, bar in enumerate(entries):
         y = top + each * place + 4
         parts.append(text(left - 10, y + 14, bar.name, "end"))
-        parts.append(rectangle(left, y, max(along.at(bar.figure) - left, 2), each - 8, f"f{bar.colour}"))
+        parts.append(rectangle(left, y, max(along.at(bar.figure) - left, 2), each - 8, f"f{bar.color}"))
         parts.append(text(along.at(bar.figure) + 7, y + 14, bar.said or number(bar.figure)))
     parts.append(rule(left, top, left, bottom, "axis"))
     return document(title, said, bottom + 30, parts)
@@ -153,7 +153,7 @@ class Line:
     name: str
     points: Sequence[tuple[str, float]]
     """Labels on the axis, and figures."""
-    colour: str
+    color: str
     dashed: bool = False
 
 
@@ -175,7 +175,7 @@ def lines(title: str, said: str, entries: Sequence[Line], below: str, scale: Cal
     parts.append(rule(left, bottom, right, bottom, "axis"))
     for line in entries:
         parts.append(
-            curve([(across[step], up.at(figure)) for step, figure in line.points], line.colour, dashed=line.dashed)
+            curve([(across[step], up.at(figure)) for step, figure in line.points], line.color, dashed=line.dashed)
         )
     ends = spread([(up.at(line.points[-1][1]), line) for line in entries])
     parts += [text(across[line.points[-1][0]] + 12, y + 4, line.name) for y, line in ends]

@@ -88,7 +88,7 @@ function rawRows(answer) { // JSON columns arrive as text
 
 // --- the engine ------------------------------------------------------------------------------------------------------
 
-// The adapter knows no columns of type name and name[], which catalogues have: they are read as text and text[].
+// The adapter knows no columns of type name and name[], which catalogs have: they are read as text and text[].
 const READ_AS = { 19: 25, 1003: 1009 };
 const { addFields } = Result.prototype;
 Result.prototype.addFields = function (fields) {

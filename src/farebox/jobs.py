@@ -45,7 +45,7 @@ class Jobs:
     def __init__(self) -> None:
         self.restarts: Counter[tuple[str, str]] = Counter()
         """(job, why) → how often the job was restarted. `why`: the class of the exception that ended it,
-        `CancelledError` if it was cancelled, `ended` if it returned."""
+        `CancelledError` if it was canceled, `ended` if it returned."""
         self._in_a_row: Counter[str] = Counter()
         self._rounds: dict[str, _Round] = {}
 
@@ -57,7 +57,7 @@ class Jobs:
             log.error("periodic job failed", job=name, why=why, exc_info=error)
 
     async def keep(self, work: Mapping[str, Work]) -> NoReturn:
-        """Run all of these until cancelled, each restarted whenever it ends."""
+        """Run all of these until canceled, each restarted whenever it ends."""
         running = {_task(name, run()): name for name, run in work.items()}
         try:
             while True:

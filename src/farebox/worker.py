@@ -142,7 +142,7 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
 
 
 async def run_periodic_jobs(services: Services) -> NoReturn:
-    """Run all jobs until cancelled, each restarted whenever something ends it (farebox.jobs)."""
+    """Run all jobs until canceled, each restarted whenever something ends it (farebox.jobs)."""
     jobs = periodic_jobs(services)
     await services.jobs.keep({name: partial(_every, services, name, job) for name, job in jobs.items()})
 

@@ -54,7 +54,7 @@ def test_migrate_distributes_and_says_what_it_did(cluster: Cluster, empty_url: s
 async def test_four_gateways_upgrade_a_live_cluster_at_once(cluster: Cluster, cluster_url: str) -> None:
     async with opened(cluster_url) as (database, ledger):
         names = await accounts_in_every_bucket(database, ledger, buckets=BUCKETS, credit=10**9)
-        going = asyncio.create_task(_calls_until_cancelled(ledger, names))
+        going = asyncio.create_task(_calls_until_canceled(ledger, names))
         cluster.query("UPDATE schema_version SET functions = 'of an older release'", cluster_url)
         started = await asyncio.gather(
             *(PostgresDatabase.open(cluster_url, timeout=60, buckets=BUCKETS) for _ in range(4))
@@ -72,7 +72,7 @@ async def test_four_gateways_upgrade_a_live_cluster_at_once(cluster: Cluster, cl
     assert {name for (name,) in functions} == {"ledger_batch", *(f"ledger_batch_{shard}" for (shard,) in shards)}
 
 
-async def _calls_until_cancelled(ledger: object, names: list[str]) -> None:
+async def _calls_until_canceled(ledger: object, names: list[str]) -> None:
     while True:
         await asyncio.gather(*(call(ledger, name) for name in names))  # type: ignore[arg-type]
 

@@ -234,7 +234,7 @@ def test_rules_may_count_calls_of_a_missing_gateway(farebox: Farebox, cli: Cli, 
     forget(farebox)
 
 
-def test_one_replay_runs_at_a_time_and_can_be_cancelled(farebox: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_replay_runs_at_a_time_and_can_be_canceled(farebox: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
     customer = farebox.funded("5")
     url = f"{customer.api_url}/farebox/what-if"
     assert httpx.get(url, headers=customer.headers).status_code == 404
@@ -255,9 +255,9 @@ def test_one_replay_runs_at_a_time_and_can_be_cancelled(farebox: Farebox, monkey
     assert ask(customer, **body).json()["result"]["state"] == "running"
     second = ask(customer, **body)
     assert (second.status_code, second.json()["errors"][0]["code"]) == (409, 2937)
-    cancelled = httpx.delete(url, headers=customer.headers).json()["result"]
-    assert (cancelled["state"], cancelled["report"]) == ("cancelled", None)
-    until(lambda: not farebox.services.tasks.running(("what-if", customer.account_id, cancelled["id"])))
+    canceled = httpx.delete(url, headers=customer.headers).json()["result"]
+    assert (canceled["state"], canceled["report"]) == ("cancelled", None)
+    until(lambda: not farebox.services.tasks.running(("what-if", customer.account_id, canceled["id"])))
     monkeypatch.undo()
     assert ask(customer, **body).json()["result"]["state"] == "done"
     assert httpx.get(url, headers=customer.headers).json()["result"]["report"]["calls"] == 1

@@ -52,12 +52,12 @@ SLOW_CALLS = 100_000 if os.environ.get("FAREBOX_TEST_LONG") else 10_000
 def test_every_table_of_either_engine_is_copied(postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
     """The list comes from the schema, so it includes new tables; a table created elsewhere fails here."""
     assert farebox(tmp_path, "migrate", FAREBOX_DATABASE_URL=postgres_url).returncode == 0
-    catalogue = postgres.query(
+    catalog = postgres.query(
         "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public' "
         "AND table_name != 'schema_version' AND table_name NOT LIKE 'citus%'",  # Citus has views there
         postgres_url,
     )
-    assert {(table, column) for table, column in catalogue} == {
+    assert {(table, column) for table, column in catalog} == {
         (table.name, column) for table in tables() for column in table.columns
     }
 

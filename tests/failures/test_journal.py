@@ -91,7 +91,7 @@ def test_a_modified_journal_line_is_detected(at: int) -> None:
     assert unsealed(bytes(line)) is None
 
 
-async def test_the_line_of_a_cancelled_caller_stays(files: JournalFiles) -> None:
+async def test_the_line_of_a_canceled_caller_stays(files: JournalFiles) -> None:
     adding = asyncio.ensure_future(files.add(b"first"))
     await asyncio.sleep(0)
     adding.cancel()

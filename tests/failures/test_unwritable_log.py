@@ -107,7 +107,7 @@ def test_standard_error_that_cannot_be_written(tmp_path: Path, full: bool) -> No
 
 
 @SQLITE_ONLY
-def test_a_cancelled_reader(tmp_path: Path) -> None:
+def test_a_canceled_reader(tmp_path: Path) -> None:
     """`farebox serve 2>&1 | head -1`."""
     reading, writing = os.pipe()
     os.close(reading)

@@ -183,7 +183,7 @@ async def test_a_hold_expires_a_minute_after_the_longest_duration_of_its_call(tm
 # A lost verdict
 
 
-async def test_a_hold_of_a_cancelled_caller_is_released(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hold_of_a_canceled_caller_is_released(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger, held = type(customer.farebox.services.ledger), []
     do = ledger.do
 
@@ -272,7 +272,7 @@ async def test_work_outside_a_wait_is_not_interrupted() -> None:
 
 
 async def test_an_interrupted_call_can_be_waited_with_again() -> None:
-    """The task does not stay marked as cancelled; otherwise a timeout could not be distinguished from a stop."""
+    """The task does not stay marked as canceled; otherwise a timeout could not be distinguished from a stop."""
     watch = _watched()
     loop = asyncio.get_running_loop()
     loop.call_soon(watch.leave)

@@ -130,7 +130,7 @@ async def test_work_whose_helper_dies_is_done_by_another() -> None:
     assert not pool.alive
 
 
-async def test_a_cancelled_caller_leaves_nothing_behind() -> None:
+async def test_a_canceled_caller_leaves_nothing_behind() -> None:
     pool = Pool(1, cpu_seconds=600)
     first = asyncio.create_task(pool.run("a", re.match, *FOR_EVER))
     file = MemoryFile(b"a body")
@@ -235,7 +235,7 @@ async def test_a_pool_closes_while_a_helper_is_starting(monkeypatch: pytest.Monk
         await task
 
 
-async def test_a_cancelled_caller_frees_its_place_and_idle_helpers_end() -> None:
+async def test_a_canceled_caller_frees_its_place_and_idle_helpers_end() -> None:
     pool = Pool(1, idle_seconds=0.01)
     first = asyncio.create_task(pool.run("a", re.match, *A_WHILE))
     await asyncio.sleep(0)

@@ -149,7 +149,7 @@ def test_the_log_fails_while_the_database_is_away(served: Farebox, monkeypatch: 
 
 
 @both
-def test_cancelled_jobs_are_restarted(served: Farebox) -> None:
+def test_canceled_jobs_are_restarted(served: Farebox) -> None:
     async def cancel() -> None:
         for task in asyncio.all_tasks():
             if task.get_name().startswith("job "):

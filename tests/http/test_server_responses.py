@@ -299,7 +299,7 @@ async def test_a_response_shorter_or_longer_than_declared() -> None:
         assert raw.endswith(b"\r\n\r\n"), "nothing that could be taken for the next response"
 
 
-async def test_a_cancelled_handler_ends_its_connection() -> None:
+async def test_a_canceled_handler_ends_its_connection() -> None:
     tasks = []
 
     async def handler(exchange: Exchange) -> None:

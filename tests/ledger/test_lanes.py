@@ -157,7 +157,7 @@ async def test_a_repeat_does_not_disturb_its_batch(books: Books) -> None:
     assert await books.sql("SELECT count(*) FROM calls") == [(1,)]
 
 
-async def test_a_cancelled_sender_does_not_withdraw_its_command(books: Books) -> None:
+async def test_a_canceled_sender_does_not_withdraw_its_command(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("first", 1))  # the account's bucket is cached from here on
     waiting = asyncio.ensure_future(books.do(hold("h", 40)))

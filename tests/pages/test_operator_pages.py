@@ -391,7 +391,7 @@ def test_a_server_that_stops_ends_its_report(tmp_path: Path, monkeypatch: pytest
         assert (row is not None and row.state, interrupted) == ("failed", False)
 
 
-def test_a_report_is_cancelled_even_if_its_end_cannot_be_written(
+def test_a_report_is_canceled_even_if_its_end_cannot_be_written(
     farebox: Farebox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def stopped(*_: Any) -> NoReturn:

@@ -37,7 +37,7 @@ def issuer(house: House) -> Iterator[str]:
 
 @pytest.fixture
 def farebox(house: House, issuer: str) -> Iterator[Farebox]:
-    """The house with this provider."""
+    """A server with this provider."""
     services = house.farebox.services
     services.rates._windows.clear()
     usual = services.identity_provider

@@ -93,7 +93,7 @@ async def test_a_failed_query_fails_all_its_readers() -> None:
     assert await later[0] == (0, "ann")
 
 
-async def test_a_cancelled_reader_does_not_affect_the_others() -> None:
+async def test_a_canceled_reader_does_not_affect_the_others() -> None:
     database = Held()
     shared = SharedReads(database.get)
     gone, stays = await _pending(shared, 2)

@@ -167,7 +167,7 @@ async def test_nothing_is_smuggled_into_a_request(url: str, headers: list[tuple[
         assert not raised.value.sent
 
 
-async def test_a_wait_that_is_cancelled_drops_the_connection() -> None:
+async def test_a_wait_that_is_canceled_drops_the_connection() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.request(reader)
         requested.set()

@@ -149,7 +149,7 @@ async def test_a_job_that_raises_stop_iteration_completes(writer: Writer, path: 
     assert fine == 2
 
 
-async def test_the_commit_of_a_cancelled_caller_stands(writer: Writer, path: Path) -> None:
+async def test_the_commit_of_a_canceled_caller_stands(writer: Writer, path: Path) -> None:
     async with OtherProcessTurn(path):
         gone, stays = (asyncio.ensure_future(writer.run(insert(number))) for number in (1, 2))
         await asyncio.sleep(0.01)

@@ -115,7 +115,7 @@ def test_ends_of_background_responses(
     assert differences(customer.farebox) == []
 
 
-def test_a_cancelled_background_response_costs_its_input(
+def test_a_canceled_background_response_costs_its_input(
     customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
     """OpenAI reports no usage then, so the input is counted, up to the hold."""
@@ -126,7 +126,7 @@ def test_a_cancelled_background_response_costs_its_input(
     assert 0 < spent(customer) <= held
     assert not running(customer)
     row = next(row for row in log_rows(customer) if row["model"])
-    assert customer.receipt(row["id"])["policy"].startswith("it was cancelled")
+    assert customer.receipt(row["id"])["policy"].startswith("it was canceled")
 
 
 def test_a_background_response_is_not_deleted_before_it_is_paid_for(
@@ -292,7 +292,7 @@ def test_a_background_response_lost_by_the_provider_ends_by_policy(
     assert differences(farebox) == []
 
 
-def test_an_endless_background_response_is_cancelled_and_costs_its_input(
+def test_an_endless_background_response_is_canceled_and_costs_its_input(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
     begin(client)

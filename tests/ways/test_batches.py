@@ -234,7 +234,7 @@ def test_the_worker_may_die_anywhere(
     assert differences(farebox) == []
 
 
-def test_one_that_never_ends_is_cancelled(
+def test_one_that_never_ends_is_canceled(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
     begin(client, question(0))

@@ -207,7 +207,7 @@ def test_ends_of_predictions(farebox: Farebox, provider: Provider) -> None:
             assert (cost.nanos, cost.row["model"]) == (nanos, model), status
 
 
-def test_a_deadline_bounds_the_hold_and_a_cancelled_one_costs_its_time(customer: Customer, provider: Provider) -> None:
+def test_a_deadline_bounds_the_hold_and_a_canceled_one_costs_its_time(customer: Customer, provider: Provider) -> None:
     url, headers = f"{customer.gateway_url}/replicate/predictions", {**customer.headers, "cancel-after": "1m30s"}
     body = {"version": f"owner/model:{VERSION}", "input": {}}
     with free(customer):
@@ -298,7 +298,7 @@ def test_a_temporarily_unavailable_result_is_polled_again(customer: Customer, pr
     assert spent(customer) == 25_000_000
 
 
-def test_one_that_never_ends_is_cancelled_and_ended_by_policy(customer: Customer, provider: Provider) -> None:
+def test_one_that_never_ends_is_canceled_and_ended_by_policy(customer: Customer, provider: Provider) -> None:
     httpx.post(f"{customer.gateway_url}/fal/queue/fal-ai/flux/dev", json={}, headers=customer.headers)
     make_due(customer.farebox, ends_at=1, created_at=1)
     look(customer.farebox)

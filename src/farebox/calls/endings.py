@@ -27,7 +27,7 @@ OPERATOR_TIMEOUT: Final = "no response began in the time that the operator allow
 BALANCE_ENDED: Final = "the balance ended"
 """Not a failure: the response ends like one that has reached its output limit."""
 BLOCKED: Final = "a rule of the gateway blocked it"
-CANCELLED: Final = "it was cancelled"
+CANCELLED: Final = "it was canceled"
 BY_CALLER: Final = (CLIENT_GONE, CALLER_TIMEOUT, BLOCKED, CANCELLED)
 """Ends that the caller caused, or the account by its rules."""
 

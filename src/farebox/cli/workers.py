@@ -59,7 +59,7 @@ async def serve_with_workers(
 
 
 async def _before(stop: asyncio.Event, work: "asyncio.Future[list[None]]") -> bool:
-    """Whether the work was completed before the stop; else it is cancelled. Raises what the work raises."""
+    """Whether the work was completed before the stop; else it is canceled. Raises what the work raises."""
     stopping = asyncio.ensure_future(stop.wait())
     either: list[asyncio.Future[Any]] = [stopping, work]
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -125,7 +125,7 @@ class Worker:
         )
 
     async def keep(self) -> None:
-        """Restart the process whenever it has ended, until cancelled."""
+        """Restart the process whenever it has ended, until canceled."""
         deaths = 0
         while True:
             assert self._process is not None

@@ -195,7 +195,7 @@ def deliver(items: Sequence[Item], ends: int, response: list[int]) -> list[Item]
         outcome = _OUTCOMES[code]
         if outcome is None:
             slow.append(item)
-        elif not item.future.done():  # otherwise its caller was cancelled; what was done remains
+        elif not item.future.done():  # otherwise its caller was canceled; what was done remains
             amount = item.command.amount if outcome is Outcome.DONE and isinstance(item.command, Hold | Settle) else 0
             limit, spent, budget, reserved = refusals.get(place + 1, _NOT_ASKED)
             refused_by = budget - 1 if budget else None

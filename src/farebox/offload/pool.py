@@ -122,7 +122,7 @@ class Pool:
         """Call `function(body, *args)`, a module-level function that gets the body as bytes, in a helper. `into`: a
         file to write to, passed as its last argument. `raises`: exceptions of the function that are raised here again;
         `must`: accept the work however much is waiting; `early`: refuse it after `refuse_early`. If the wait is
-        cancelled before the work has begun, it is not done.
+        canceled before the work has begun, it is not done.
 
         Raises Busy, TooMuch, Died.
         """

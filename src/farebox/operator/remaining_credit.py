@@ -160,7 +160,7 @@ async def _remaining(asked: Asked, proxies: Proxies | None, tls: ssl.SSLContext)
 
 async def _json(url: httpx.URL, asked: Asked, proxies: Proxies | None, tls: ssl.SSLContext) -> Any:
     provider = provider_of(asked.slug)
-    assert provider is not None, "those that are asked are in the catalogue"
+    assert provider is not None, "those that are asked are in the catalog"
     in_scheme = provider.key_header == "authorization"
     # Without compression, so that BYTES_MAX bounds what is read.
     headers = {

@@ -25,7 +25,7 @@ class PredictionForm(NamedTuple):
     status: str = ""
     """What is appended to the place for its description."""
     cancel: tuple[str, str] | None = None
-    """Method, and what is appended to the place; None: it cannot be cancelled."""
+    """Method, and what is appended to the place; None: it cannot be canceled."""
     asked: Callable[[str, str], tuple[str, bytes]] | None = None
     """Computes path and body of the POST that returns the description, from the same arguments; None: a GET returns
     it."""

@@ -117,7 +117,7 @@ class Upstream(Protocol):
     """How often a request was sent again because a kept connection had ended before the provider read it."""
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
-        """Send, and wait for the head of the response for as long as the caller waits; if the wait is cancelled,
+        """Send, and wait for the head of the response for as long as the caller waits; if the wait is canceled,
         `request.sending` shows how far the request got. Raises UpstreamFailed."""
         ...
 

@@ -16,7 +16,7 @@ class Tasks:
 
     async def shared(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await the work under this key, which is started unless it is running. It continues if the caller is
-        cancelled."""
+        canceled."""
         found: T = await asyncio.shield(self.begin(key, work))
         return found
 
@@ -39,7 +39,7 @@ class Tasks:
         return key in self._running
 
     async def drain(self, seconds: float) -> None:
-        """Wait at most this long for all tasks; those that still run are then cancelled, as by a crash."""
+        """Wait at most this long for all tasks; those that still run are then canceled, as by a crash."""
         for task in self._not_awaited:
             task.cancel()
         if self._running:

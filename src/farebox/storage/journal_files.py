@@ -116,7 +116,7 @@ class JournalFiles:
     async def add(self, content: bytes) -> None:
         """Write a line; it is durable when this returns. Raises JournalUnwritable.
 
-        Lines that arrive during a sync share the next one. The line stays if its caller is cancelled.
+        Lines that arrive during a sync share the next one. The line stays if its caller is canceled.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((sealed(content), future))
@@ -194,7 +194,7 @@ class JournalFiles:
             except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
                 failure = error
             for _, future in batch:
-                if future.done():  # its caller was cancelled; the line stays
+                if future.done():  # its caller was canceled; the line stays
                     continue
                 if failure is None:
                     future.set_result(None)

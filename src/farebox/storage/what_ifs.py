@@ -49,7 +49,7 @@ def begin_what_if(
 def renew_what_if(
     connection: Connection, account_id: str, what_if_id: str, *, replayed: int, total: int, at: int
 ) -> bool:
-    """Store its progress; returns False if it was cancelled, or another has taken its place."""
+    """Store its progress; returns False if it was canceled, or another has taken its place."""
     connection.execute(
         f"UPDATE what_ifs SET replayed = ?, total = ?, seen_at = ? WHERE {OF_ACCOUNT} AND what_if_id = ? "
         "AND state = 'running'",

@@ -6,7 +6,7 @@ from fake_stripe.errors import Json
 
 
 @dataclass(frozen=True, slots=True)
-class Behaviour:
+class Behavior:
     """How a card behaves."""
 
     decline: str | None = None
@@ -36,7 +36,7 @@ class Card:
     brand: str
     names: tuple[str, ...] = ()
     """Names in its tokens: `pm_card_{name}`, `tok_{name}`."""
-    behaviour: Behaviour = field(default_factory=Behaviour)
+    behavior: Behavior = field(default_factory=Behavior)
     funding: str = "credit"
     country: str = "US"
 
@@ -93,15 +93,15 @@ DECLINES = {
 
 
 def _declining(number: str, decline: str, *names: str, brand: str = "visa") -> Card:
-    return Card(number, brand, names, Behaviour(decline=decline, attachable=False))
+    return Card(number, brand, names, Behavior(decline=decline, attachable=False))
 
 
 def _card(number: str, brand: str, *names: str, funding: str = "credit", country: str = "US") -> Card:
     return Card(number, brand, names, funding=funding, country=country)
 
 
-def _card_with(number: str, *names: str, brand: str = "visa", country: str = "US", **behaviour: object) -> Card:
-    return Card(number, brand, names, replace(Behaviour(), **behaviour), country=country)  # type: ignore[arg-type]
+def _card_with(number: str, *names: str, brand: str = "visa", country: str = "US", **behavior: object) -> Card:
+    return Card(number, brand, names, replace(Behavior(), **behavior), country=country)  # type: ignore[arg-type]
 
 
 CARDS = (
@@ -206,16 +206,16 @@ def passes_luhn(number: str) -> bool:
     return 12 <= len(number) <= 19 and total % 10 == 0
 
 
-def behaviour_of(method: Json) -> Behaviour:
+def behavior_of(method: Json) -> Behavior:
     """The current behavior of a payment method: that of its card, or what the tester has set since."""
     card = by_number(method.get("_number", ""))
-    behaviour = card.behaviour if card is not None else Behaviour()
+    behavior = card.behavior if card is not None else Behavior()
     override = method.get("_behave")
     if override is None:
-        return behaviour
+        return behavior
     if override == "authentication_required":
-        return Behaviour(authenticate="always")
-    return Behaviour(decline=None if override == "ok" else override, advice=method.get("_advice"))
+        return Behavior(authenticate="always")
+    return Behavior(decline=None if override == "ok" else override, advice=method.get("_advice"))
 
 
 def declined(decline_code: str, advice: str | None = None) -> Decline:

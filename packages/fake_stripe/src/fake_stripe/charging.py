@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fake_stripe.cards import Behaviour, behaviour_of, card_error, declined
+from fake_stripe.cards import Behavior, behavior_of, card_error, declined
 from fake_stripe.errors import Json
 from fake_stripe.rendering import includable, list_of
 from fake_stripe.shapes import shaped
@@ -25,7 +25,7 @@ class Attempt:
 
 def needs_authentication(method: Json, *, off_session: bool) -> bool:
     """Whether the cardholder must authenticate."""
-    authentication = behaviour_of(method).authenticate
+    authentication = behavior_of(method).authenticate
     if authentication == "unless_set_up" and off_session:
         return not method.get("_set_up")
     if authentication == "on_session":
@@ -35,12 +35,12 @@ def needs_authentication(method: Json, *, off_session: bool) -> bool:
 
 def charge_card(world: World, intent: Json, method: Json, *, authenticated: bool, captured: bool) -> Attempt:
     """Try to charge a PaymentIntent's amount."""
-    behaviour = behaviour_of(method)
-    if behaviour.decline is not None:
-        return fail_charge(world, intent, method, behaviour.decline)
-    charge = _charge(world, intent, method, behaviour, authenticated=authenticated)
+    behavior = behavior_of(method)
+    if behavior.decline is not None:
+        return fail_charge(world, intent, method, behavior.decline)
+    charge = _charge(world, intent, method, behavior, authenticated=authenticated)
     charge.update(paid=True, status="succeeded", captured=captured, amount_captured=intent["amount"] * captured)
-    charge["outcome"] = _outcome(behaviour, "authorized", "Payment complete.", network_status="approved_by_network")
+    charge["outcome"] = _outcome(behavior, "authorized", "Payment complete.", network_status="approved_by_network")
     world.store.add(charge)
     if captured:
         book_charge(world, charge)
@@ -50,15 +50,15 @@ def charge_card(world: World, intent: Json, method: Json, *, authenticated: bool
 
 def fail_charge(world: World, intent: Json, method: Json, decline_code: str) -> Attempt:
     """A charge that the card's bank declined."""
-    behaviour = behaviour_of(method)
-    decline = declined(decline_code, behaviour.advice)
-    charge = _charge(world, intent, method, behaviour, authenticated=False)
+    behavior = behavior_of(method)
+    decline = declined(decline_code, behavior.advice)
+    charge = _charge(world, intent, method, behavior, authenticated=False)
     blocked = decline_code == "fraudulent"
     charge.update(
         paid=False, status="failed", captured=False, failure_code=decline.code, failure_message=decline.message
     )
     charge["outcome"] = _outcome(
-        behaviour,
+        behavior,
         "blocked" if blocked else "issuer_declined",
         "The bank returned the decline code `" + decline_code + "`.",
         network_status="not_sent_to_network" if blocked else "declined_by_network",
@@ -67,7 +67,7 @@ def fail_charge(world: World, intent: Json, method: Json, decline_code: str) -> 
     charge["outcome"].update(advice_code=decline.advice, network_decline_code=decline.network)
     world.store.add(charge)
     world.emit("charge.failed", charge)
-    return Attempt(charge, card_error(decline_code, behaviour.advice, charge=charge["id"]))
+    return Attempt(charge, card_error(decline_code, behavior.advice, charge=charge["id"]))
 
 
 def capture(world: World, charge: Json, amount: int) -> None:
@@ -82,7 +82,7 @@ def book_charge(world: World, charge: Json) -> None:
     """Book the captured amount and Stripe's fee."""
     amount = charge["amount_captured"]
     fee = (amount * _FEE_PER_MILLE + 500) // 1000 + _FEE_FIXED
-    at_once = behaviour_of({"_number": charge["_number"]}).available_at_once
+    at_once = behavior_of({"_number": charge["_number"]}).available_at_once
     transaction = book(world, charge, amount, "charge", "charge", fee=fee, at_once=at_once)
     charge["balance_transaction"] = transaction["id"]
 
@@ -121,7 +121,7 @@ def book(
     return world.store.add(made)
 
 
-def _charge(world: World, intent: Json, method: Json, behaviour: Behaviour, *, authenticated: bool) -> Json:
+def _charge(world: World, intent: Json, method: Json, behavior: Behavior, *, authenticated: bool) -> Json:
     charge_id = world.new_id("ch")
     return shaped(
         "charge",
@@ -140,7 +140,7 @@ def _charge(world: World, intent: Json, method: Json, behaviour: Behaviour, *, a
         metadata=dict(intent["metadata"]),
         payment_intent=intent["id"],
         payment_method=method["id"],
-        payment_method_details=_details(intent, method, behaviour, authenticated=authenticated),
+        payment_method_details=_details(intent, method, behavior, authenticated=authenticated),
         receipt_email=intent["receipt_email"],
         receipt_url=f"{world.public_url}/receipts/{charge_id}",
         refunded=False,
@@ -151,7 +151,7 @@ def _charge(world: World, intent: Json, method: Json, behaviour: Behaviour, *, a
     )
 
 
-def _details(intent: Json, method: Json, behaviour: Behaviour, *, authenticated: bool) -> Json:
+def _details(intent: Json, method: Json, behavior: Behavior, *, authenticated: bool) -> Json:
     kind = method["type"]
     if kind != "card":
         return {"type": kind, kind: dict(method.get(kind) or {})}
@@ -173,7 +173,7 @@ def _details(intent: Json, method: Json, behaviour: Behaviour, *, authenticated:
             "authorization_code": "123456",
             "brand": card["brand"],
             "capture_before": None,
-            "checks": card["checks"] | {"cvc_check": behaviour.cvc_check},
+            "checks": card["checks"] | {"cvc_check": behavior.cvc_check},
             "country": card["country"],
             "exp_month": card["exp_month"],
             "exp_year": card["exp_year"],
@@ -201,7 +201,7 @@ def _authentication_id(seed: str) -> str:
     return f"3ds-{seed[-16:]}"
 
 
-def _outcome(behaviour: Behaviour, kind: str, message: str, *, network_status: str, reason: str | None = None) -> Json:
+def _outcome(behavior: Behavior, kind: str, message: str, *, network_status: str, reason: str | None = None) -> Json:
     scores = {"normal": 32, "elevated": 74, "highest": 92}
     return {
         "advice_code": None,
@@ -209,8 +209,8 @@ def _outcome(behaviour: Behaviour, kind: str, message: str, *, network_status: s
         "network_decline_code": None,
         "network_status": network_status,
         "reason": reason,
-        "risk_level": behaviour.risk,
-        "risk_score": scores[behaviour.risk],
+        "risk_level": behavior.risk,
+        "risk_score": scores[behavior.risk],
         "seller_message": message,
         "type": kind,
     }

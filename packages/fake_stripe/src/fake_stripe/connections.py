@@ -62,7 +62,7 @@ class _Connection(HttpToolsProtocol):
 
 def _is_failure(record: logging.LogRecord) -> bool:
     """Whether a log record reports a real failure: not a response that breaks off as configured, nor a request that is
-    cancelled at the end."""
+    canceled at the end."""
     return record.exc_info is not None and not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 

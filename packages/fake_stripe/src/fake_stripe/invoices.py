@@ -26,9 +26,9 @@ def create(world: World, params: Params) -> Json:
     invoice = new_invoice(world, customer, (params.text("currency") or customer["currency"] or "usd").lower())
     invoice["metadata"] = new_metadata(params)
     _take(world, invoice, params)
-    behaviour = params.choice("pending_invoice_items_behavior", "include", "exclude", "include_and_require")
+    behavior = params.choice("pending_invoice_items_behavior", "include", "exclude", "include_and_require")
     world.store.add(invoice)
-    if behaviour in ("include", "include_and_require"):
+    if behavior in ("include", "include_and_require"):
         _take_pending(world, invoice)
     if invoice["auto_advance"]:
         invoice["automatically_finalizes_at"] = world.now() + _ADVANCE_SECONDS

@@ -1,7 +1,7 @@
 """PaymentIntents: created, confirmed, authenticated, captured, canceled."""
 
 from fake_stripe import customers, disputes, payment_methods
-from fake_stripe.cards import behaviour_of
+from fake_stripe.cards import behavior_of
 from fake_stripe.charging import Attempt, charge_card, fail_charge, needs_authentication
 from fake_stripe.charging import capture as capture_charge
 from fake_stripe.errors import Json, StripeError, invalid, refused
@@ -245,9 +245,9 @@ def _succeeded(world: World, intent: Json, method: Json, tried: Attempt, *, capt
         intent.update(status="requires_capture", amount_capturable=intent["amount"])
         world.emit("payment_intent.amount_capturable_updated", intent)
     world.on_payment(world, intent)
-    behaviour = behaviour_of(method)
-    if behaviour.dispute is not None and captured:
-        disputes.open_dispute(world, charge, behaviour.dispute, inquiry=behaviour.inquiry)
+    behavior = behavior_of(method)
+    if behavior.dispute is not None and captured:
+        disputes.open_dispute(world, charge, behavior.dispute, inquiry=behavior.inquiry)
 
 
 def payment_error(error: Json) -> StripeError:

@@ -3,7 +3,7 @@
 import hashlib
 from datetime import UTC, datetime
 
-from fake_stripe.cards import Card, behaviour_of, by_number, by_token, card_error, passes_luhn
+from fake_stripe.cards import Card, behavior_of, by_number, by_token, card_error, passes_luhn
 from fake_stripe.errors import Json, StripeError, missing_param, no_such, refused
 from fake_stripe.listing import page
 from fake_stripe.params import Params, merge_metadata, new_metadata, update_fields
@@ -84,9 +84,9 @@ def attach(world: World, method: Json, customer_id: str) -> Json:
 
 def require_usable(method: Json) -> None:
     """A card that declines cannot be saved, except the test card for that purpose. Raises StripeError."""
-    behaviour = behaviour_of(method)
-    if behaviour.decline is not None and not behaviour.attachable:
-        error = card_error(behaviour.decline)
+    behavior = behavior_of(method)
+    if behavior.decline is not None and not behavior.attachable:
+        error = card_error(behavior.decline)
         raise StripeError(402, error.pop("type"), error.pop("message"), saved=True, **error)
 
 
@@ -223,13 +223,13 @@ def _billing(params: Params) -> Json:
 
 
 def _with_card(method: Json, number: str, card: Card, month: int, year: int) -> Json:
-    behaviour = card.behaviour
+    behavior = card.behavior
     method["card"] = {
         "brand": card.brand,
         "checks": {
             "address_line1_check": None,
             "address_postal_code_check": None,
-            "cvc_check": behaviour.cvc_check if behaviour.decline != "incorrect_cvc" else "fail",
+            "cvc_check": behavior.cvc_check if behavior.decline != "incorrect_cvc" else "fail",
         },
         "country": card.country,
         "display_brand": card.brand,

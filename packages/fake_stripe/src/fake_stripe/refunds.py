@@ -1,7 +1,7 @@
 """Refunds: never more than what was captured and is neither refunded nor disputed."""
 
 from fake_stripe import disputes
-from fake_stripe.cards import behaviour_of
+from fake_stripe.cards import behavior_of
 from fake_stripe.charging import book
 from fake_stripe.clock import random_bytes
 from fake_stripe.errors import Json, StripeError, invalid, missing_param, refused
@@ -26,7 +26,7 @@ def refund(world: World, charge: Json, amount: int | None, reason: str | None, m
     """Refund an amount, or everything that is left if none is given. Raises StripeError."""
     left = charge["amount_captured"] - charge["amount_refunded"] if charge["captured"] else 0
     amount = _checked(world, charge, amount, left)
-    behaviour = behaviour_of({"_number": charge["_number"]})
+    behavior = behavior_of({"_number": charge["_number"]})
     made = shaped(
         "refund",
         id=world.new_id("re"),
@@ -39,16 +39,16 @@ def refund(world: World, charge: Json, amount: int | None, reason: str | None, m
         payment_intent=charge["payment_intent"],
         payment_method=charge["payment_method"],
         reason=reason,
-        status="pending" if behaviour.refund == "pending" else "succeeded",
-        pending_reason="processing" if behaviour.refund == "pending" else None,
+        status="pending" if behavior.refund == "pending" else "succeeded",
+        pending_reason="processing" if behavior.refund == "pending" else None,
     )
     made["balance_transaction"] = book(world, made, -amount, "refund", "refund")["id"]
     world.store.add(made)
     before = world.snapshot(charge)
     charge["amount_refunded"] += amount
     charge["refunded"] = charge["amount_refunded"] == charge["amount"]
-    if behaviour.refund != "succeeds":
-        world.later(LATER_SECONDS, behaviour.refund, made["id"])
+    if behavior.refund != "succeeds":
+        world.later(LATER_SECONDS, behavior.refund, made["id"])
     world.emit("refund.created", made)
     world.emit("charge.refunded", charge, before)
     return made

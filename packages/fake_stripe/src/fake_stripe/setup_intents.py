@@ -1,7 +1,7 @@
 """SetupIntents: saving a card without charging it."""
 
 from fake_stripe import customers, payment_methods
-from fake_stripe.cards import behaviour_of, card_error
+from fake_stripe.cards import behavior_of, card_error
 from fake_stripe.errors import Json, StripeError, refused
 from fake_stripe.listing import page
 from fake_stripe.params import Params, merge_metadata, new_metadata, update_fields
@@ -100,10 +100,10 @@ def _confirm(world: World, intent: Json, params: Params) -> Json:
 def attempt(world: World, intent: Json, method: Json, *, authenticated: bool = False) -> Json | None:
     """Try to save a card. Returns its error; None if it was saved or waits for the cardholder."""
     intent.update(payment_method=method["id"], last_setup_error=None, next_action=None)
-    behaviour = behaviour_of(method)
-    if behaviour.decline is not None and not behaviour.attachable:
-        return _failed(world, intent, method, card_error(behaviour.decline))
-    if not authenticated and behaviour.authenticate not in ("never", "on_session"):
+    behavior = behavior_of(method)
+    if behavior.decline is not None and not behavior.attachable:
+        return _failed(world, intent, method, card_error(behavior.decline))
+    if not authenticated and behavior.authenticate not in ("never", "on_session"):
         intent["status"] = "requires_action"
         intent["next_action"] = {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect"}}
         world.emit("setup_intent.requires_action", intent)

@@ -150,7 +150,7 @@ def _layers(by_id: Mapping[str, Element], depth: Mapping[str, int]) -> list[list
 
 
 def _is_stub(by_id: Mapping[str, Element], depth: Mapping[str, int], name: str, to: str) -> bool:
-    """Whether an output is only labelled, because it leads nowhere, or to an end that is far away, as for most
+    """Whether an output is only labeled, because it leads nowhere, or to an end that is far away, as for most
     models."""
     return to not in by_id or (by_id[to].get("type") == "end" and depth[to] > depth[name] + 1)
 

@@ -109,7 +109,7 @@ class UpstreamConnection(Opened):
         """Send the request and wait for the response's head. Raises UpstreamFailed; Unread on a connection that has
         been used before.
 
-        If the wait is cancelled, the connection is dropped, so that the provider notices, and `sending` is filled in.
+        If the wait is canceled, the connection is dropped, so that the provider notices, and `sending` is filled in.
         """
         transport = self._transport
         if self._lost or transport is None:  # lost since it was opened: nothing would ever wake the wait for the head

@@ -196,7 +196,7 @@ MAKERS: Final[tuple[Provider, ...]] = (
         "https://api.perplexity.ai",
         # Its streams report cumulative usage in every chunk.
         (
-            # Sonar, which Perplexity ended in September 2026 in favour of its Agent API.
+            # Sonar, which Perplexity ended in September 2026 in favor of its Agent API.
             post(r"chat/completions", OpenAIChat(reading=PERPLEXITY, opt_in=False, new_limit=False, searches=True)),
             post(r"v1/(agent|responses)", OpenAIResponses(reading=openai_responses.PERPLEXITY, rules=RESEARCH)),
             get(r"v1/models"),

@@ -262,7 +262,7 @@ class PostgresDatabase:
     async def write(self, job: Callable[[Connection], T]) -> T:
         """Run `job` in its own transaction; returns its result once it is durable.
 
-        The job may be run more than once. It continues if its caller is cancelled. Raises what the job raises, or
+        The job may be run more than once. It continues if its caller is canceled. Raises what the job raises, or
         DatabaseUnavailable: then it may or may not have been committed.
         """
         self.health.check()

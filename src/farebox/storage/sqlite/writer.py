@@ -248,7 +248,7 @@ class Writer:
 
     def _deliver(self, batch: _Batch, results: _Results) -> None:
         for (_, _, future), result in zip(batch, results, strict=True):
-            if future.done():  # its caller was cancelled; the commit is durable
+            if future.done():  # its caller was canceled; the commit is durable
                 continue
             if isinstance(result, Exception):
                 self._set_exception(future, result)
