@@ -87,9 +87,8 @@ def program() -> Path:
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("npm is not on this machine")
-    with (
-        NODE / "package.json"
-    ).open() as lock:  # one installation at a time, because tests may run in several processes
+    # One installation at a time, because tests may run in several processes.
+    with (NODE / "package.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not PROGRAM.exists():
             command = [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]

@@ -227,7 +227,7 @@ async def _request_money(services: Services, processor: Processor, refund: Refun
         intent = await _intent(services, processor, refund)
         found = None if is_new or intent is None else await _find(processor, refund, intent)
     except (ProcessorUnavailable, ProcessorRefused) as error:  # nothing was requested: try again later
-        log.warning("refund cannot be searched", refund=refund.refund_id, error=str(error))
+        log.warning("could not look up the refund at the processor", refund=refund.refund_id, error=str(error))
         return refund
     if intent is None:
         update = RefundUpdate(state="failed", processor_id=None, error="it was paid outside the payment processor")

@@ -251,7 +251,7 @@ async def void(services: Services, top_up: TopUp, before: StepResult | None) -> 
     except (ProcessorUnavailable, ProcessorRefused) as error:
         if isinstance(error, ProcessorRefused) and error.code == MISSING:  # such as a deleted draft
             return StepResult(event="voided")
-        log.warning("invoice may not be void", invoice=top_up.payment_id, error=str(error))
+        log.warning("invoice could not be confirmed as void", invoice=top_up.payment_id, error=str(error))
         return StepResult(event="not_voided")
     if invoice.state == "paid":
         return StepResult(event="paid", invoice=invoice)

@@ -36,8 +36,8 @@ COUNT_FROM = 16
 """A call's input is counted before the hold if, over this many times as many calls as the balance covers, counting may
 save enough for one more call."""
 ROOMY, ROOMY_REASONING = 8_192, 32_768
-"""Output tokens that responses rarely exceed, without and with reasoning. If more is affordable, a call is limited to a
-quarter of it, to leave the rest to others."""
+"""Output tokens that responses rarely exceed, without and with reasoning. If more is affordable, a call is limited to
+this or to a quarter of what is affordable, whichever is more, to leave the rest to others."""
 CLAMPS = 4
 """How often to limit a call's output to the latest figure for what is left, or to what another limit leaves."""
 NEAR = 64

@@ -21,7 +21,7 @@ Per: TypeAlias = Literal["hour", "day", "month"]
 STEPS_MAX: Final[dict[Per, int]] = {"hour": 400, "day": 400, "month": 60}
 """Maximum number of hours, days or months in one report."""
 USUAL: Final[dict[Per, int]] = {"hour": 24, "day": 30, "month": 12}
-"""The default number of them."""
+"""Number of hours, days or months in a report by default."""
 OF_CALLS: Final = ("model", "provider")
 OF_SUMS: Final = ("gateway", "token", "user")
 _ALL: Final = 2**62

@@ -37,10 +37,10 @@ def import_bill(
         Path | None, typer.Argument(metavar="[FILE]", help="A report of the provider's, JSON or CSV; - reads stdin.")
     ] = None,
     fetch: Annotated[
-        bool, typer.Option("--fetch", help="Fetch it from the provider, with an admin key on stdin.")
+        bool, typer.Option("--fetch", help="Fetch the report from the provider, with an admin key on stdin.")
     ] = False,
-    start: Annotated[int | None, typer.Option("--from", parser=moment, metavar="DATE", help="Of --fetch.")] = None,
-    end: Annotated[int | None, typer.Option("--to", parser=moment, metavar="DATE", help="Of --fetch.")] = None,
+    start: Annotated[int | None, typer.Option("--from", parser=moment, metavar="DATE", help="For --fetch.")] = None,
+    end: Annotated[int | None, typer.Option("--to", parser=moment, metavar="DATE", help="For --fetch.")] = None,
     base_url: Annotated[
         str | None, typer.Option(metavar="URL", help="For --fetch: URL of the API, if not the default.")
     ] = None,
@@ -126,11 +126,15 @@ def report(
     start: From,
     end: To,
     percent: Annotated[
-        int, typer.Option(metavar="PERCENT", min=0, help="Allowed difference of a day, in percent.")
+        int, typer.Option(metavar="PERCENT", min=0, help="A day may differ by this many percent, or by --usd.")
     ] = 2,
     usd: Annotated[
         int | None,
-        typer.Option(parser=parse_usd_or_zero, metavar="USD", help="Allowed difference of a day; 1 if omitted."),
+        typer.Option(
+            parser=parse_usd_or_zero,
+            metavar="USD",
+            help="A day may differ by this amount, or by --percent; 1 if omitted.",
+        ),
     ] = None,
     source: Annotated[str | None, typer.Option(metavar="NAME", help="Only this source; all if omitted.")] = None,
     alarm: Annotated[bool, typer.Option("--alarm", help="Raise an operator alarm for each day beyond that.")] = False,

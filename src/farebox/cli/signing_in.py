@@ -39,8 +39,8 @@ def sign_in(
 ) -> None:
     """Create a single-use link that signs a browser in to the pages, valid for an hour.
 
-    The first person to open it is signed in for half a day at most, as the owner unless another role is given. It
-    begins with FAREBOX_PUBLIC_URL, or else with the address that the running server listens on.
+    The first person to open it is signed in for half a day at most, as the owner unless another role is given. The
+    link begins with FAREBOX_PUBLIC_URL, or else with the address that the running server listens on.
 
     \b
     Examples:

@@ -11,7 +11,8 @@ _is_token = re.compile(r"[!-~]{16,512}").fullmatch
 
 
 def check_settings(settings: Settings) -> None:
-    """Raises SettingsError if the metrics would be open to anyone who can reach the port."""
+    """Raises SettingsError if the metrics would be open to everyone on the network, the token is malformed, or the
+    port is the main one."""
     token, host = settings.metrics_token, settings.metrics_host
     if token and not _is_token(token):
         raise SettingsError(

@@ -148,7 +148,8 @@ def _entry(slug: str, model: str, priced: _Priced, parts_per_million: int, *, ow
 
 
 def _usd(rate: Rate, price: ModelPrice, markup: Markup) -> dict[str, Any]:
-    """What the account pays for `per` units of a meter, and the number of input tokens at which each tier begins."""
+    """What the account pays for `per` units of a meter, and for each tier the number of input tokens at which it begins
+    and the price from there on."""
     per = UNITS.units[rate.meter].per
     factor = Fraction(per * markup.parts_per_million, price.denominator * PER_MILLION * NANOS_PER_USD)
     found: dict[str, Any] = {"per": per, "usd": float(rate.base * factor)}

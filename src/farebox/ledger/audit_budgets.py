@@ -1,4 +1,4 @@
-"""The audit of budgets: their counters must be the sums of what the holds that count in them say."""
+"""The audit of budgets: their counters must equal the sums of the amounts on the holds that count in them."""
 
 from collections.abc import Iterator
 

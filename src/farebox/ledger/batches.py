@@ -51,7 +51,7 @@ class BatchLedger:
         return await self._database.write(partial(_apply, command))
 
     def check(self, account_id: str) -> None:
-        """Does nothing: with a file, only a write finds out."""
+        """Does nothing: whether the file works shows only when a write runs."""
 
     async def record(self, account_id: str, record: CallWritten) -> None:
         await self.record_all([(account_id, record)])

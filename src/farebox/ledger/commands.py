@@ -220,7 +220,7 @@ class Correct(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     into: tuple[tuple[str, int], ...] = ()
     """Lots that a positive amount goes back to, in this order, each with the most that it gets. An expired lot gets
-    nothing, and no lot gets more than it has spent. Not part of what a repeat must match."""
+    nothing, and no lot gets more than it lacks of what filled it. Not part of what a repeat must match."""
     book: Literal["credit", "granted"] = "credit"
     """The book of the new lot for the rest of a positive amount. Not part of what a repeat must match either."""
 
@@ -288,7 +288,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def affordable(self) -> int:
-        """The largest hold that the limit that refused this one would have admitted."""
+        """The largest hold that would have fitted into the limit by which this one was refused."""
         if self.limit is None:
             return self.available
         held = self.held if self.budget is None else self.reserved

@@ -21,7 +21,7 @@ class JobLedger:
         return await self._database.write(partial(_apply, command))
 
     def check(self, account_id: str) -> None:
-        """Does nothing: only a job finds out."""
+        """Does nothing: whether the database works shows only when a job (a write) runs."""
 
     async def record(self, account_id: str, record: CallWritten) -> None:
         await self._database.write(partial(_record, account_id, record))

@@ -97,7 +97,7 @@ class LotRow(NamedTuple):
 
     book: str
     lacks: int
-    """How much of it has been spent."""
+    """How much has been taken out of it and not given back."""
     expires_at: int | None
 
     def expired(self, at: int) -> bool:

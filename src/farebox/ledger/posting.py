@@ -158,9 +158,8 @@ def _settle(connection: Connection, balance: Balance, command: Settle) -> Verdic
         return _recorded(connection, balance, command, balance.verdict(Outcome.NOT_OPEN))
     late = hold.state == "expired"
     if late or command.amount > hold.amount:
-        expire_lots(
-            connection, balance, command.at
-        )  # a hold keeps what it reserved; beyond that, only unexpired lots count
+        # A hold keeps what it reserved; beyond that, only unexpired lots count.
+        expire_lots(connection, balance, command.at)
     if not late:
         balance.held -= hold.amount  # from here on, `available` includes what this hold reserved
     taken = min(command.amount, balance.available)

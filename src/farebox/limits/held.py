@@ -45,7 +45,7 @@ class ByteBudget:
         self.by_account: dict[str, int] = {}
         """Only accounts that hold any bytes."""
         self.refused: dict[Scope, int] = {"account": 0, "process": 0}
-        """How often there was no room, by the budget that was full."""
+        """How often there was no room, by whose limit was reached."""
 
     def lease(self, account_id: str = UNCLAIMED) -> "Lease":
         """An empty lease for the account."""

@@ -51,7 +51,7 @@ TEXTS: dict[str, str] = {
     "card_expiring": "The card that pays for your credit expires soon. Save another one in time.",
     "limit_reached": "A call was refused because the spending limit of your account is reached.",
     "spend_alert": (
-        "The given percentage of what may be spent in a window is spent. At 100 %, further calls are refused until the "
+        "Spending has reached the stated percentage of a limit. At 100 %, further calls are refused until the limit's "
         "window ends, or the limit is raised."
     ),
     "dispute_opened": (

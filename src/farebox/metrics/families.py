@@ -115,7 +115,7 @@ HELD_BYTES = Family(
 )
 HELD_REFUSED = Family(
     name="farebox_held_bytes_refused_total",
-    help="Times that there was no room for more bytes, by the budget that was full.",
+    help="Times that there was no room for more bytes, by whose limit was reached.",
     labels=(Label("budget", ("account", "process")),),
 )
 CALL_SECONDS = Family(
@@ -248,7 +248,7 @@ LOG_FILES = Family(
 LOGS_PUSHED = Family(name="farebox_logs_pushed_total", help="Logs in files that their destinations accepted.")
 METER_EVENTS = Family(
     name="farebox_meter_events_total",
-    help="Events for Stripe meters of accounts: accepted by Stripe, rejected by it, or skipped: a value was missing.",
+    help="Events for Stripe meters of accounts: accepted by Stripe, rejected, or skipped because a value was missing.",
     labels=(Label("result", ("sent", "rejected", "skipped")),),
 )
 ALARMS = Family(

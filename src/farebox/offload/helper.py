@@ -41,10 +41,8 @@ def main() -> None:
 
 
 def _lower_priority(memory: int) -> None:
-    for name in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # sent to all processes of a service: the gateway ends its helpers itself
+    # These are sent to all processes of a service: the gateway ends its helpers itself.
+    for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         os.nice(NICE)

@@ -21,7 +21,7 @@ class Margin(msgspec.Struct, kw_only=True):
     model: str
     calls: int = 0
     cost: int = 0
-    """What the provider charges, as it states it or by the prices."""
+    """What the provider bills, as it states it or by the prices."""
     charge: int = 0
     stated_calls: int = 0
     """Calls whose cost the provider stated in its response."""

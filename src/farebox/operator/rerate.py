@@ -1,10 +1,10 @@
 """Re-rating: what calls should have been charged, now that a wrong price has been corrected; and the transfers for it.
 
 The corrected price is set first, from the moment on from which it should have been valid (`farebox price set
--- valid-from`). What a call should have cost is then what today's price book gives for the moment at which the call
--- began, computed in the same way as its charge. A call is corrected by the difference from what it has been charged so
--- far, including earlier corrections, so corrections already made are not made again. An interrupted re-rating can
--- therefore be repeated, and repeating a complete one changes nothing.
+--valid-from`). What a call should have cost is then what today's price book gives for the moment at which the call
+began, computed in the same way as its charge. A call is corrected by the difference from what it has been charged so
+far, including earlier corrections, so corrections already made are not made again. An interrupted re-rating can
+therefore be repeated, and repeating a complete one changes nothing.
 """
 
 from collections import Counter

@@ -22,7 +22,7 @@ FAILURES_IN_A_ROW: Final = 3
 """This many consecutive failures suspend the rule."""
 SUCCESSES_MAX: Final = 3
 SUCCESSES_WINDOW: Final = 10 * MINUTE_MS
-"""Window for the guard against loops: too many purchases in this time, manual or automatic, look like a loop."""
+"""More than SUCCESSES_MAX purchases within this time, manual or automatic, look like a loop."""
 DAILY_MAX: Final = 24
 """How many auto top-ups an account may begin in 24 hours."""
 DECLINES_PER_HOUR: Final = 10

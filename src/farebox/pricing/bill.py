@@ -70,7 +70,7 @@ def doubts_of(price: ModelPrice, usage: Usage) -> str:
 
 
 def at_highest(price: ModelPrice, doubts: str, factor: Decimal) -> ModelPrice:
-    """The price to use if `doubts` have none: `factor` times as much, the most that the provider is known to charge."""
+    """The price to use if `doubts` have none: `factor` times as much, the most that the provider is known to bill."""
     return scaled(price, Fraction(factor), f"unknown:{doubts}")
 
 

@@ -90,7 +90,7 @@ class CostLine(msgspec.Struct, frozen=True, gc=False):
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):
-    """What the provider charges: exact, as a fraction of nano-dollars."""
+    """What the provider bills: exact, as a fraction of nano-dollars."""
 
     numerator: int
     denominator: int

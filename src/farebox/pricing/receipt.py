@@ -76,7 +76,7 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     """The denominator of the price's integer rates."""
     lines: tuple[ReceiptLine, ...] = ()
     cost_nanos: str = ""
-    """What the provider charges, exact; always present."""
+    """What the provider bills, exact; always present."""
     markup_parts_per_million: int = PER_MILLION
     markup_version: str = "none"
     rounding_nanos: str = "0"

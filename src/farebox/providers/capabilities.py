@@ -97,7 +97,7 @@ def candidate_of(text: str) -> Candidate:
     name, equals, said = (part.strip() for part in text.partition("="))
     can = frozenset(word.strip() for word in said.split("+") if word.strip()) if equals else None
     if can is not None and not can <= ALL:
-        raise ValueError(f"{text!r}: the capabilities of a model are {', '.join(KINDS)}")
+        raise ValueError(f"{text!r} names an unknown capability; the known ones are {', '.join(KINDS)}")
     try:
         slug, model = compat_model(name)
     except InvalidRequest as error:

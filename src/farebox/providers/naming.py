@@ -1,4 +1,4 @@
-"""How providers and models are named in URLs, model names and steps: those of the catalogue, and custom ones.
+"""How providers and models are named in URLs, model names and steps: those of the catalog, and custom ones.
 
 All custom providers are metered alike, by the end of the path: a helper process that reads a body knows only the slug.
 """
@@ -82,8 +82,8 @@ def custom_path(path: str, *, versioned: bool) -> str:
 
 
 def passed_before(header: str | None) -> int:
-    """How often a call has already passed through Farebox on its way to a custom provider, by its `CDN-Loop` (RFC
-    8586)."""
+    """How often a call has already passed through Farebox on its way to a custom provider, by its `CDN-Loop`
+    (RFC 8586)."""
     parts = (header or "").split(",")
     return sum(part.partition(";")[0].strip().lower() == LOOP_NAME for part in parts)
 

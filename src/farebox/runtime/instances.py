@@ -90,8 +90,8 @@ class FailureDetector:
                 services,
                 "in_doubt",
                 every_ms=0,
-                # Holds until the process that does this is declared dead itself. If it takes longer, another process
-                # joins in, which does no harm.
+                # The lease lasts until the process that does this would be declared dead itself. If it takes longer,
+                # another process joins in, which does no harm.
                 lease_ms=services.settings.instance_timeout_ms,
                 retry_ms=0,
                 job=partial(_end_lost, lost=lost, gone=gone, waited_for=self._waited_for),

@@ -60,6 +60,7 @@ async def open_services(
 
     `serves`: the process serves calls. It has a journal, posts what the journals of dead processes contain, and ends
     the holds that they left open. Otherwise the process is a command, and servers may be running beside it.
+    `grace_seconds`: how long tasks in progress may continue at the end.
 
     Raises SettingsError, storage.sql.DatabaseUnavailable or storage.sql.SchemaMismatch.
     """

@@ -22,7 +22,8 @@ _LAST_ID = "g"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFilter:
-    """Which calls to list; empty fields select nothing. Times in milliseconds: `start` is included, `end` is not."""
+    """Which calls to list; an empty field does not restrict the list. Times in milliseconds: `start` is included, `end`
+    is not."""
 
     gateway_id: str = ""
     provider: str = ""

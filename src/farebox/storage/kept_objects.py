@@ -1,4 +1,4 @@
-"""The store of kept objects: which account each ID belongs to that a provider keeps under an operator's key.
+"""The store of kept objects: for each ID that a provider keeps under an operator's key, the account it belongs to.
 
 An ID is known only to the gateway through which it was created. An ID that was never stored, has been deleted or has
 expired belongs to no account.

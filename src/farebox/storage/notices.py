@@ -27,7 +27,7 @@ KINDS: dict[str, str] = {
     "dispute_closed": "A dispute was won or lost.",
     "refunded": "Money was refunded to the card.",
     "charges_corrected": "A price was wrong, and what calls were charged by it was corrected.",
-    "export_failing": "A gateway's calls cannot be delivered to where it sends them.",
+    "export_failing": "Data about a gateway's calls cannot be delivered to its destination.",
     "provider_key_trouble": "A provider rejected the operator's key, or the operator's account there has no credit.",
     "usage_disbelieved": "A provider reported impossible usage; the call was charged by a rule instead.",
     "cost_differs": "A provider's stated cost differs from the price list.",

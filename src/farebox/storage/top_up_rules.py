@@ -125,8 +125,8 @@ def fire(connection: Connection, bucket: int, account_id: str, at: int) -> str |
 
 def rules_to_sweep(connection: Connection, at: int, after: str, limit: int, *, switched_on: bool) -> list[str]:
     """Accounts above `after`, in order, whose rule needs attention although no event triggers it: its pause has ended,
-    its balance is armed and below the threshold, or it is active but not armed although no top-up is open; and with
-    `switched_on`, rules that were paused because the operator had switched auto top-up off."""
+    it is armed and the balance is below the threshold, or it is active but not armed although no top-up is open; and
+    with `switched_on`, rules that were paused because the operator had switched auto top-up off."""
     found = rows_at_hand(
         connection,
         "SELECT r.account_id FROM top_up_rules r JOIN balances b ON b.bucket = r.bucket "

@@ -156,8 +156,7 @@ def _line(world: World, params: Params) -> Json:
     }
 
 
-# --- the customer's actions on the page
-# ---------------------------------------------------------------------------------
+# --- the customer's actions on the page -------------------------------------------------------------------------------
 
 
 def give_card(world: World, session: Json, method: Json, email: str | None = None) -> Json | None:

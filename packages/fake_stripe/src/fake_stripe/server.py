@@ -41,9 +41,8 @@ class RunningFakeStripe:
 
     def _connect(self) -> asyncio.Protocol:
         if self._connections is None:
-            from fake_stripe.connections import (
-                Connections,
-            )  # half of what the start would load: loaded with the first client
+            # Half of what the start would load: loaded with the first client.
+            from fake_stripe.connections import Connections
 
             self._connections = Connections(self.app)
         return self._connections.connect()

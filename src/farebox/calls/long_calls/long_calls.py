@@ -140,7 +140,7 @@ async def accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
 
     long = await services.database.write(job)
     if long is None:
-        raise Problem(UPSTREAM_TIMEOUT, f"{call.provider} took too long to begin the work, which was given up.")
+        raise Problem(UPSTREAM_TIMEOUT, f"{call.provider} took too long to begin; Farebox gave the work up.")
     return long
 
 
@@ -263,7 +263,7 @@ async def look(services: Services, claimed: LongCall) -> None:
     found = await _ask(services, claimed, cancel=now >= claimed.ends_at)
     if found is None:
         if now >= claimed.ends_at + HOUR_MS:
-            await _in_doubt(services, claimed, "it took longer than allowed, and could not be cancelled")
+            await _in_doubt(services, claimed, "it took longer than allowed, and could not be canceled")
             return
     else:
         status, body = found.status, found.body
@@ -293,8 +293,8 @@ async def _ask(services: Services, long: LongCall, *, cancel: bool) -> _Found | 
             return await _fetch(services, long, "POST", path, body)
         return await _fetch(services, long, "GET", place + form.status)
     batch = FORMS[long.provider] if long.kind == "batch" else None
-    folder, cancelling = ("responses", "/cancel") if batch is None else (batch.folder, batch.cancel)
-    path = f"{folder}/{long.object_id}" + (cancelling if cancel else "")
+    folder, canceling = ("responses", "/cancel") if batch is None else (batch.folder, batch.cancel)
+    path = f"{folder}/{long.object_id}" + (canceling if cancel else "")
     return await _fetch(services, long, "POST" if cancel else "GET", path)
 
 

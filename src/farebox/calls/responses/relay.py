@@ -44,7 +44,7 @@ HOLD_SECONDS = 0.1
 DRAIN_SECONDS = 2.0
 """How long a response may be silent after its terminal event before its connection is dropped."""
 DRAIN_SECONDS_MAX = 10.0
-"""The same if it is not silent."""
+"""How long the connection may take to close after the terminal event, even if data still arrives."""
 
 
 def relay_response(stage: Responded) -> Awaitable[None]:

@@ -1,4 +1,4 @@
-"""Running a what-if in a server: one at a time for each account, in steps, off the event loop, and cancellable."""
+"""Running a what-if in a server: one at a time for each account, in steps, off the event loop, and cancelable."""
 
 import asyncio
 from functools import partial
@@ -32,7 +32,7 @@ log = structlog.get_logger("farebox.what_if")
 
 async def begin(services: Services, account_id: str, scenario: Scenario) -> WhatIfRow:
     """Begin a what-if, and wait a moment for its report. Raises Problem: WHAT_IF_RUNNING if the account has one
-    running; VALIDATION_FAILED if its rules belong to a gateway that does not exist."""
+    running; VALIDATION_FAILED if the gateway of its rules does not exist and has no calls in its log."""
     gateway_id = scenario.gateway_id
     known = partial(can_have_calls, account_id=account_id, gateway_id=gateway_id)
     if scenario.rules and not await services.database.scan(known):
@@ -89,7 +89,7 @@ async def _run(services: Services, account_id: str, what_if_id: str, scenario: S
 
 
 async def _replayed(services: Services, account_id: str, what_if_id: str, scenario: Scenario) -> Report | None:
-    """The report; None if it was cancelled."""
+    """The report; None if it was canceled."""
     database, clock = services.database, services.clock
     settings = await database.scan(partial(read_settings, account_id=account_id))
     zone = UTC_NAME if settings is None else settings.zone

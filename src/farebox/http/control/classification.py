@@ -55,7 +55,7 @@ class TasksQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """The calls of one model with the same task and the same fit. `cost` is what the provider charges for them, in US
+    """The calls of one model with the same task and the same fit. `cost` is what the provider bills for them, in US
     dollars."""
 
     provider: str

@@ -44,7 +44,7 @@ class Classified(msgspec.Struct, frozen=True):
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
-    """One call. `cost` is what the provider charges for it; what the account paid is in `farebox`."""
+    """One call. `cost` is what the provider bills for it; what the account paid is in `farebox`."""
 
     id: str
     created_at: str

@@ -81,9 +81,8 @@ async def latest(visit: Visit) -> str:
     page = await visit.services.database.scan(
         lambda connection: list_calls(connection, account_id, recent, PER_PAGE, end_user)
     )
-    shown = (
-        page.calls[:1] if wanted.selects else page.calls
-    )  # older ones may drop out of the 500 calls looked at, but stay in the list
+    # With filters, older ones may drop out of the 500 calls looked at, but stay in the list.
+    shown = page.calls[:1] if wanted.selects else page.calls
     return hashlib.sha256(" ".join(call.log_id for call in shown).encode()).hexdigest()[:16]
 
 

@@ -35,7 +35,7 @@ PARTITIONS = {"": "all together", "user": "each end user", "token": "each token"
 TECHNIQUES = {"sliding": "over a sliding window", "fixed": "by the clock, in UTC", "calendar": "by your calendar"}
 """`calendar` becomes a `period` of the rule: 30 days then mean a month."""
 PERIODS: dict[str, Period] = {"hour": "hourly", "day": "daily", "week": "weekly", "30 days": "monthly"}
-"""Periods, by the names of the windows."""
+"""Window name → period of a rule."""
 TRIED_DAYS = 30
 _STATES_SHOWN = 20
 

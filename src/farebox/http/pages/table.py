@@ -134,8 +134,8 @@ def shell(visit: Visit, template: str, shown: Shown, here: str) -> Response:
     `shown` has its `title`, and may have a `heading` and a `refresh`."""
     flash, demo = note_of(visit), visit.services.configuration.demo
     entries = [each for each in NAVIGATION if visit.may(each.roles) and (demo or not each.demo)]
-    house = [each for each in entries if each.roles == OPERATOR]
-    navigation = [("", [each for each in entries if each not in house]), ("Installation", house)]
+    operating = [each for each in entries if each.roles == OPERATOR]
+    navigation = [("", [each for each in entries if each not in operating]), ("Installation", operating)]
     frame = {"heading": None, "flash": flash, "refresh": None, "visit": visit, "navigation": navigation, "here": here}
     body = render.page(template, frame | dict(shown))
     return html(body, no_note_cookie(visit)) if flash else html(body)

@@ -210,9 +210,8 @@ def _applied(seen: Seen, usage: object, model: object = None) -> None:
     if isinstance(usage, dict):
         seen.applied("speed", usage.get("speed"))
         seen.applied("inference_geo", usage.get("inference_geo"))
-        if (
-            usage.get("service_tier") != "standard"
-        ):  # as in nearly all responses; a request cannot select any other value
+        # It is "standard" in nearly all responses, and a request cannot select any other value.
+        if usage.get("service_tier") != "standard":
             seen.applied("service_tier", usage.get("service_tier"))
 
 

@@ -143,10 +143,8 @@ class GoogleGenerate(bodies.JsonBody):
             text_bytes=len(body),
             messages=len(head.contents),
             tools=len(listed),
-            unseen=(
-                *cached,
-                *tools.unseen(declared, uses=1),
-            ),  # the prompt and all incoming results share one context window
+            # The prompt and all incoming results share one context window.
+            unseen=(*cached, *tools.unseen(declared, uses=1)),
             choices=max((count or 1 for c in configs for count in (c.candidateCount, c.candidate_count)), default=1),
             output_max=max(limits, default=None),
             clampable=True,

@@ -73,9 +73,8 @@ def references_in(content: object) -> Iterator[Reference]:
                     yield from _named(_KEYS[key], inner)
                 elif key in _URIS:
                     yield from _google_file(inner)
-                elif key == "variables" and isinstance(
-                    inner, dict
-                ):  # of a stored prompt: the caller chooses their names
+                # The variables of a stored prompt: the caller chooses their names.
+                elif key == "variables" and isinstance(inner, dict):
                     stack.extend(inner.values())
                 elif key not in _OWN_WORDS and not (called and key == "input"):
                     stack.append(inner)

@@ -53,7 +53,7 @@ _UNAVAILABLE = (
     of.PostgresConnectionError,
     of.InterfaceError,
     of.InternalClientError,
-    of.OperatorInterventionError,  # shut down, crashed, starting, cancelled
+    of.OperatorInterventionError,  # shut down, crashed, starting, canceled
     of.InsufficientResourcesError,  # disk full, too many connections
     of.ReadOnlySQLTransactionError,  # a standby: another server is the primary now
     of.InvalidAuthorizationSpecificationError,
@@ -142,7 +142,7 @@ def has_ended(session: Session, error: DatabaseUnavailable) -> bool:
 
 
 async def connect(url: str, *, timeout: float, name: str = "farebox", plan_each: bool = False) -> Session:
-    """A connection to the primary. `timeout` is the longest a statement may take, in seconds; With `plan_each`,
+    """A connection to the primary. `timeout` is the longest a statement may take, in seconds. With `plan_each`,
     statements are planned for their values every time.
 
     A URL may name several hosts (`postgresql://a,b/farebox`): all are tried at once, because a dead one may not respond

@@ -1,9 +1,9 @@
 """Translates the stores' statements for PostgreSQL.
 
-The stores use the subset that both engines share. Differences are marked in the text: `?` and `?1` for values, `INDEXED
-BY` where SQLite needs a hint, `/* FOR UPDATE … */` where PostgreSQL must lock a row (SQLite's single writer need not),
-`/* clustered */` for tables that SQLite stores in the order of their key. `/* postgres: … */` is text for PostgreSQL
-alone; it replaces the text after `/* sqlite: */` if there is such a mark. `instr` becomes `strpos`.
+The stores use the subset that both engines share. Differences are marked in the text: `?` and `?1` for values,
+`INDEXED BY` where SQLite needs a hint, `/* FOR UPDATE … */` where PostgreSQL must lock a row (SQLite's single writer
+need not), `/* clustered */` for tables that SQLite stores in the order of their key. `/* postgres: … */` is text for
+PostgreSQL alone; it replaces the text after `/* sqlite: */` if there is such a mark. `instr` becomes `strpos`.
 """
 
 import re

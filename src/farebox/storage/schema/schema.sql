@@ -21,7 +21,7 @@ CREATE TABLE accounts (                   -- the tenants; the only place that sa
     bucket     INTEGER NOT NULL,          -- storage.buckets; always 0 where there is one database
     name       TEXT NOT NULL,
     created_at BIGINT NOT NULL,
-    frozen_at  BIGINT                     -- null: not frozen
+    frozen_at  BIGINT                     -- null: not frozen; otherwise since when it can make no calls and no purchases
 );
 CREATE INDEX accounts_of_bucket ON accounts (bucket);
 CREATE INDEX accounts_by_name ON accounts (account_id, name);  -- a search reads only these, of many accounts
@@ -74,7 +74,7 @@ CREATE TABLE sessions (                   -- links that sign a person in, and br
     role         TEXT,                    -- the role on the account, where there is no e-mail address; null: none
     operator     INTEGER NOT NULL,        -- 1: may open the operator's pages, where there is no e-mail address
     way          TEXT NOT NULL,           -- how one signs in: link, email, passkey, oidc
-    vouched      INTEGER NOT NULL,        -- 1: only an owner vouches for the address; valid on this account
+    vouched      INTEGER NOT NULL,        -- 1: only an owner has vouched for the address: valid on this account only
     created_at   BIGINT NOT NULL,
     confirmed_at BIGINT NOT NULL,         -- when the person last proved their identity
     seen_at      BIGINT NOT NULL,         -- when a page was last opened, to the minute

@@ -119,7 +119,7 @@ class SqliteDatabase:
         return self.writer.waiting
 
     def check(self) -> None:
-        """Does nothing: with a file, only a write finds out."""
+        """Does nothing: whether the file works shows only when a write runs."""
 
     def report_failure(self, error: DatabaseUnavailable) -> None:
         """Does nothing."""
