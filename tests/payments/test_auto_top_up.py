@@ -67,7 +67,7 @@ async def test_spending_below_the_threshold_buys_once_and_arms_again(shop: Shop)
 
 
 async def test_one_charge_covers_the_whole_shortfall(shop: Shop) -> None:
-    """Section 7 #6: Lago made one charge per increment."""
+    """Not one charge for each multiple of the amount."""
     await shop.set_rule(1_000, 4_500)
     await shop.work()
     assert await shop.captured() == [4_000]
@@ -180,7 +180,7 @@ async def test_an_invoice_whose_response_was_lost_is_found_by_its_metadata(shop:
 
 
 async def test_a_hundred_triggers_at_once_are_one_charge(shop: Shop) -> None:
-    """Section 4.3: the unique index is the guard, and the amount is decided inside the lock."""
+    """The unique index is the guard, and the amount is decided inside the lock."""
     await shop.set_rule()
     await shop.spend(499)
     await asyncio.gather(*(shop.spend(1) for _ in range(100)))
@@ -191,7 +191,7 @@ async def test_a_hundred_triggers_at_once_are_one_charge(shop: Shop) -> None:
 
 
 async def test_a_webhook_and_the_workers_response_credit_once(shop: Shop) -> None:
-    """Section 7 #18: `processing` is no success; only the paid invoice is."""
+    """`processing` is not a success; only a paid invoice is."""
     await shop.set_rule()
     await shop.fault(CHARGES, "timeout_after_commit")
     await fire(shop)
@@ -247,7 +247,7 @@ async def _together(shop: Shop, target: Callable[..., None], count: int) -> list
 
 @pytest.mark.slow
 async def test_several_processes_and_many_triggers_are_one_charge_each(shop: Shop) -> None:
-    """3.4: in another product, each of three replicas charged."""
+    """Replicas that act on the same trigger must not each charge for it."""
     accounts = []
     for _ in range(6):
         accounts.append(await shop.open_account())

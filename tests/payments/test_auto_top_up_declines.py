@@ -93,7 +93,8 @@ async def test_the_monthly_cap_is_checked_again_before_a_retry(shop: Shop) -> No
 
 
 async def test_a_lost_decline_response_is_repeated_without_another_charge(shop: Shop) -> None:
-    """4.1: the same key returns the same response. With a new one the bank would be charged a second time."""
+    """The same idempotency key returns the same response. With a new key, the card would be charged a second time
+    (docs.stripe.com/api/idempotent_requests)."""
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
     await shop.fault(CHARGES, "timeout_after_commit")
@@ -106,7 +107,7 @@ async def test_a_lost_decline_response_is_repeated_without_another_charge(shop: 
 
 
 async def test_a_dead_card_is_retried_within_the_rules_and_notified_once(shop: Shop) -> None:
-    """Section 7 #6, #17: Autumn made 670 invoices for one dead card; Lago retried at every refresh."""
+    """One invoice and three attempts in a month, however often credit is spent in the meantime."""
     await shop.save_card("pm_card_mastercard", "generic_decline")
     await shop.set_rule()
     await fire(shop)
@@ -126,7 +127,7 @@ async def test_a_dead_card_is_retried_within_the_rules_and_notified_once(shop: S
 
 
 async def test_only_another_card_or_the_owner_lifts_a_suspension(shop: Shop) -> None:
-    """3.4: Codex switched auto top-up on again by itself."""
+    """Auto top-up does not switch itself on again."""
     await shop.save_card("pm_card_mastercard", "expired_card")
     await shop.set_rule()
     await fire(shop)
@@ -232,7 +233,7 @@ async def asks_for_its_owner(shop: Shop) -> None:
 
 
 async def test_required_authentication_is_completed_on_the_hosted_page(shop: Shop) -> None:
-    """3.4: another product had no way back from 3-D Secure."""
+    """After 3-D Secure, the rule is active again without further action by the owner."""
     await asks_for_its_owner(shop)
     await shop.confirm(shop.the_auto())
     await shop.let_pass(HOUR)

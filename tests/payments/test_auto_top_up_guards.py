@@ -64,7 +64,7 @@ async def test_many_purchases_in_a_short_time_pause_it(shop: Shop) -> None:
 
 
 async def test_the_monthly_cap_stops_it_and_the_next_month_lets_it_go_on(shop: Shop) -> None:
-    """3.4: other products had no cap, or a limit that stops silently (osparc). Here the reason is reported."""
+    """It does not stop silently: the reason is stated and reported once."""
     await shop.set_rule(1_000, 500, monthly_cap_cents=2_500)
     for _ in range(4):
         await shop.spend(int(shop.cents) - 400)

@@ -133,7 +133,7 @@ async def test_an_invoice_that_another_purchase_has_is_never_charged_for_this_on
 
 
 async def test_repeated_events_of_a_payment_credit_once(shop: Shop) -> None:
-    """Section 7 #1, #7: the payment is reported within milliseconds by response, webhook and poll."""
+    """The payment is reported within milliseconds by response, webhook and poll."""
     await shop.save_card("pm_card_authenticationRequired")
     bought = await shop.buy(2_000)
     await shop.confirm(bought)
@@ -150,7 +150,7 @@ async def test_repeated_events_of_a_payment_credit_once(shop: Shop) -> None:
 
 
 async def test_a_failed_purchase_that_was_paid_after_all_is_credited_once(shop: Shop) -> None:
-    """Section 7 #7: failed and then settled. The void finds it paid, and late events change nothing."""
+    """The payment failed and was then settled. The void finds it paid, and late events change nothing."""
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.fault("POST /v1/invoices/*/void", "reset_before", times=3)
     await refused(shop, CARD_DECLINED, 2_000)

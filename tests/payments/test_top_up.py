@@ -144,7 +144,7 @@ async def test_unfinished_authentication_is_canceled_after_three_days(shop: Shop
 
 
 async def test_a_purchase_that_waits_for_its_owner_blocks_no_other(shop: Shop) -> None:
-    """Section 7 #19: a stuck row must not block forever."""
+    """A stuck row must not block others forever."""
     await shop.save_card("pm_card_authenticationRequired")
     await shop.buy(2_000)
     assert (await shop.buy(3_000)).state == "action_required"

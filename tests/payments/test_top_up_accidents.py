@@ -68,8 +68,8 @@ async def test_a_purchase_is_paid_once_whichever_response_is_lost(shop: Shop, ca
 
 
 async def test_a_failure_that_the_processor_repeats_under_its_key_ends_without_a_charge(shop: Shop) -> None:
-    """4.1: Stripe repeats a stored 500 for 24 hours. The charge never took place, and the invoice is voided after
-    that."""
+    """Stripe repeats a stored 500 for 24 hours (docs.stripe.com/api/idempotent_requests). The charge never took place,
+    and the invoice is voided after that."""
     await shop.fault(CHARGES, "error_500_before", saved=True)
     bought = await shop.buy(2_000)
     assert bought.state == "unknown"
@@ -136,7 +136,7 @@ async def test_a_disconnect_does_not_stop_the_purchase(shop: Shop) -> None:
 
 
 async def test_a_purchase_whose_process_died_is_finished_by_another(shop: Shop) -> None:
-    """4.1: crash between charge and credit. The row is found by its expired lease, and requested with the same key."""
+    """A crash between charge and credit. The row is found by its expired lease, and requested with the same key."""
     row, is_new = await top_up._begin(
         shop.services, top_up._PurchaseRequest(kind="manual", account_id=shop.account, credit_cents=2_000)
     )
