@@ -4,8 +4,9 @@ The pauses between checks grow with the time waited, because frequent checks, wh
 database connections, would slow down the work that is waited for.
 """
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 SECONDS = 300.0
 """Timeout in seconds. Only a failing test waits this long, but on a busy machine a process takes half a minute to
@@ -19,3 +20,19 @@ def pauses(what: str, seconds: float = SECONDS) -> Iterator[float]:
     while (waited := time.monotonic() - began) < seconds:
         yield min(max(_SHORTEST, waited / 10), _LONGEST)
     raise AssertionError(f"{what} did not come true in {seconds} s")
+
+
+def until(true: Callable[[], object], what: str = "it", seconds: float = SECONDS) -> None:
+    """Wait until a condition holds; fail if it does not."""
+    for pause in pauses(what, seconds):
+        if true():
+            return
+        time.sleep(pause)
+
+
+async def eventually(true: Callable[[], object], what: str = "it", seconds: float = SECONDS) -> None:
+    """`until`, for async tests with connections that need the loop meanwhile."""
+    for pause in pauses(what, seconds):
+        if true():
+            return
+        await asyncio.sleep(pause)

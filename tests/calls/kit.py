@@ -1,8 +1,7 @@
 """Shared by the tests of calls: the demo provider's prices, the operator's set-up, logs and books."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import httpx
@@ -16,15 +15,12 @@ from farebox.storage.gateways import GatewayRow, put_gateway
 from farebox.storage.sql import Connection
 from tests.engines import TESTER, looking
 from tests.support import Customer, Farebox
-from tests.waiting import SECONDS, pauses
+from tests.waiting import SECONDS
 
 INPUT_NANOS = 1_000
 """Nano-dollars per input token of the demo provider; one token is one word."""
 OUTPUT_NANOS = 2_000
 """Nano-dollars per output token."""
-
-WAIT_SECONDS = SECONDS
-"""A limit for things that take milliseconds: so long that even a busy machine reaches it only if the test fails."""
 
 OPERATOR_KEY = "operator-key-of-the-test"
 
@@ -136,22 +132,6 @@ def differences(farebox: Farebox) -> list[str]:
     """What `farebox check` would report about all accounts."""
     with looking(farebox.services.settings) as connection:
         return [difference.message for difference in audit(connection)]
-
-
-def until(true: Callable[[], object], what: str = "it", seconds: float = WAIT_SECONDS) -> None:
-    """Wait until a condition holds; fail if it does not."""
-    for pause in pauses(what, seconds):
-        if true():
-            return
-        time.sleep(pause)
-
-
-async def eventually(true: Callable[[], object], what: str = "it", seconds: float = WAIT_SECONDS) -> None:
-    """`until`, for async tests with connections that need the loop meanwhile."""
-    for pause in pauses(what, seconds):
-        if true():
-            return
-        await asyncio.sleep(pause)
 
 
 async def within(work: Awaitable[Any]) -> Any:

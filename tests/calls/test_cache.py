@@ -26,12 +26,13 @@ from farebox.storage.cached_responses import (
 )
 from farebox.storage.gateways import find_gateway, put_gateway
 from farebox.storage.sql import Connection, Rows, rows
-from tests.calls.kit import differences, forget, log_row, log_rows, set_gateway, set_provider, until
+from tests.calls.kit import differences, forget, log_row, log_rows, set_gateway, set_provider
 from tests.calls.upstream import serving
 from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.http.support import GATEWAY_FIELDS, http
 from tests.sdks import openai
 from tests.support import Customer, Farebox, running_on
+from tests.waiting import until
 
 pytestmark = ON_BOTH_ENGINES
 

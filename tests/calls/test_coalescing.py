@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from tests.calls.gate import MODEL, SLUG, Gate, gated
-from tests.calls.kit import differences, log_rows, price_of, set_gateway, until
+from tests.calls.kit import differences, log_rows, price_of, set_gateway
 from tests.calls.test_cache import status
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import GATEWAY_FIELDS, http
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -17,12 +17,12 @@ import pytest
 from farebox.money import format_usd, parse_usd
 from farebox.storage.accounts import read_balance
 from tests.calls.gate import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, SLUG, Gate, gated, gated_as
-from tests.calls.kit import differences, eventually, log_rows, price_of, within
+from tests.calls.kit import differences, log_rows, price_of, within
 from tests.calls.wire import COMPAT, Wire, WireResponse, chat_body, post, start
 from tests.engines import ON_BOTH_ENGINES, looking
 from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
-from tests.waiting import SECONDS
+from tests.waiting import SECONDS, eventually
 
 pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
 

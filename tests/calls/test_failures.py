@@ -24,22 +24,12 @@ from farebox.providers.formats.openai_chat import OpenAIChat
 from farebox.providers.formats.readers import BodyReader
 from farebox.storage.operator_alarms import open_alarms
 from tests.calls.gate import gated
-from tests.calls.kit import (
-    differences,
-    eventually,
-    log_row,
-    log_rows,
-    price_of,
-    set_gateway,
-    set_price,
-    set_provider,
-    until,
-    within,
-)
-from tests.calls.wire import Wire, WireResponse, chat_body, post, start
+from tests.calls.kit import differences, log_row, log_rows, price_of, set_gateway, set_price, set_provider, within
+from tests.calls.wire import Wire, WireResponse, chat_body, native_body, post, start
 from tests.engines import looking
 from tests.sdks import anthropic, openai
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import eventually, until
 
 pytestmark = pytest.mark.slow
 
@@ -76,11 +66,6 @@ def patient(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 @pytest.fixture
 def customer(farebox: Farebox) -> Customer:
     return farebox.funded("5")
-
-
-def native_body(text: str = "Hello there", **fields: Any) -> bytes:
-    """A chat completion as it is forwarded, byte for byte, so that its count is known."""
-    return chat_body(text, **fields).replace(b"demo/demo-1", b"demo-1")
 
 
 def counted(body: bytes, delivered: str | bytes) -> int:

@@ -11,7 +11,7 @@ from farebox.limits import logged
 from farebox.storage.accounts import read_balance
 from farebox.storage.sql import Connection, rows
 from tests.calls.kit import log_row, log_rows, price_of, set_gateway
-from tests.calls.wire import WireResponse, chat_body, post
+from tests.calls.wire import WireResponse, native_body, post
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox
 
@@ -31,10 +31,6 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 @pytest.fixture
 def customer(farebox: Farebox) -> Customer:
     return farebox.funded("5")
-
-
-def native_body(text: str = "Hello there", **fields: Any) -> bytes:
-    return chat_body(text, **fields).replace(b"demo/demo-1", b"demo-1")
 
 
 def stored(customer: Customer, log_id: str, which: str) -> httpx.Response:

@@ -13,11 +13,12 @@ from farebox.calls.spending.credit_refusal import credit_refusal
 from farebox.errors import NO_CREDIT, TOP_UP_UNDER_WAY
 from farebox.ledger.commands import Outcome, Verdict
 from farebox.storage.sql import Connection
-from tests.calls.kit import differences, log_rows, until
+from tests.calls.kit import differences, log_rows
 from tests.calls.test_exact_admission import ASKING, openai_client, with_balance
 from tests.calls.wire import chat_body, post
 from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -20,11 +20,12 @@ from farebox.storage.operator_acts import list_acts
 from farebox.storage.sql import Connection, rows
 from farebox.storage.tables import Table, tables
 from tests import engines
-from tests.calls.kit import differences, log_rows, set_gateway, spend_rule, until
+from tests.calls.kit import differences, log_rows, set_gateway, spend_rule
 from tests.calls.test_spend_rules import limits_of
 from tests.citus.cluster import BUCKETS, CITUS, Cluster
 from tests.engines import TESTER
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="in an SQLite file, accounts stay in their buckets")
 

@@ -18,10 +18,11 @@ from farebox.runtime.observers import best_effort
 from farebox.runtime.waiters import Waiters
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.worker import Periodic, _every
-from tests.calls.kit import differences, eventually, log_row, price_of
+from tests.calls.kit import differences, log_row, price_of
 from tests.calls.wire import chat_body, post
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer
+from tests.waiting import eventually
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -15,9 +15,10 @@ from farebox.http.server import RunningServer, serve
 from farebox.money import parse_usd
 from farebox.runtime import operator_alarms
 from farebox.storage.operator_alarms import Alarm, open_alarms, resolve_alarms
-from tests.calls.kit import differences, log_row, log_rows, set_price, set_provider, until
+from tests.calls.kit import differences, log_row, log_rows, set_price, set_provider
 from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.support import Customer, Farebox
+from tests.waiting import until
 
 pytestmark = ON_BOTH_ENGINES
 

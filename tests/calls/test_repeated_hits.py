@@ -18,12 +18,13 @@ from farebox.http.server.outlet import WRITE_HIGH
 from farebox.metrics.families import CACHE_LOOKUPS, CALLS
 from farebox.operator import administer, tokens
 from farebox.storage.sql import Connection
-from tests.calls.kit import differences, forget, log_row, log_rows, set_gateway, set_provider, until
+from tests.calls.kit import differences, forget, log_row, log_rows, set_gateway, set_provider
 from tests.calls.test_cache import Ahead
 from tests.calls.upstream import serving
 from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.http.support import http as client
 from tests.support import Customer, Farebox, running_on
+from tests.waiting import until
 
 pytestmark = ON_BOTH_ENGINES
 

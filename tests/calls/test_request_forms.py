@@ -9,7 +9,6 @@ from typing import Any
 import brotli
 import httpx
 import pytest
-import zstandard
 
 from farebox.errors import CREDIT_HELD, RATE_LIMITED, SPEND_LIMITED, Problem
 from farebox.http.call_body import EXPANSION_MAX
@@ -17,6 +16,7 @@ from farebox.http.provider_errors import error_body, error_headers, error_status
 from farebox.http.refusals import Pages
 from tests.calls.kit import differences, log_row, price_of, set_gateway, set_price, set_provider
 from tests.calls.upstream import Upstream, serving
+from tests.compression import raw_deflate, zstd
 from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
 
@@ -26,13 +26,6 @@ CHAT_ANSWER = {"object": "chat.completion", "choices": [{"message": {"content": 
 RESPONSE_USAGE = {"input_tokens": 7, "output_tokens": 3, "total_tokens": 10}
 PAGE = "https://app.acme.example"
 CODEX = {"originator": "codex_exec", "user-agent": "codex_exec/0.171.0 (Debian 12.0.0; x86_64) xterm"}
-
-zstd: Callable[[bytes], bytes] = zstandard.ZstdCompressor().compress
-
-
-def raw_deflate(body: bytes) -> bytes:
-    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return compressor.compress(body) + compressor.flush()
 
 
 @pytest.fixture(scope="module")

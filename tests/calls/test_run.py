@@ -17,6 +17,7 @@ from tests.http.support import http
 from tests.node.programs import installed_node, run
 from tests.sdks import cloudflare, openai
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 
 pytestmark = ON_BOTH_ENGINES
 LLAMA = "@cf/meta/llama-3.1-8b-instruct"
@@ -159,7 +160,7 @@ def test_models_of_other_providers_answer_in_cloudflares_envelope(customer: Cust
         assert int(answer.headers["content-length"]) == len(answer.content)
     before = spent(customer)
     cached = [post(customer, model, body, **{"cf-aig-cache-ttl": "60"}) for _ in range(2)]
-    kit.until(lambda: post(customer, model, body, **{"cf-aig-cache-ttl": "60"}).headers["cf-aig-cache-status"] == "HIT")
+    until(lambda: post(customer, model, body, **{"cf-aig-cache-ttl": "60"}).headers["cf-aig-cache-status"] == "HIT")
     cached.append(post(customer, model, body, **{"cf-aig-cache-ttl": "60"}))
     assert [answer.json()["success"] for answer in cached] == [True] * 3
     assert spent(customer) > before

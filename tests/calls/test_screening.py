@@ -13,7 +13,7 @@ import pytest
 from farebox.gateway import Hazard
 from farebox.http.pages.guardrails import HAZARDS
 from farebox.model import Role
-from tests.calls.kit import differences, log_row, log_rows, price_of, set_gateway, set_price, set_provider, until
+from tests.calls.kit import differences, log_row, log_rows, price_of, set_gateway, set_price, set_provider
 from tests.calls.scorer import Scorer, scoring
 from tests.calls.upstream import serving
 from tests.engines import ON_BOTH_ENGINES
@@ -22,6 +22,7 @@ from tests.pages.forms import form_of
 from tests.pages.people import person
 from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -12,11 +12,12 @@ import pytest
 from farebox.gateway import SpendLimits
 from farebox.money import NANOS_PER_USD
 from tests.calls.gate import INPUT_TOKENS, OUTPUT_TOKENS, SLUG, gated
-from tests.calls.kit import differences, eventually, log_rows, price_of, set_gateway, spend_rule, within
+from tests.calls.kit import differences, log_rows, price_of, set_gateway, spend_rule, within
 from tests.calls.test_exact_admission import IN_FLIGHT, K, gate_body, hold_of, in_flight, refusals
 from tests.calls.wire import Wire, WireResponse, chat_body, post
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
 

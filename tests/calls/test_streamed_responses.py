@@ -12,9 +12,10 @@ import pytest
 from farebox.calls.responses import reading_on, relay
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server import RunningServer, serve
-from tests.calls.kit import eventually, log_rows, price_of, set_price, set_provider, within
+from tests.calls.kit import log_rows, price_of, set_price, set_provider, within
 from tests.calls.wire import Wire, WireResponse, chat_body, post, start
 from tests.support import Customer, Farebox
+from tests.waiting import eventually
 
 CHAT = "cerebras/chat/completions"
 GOOGLE = "google-ai-studio/v1beta/models/raw-1:streamGenerateContent?alt=sse"

@@ -11,11 +11,12 @@ import pytest
 from farebox.money import parse_usd
 from farebox.storage.operator_alarms import open_alarms
 from farebox.storage.overruns import covered
-from tests.calls.kit import differences, set_provider, until
+from tests.calls.kit import differences, set_provider
 from tests.calls.test_provider_prices import message_response, tokens
 from tests.calls.upstream import Upstream, serving
 from tests.engines import ON_BOTH_ENGINES, looking
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 
 pytestmark = ON_BOTH_ENGINES
 

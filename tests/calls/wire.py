@@ -131,6 +131,11 @@ def chat_body(text: str = "Hello there", **fields: Any) -> bytes:
     return json.dumps({"model": "demo/demo-1", "messages": [{"role": "user", "content": text}], **fields}).encode()
 
 
+def native_body(text: str = "Hello there", **fields: Any) -> bytes:
+    """A chat completion as it is forwarded, byte for byte, so that its count is known."""
+    return chat_body(text, **fields).replace(b"demo/demo-1", b"demo-1")
+
+
 async def start(customer: Customer, body: bytes, path: str = COMPAT, *, demo: str = "", **headers: str) -> Wire:
     """Send a request and do not wait for its response. `demo` are directives for the provider; in `headers` an
     underscore is a dash."""

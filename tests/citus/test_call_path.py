@@ -15,7 +15,7 @@ from farebox.runtime.response_cache import DatabaseStore
 from farebox.storage.cached_responses import CacheBounds, CachedResponse, generation_prefix
 from farebox.storage.kept_objects import KeptObject
 from farebox.storage.sql import Connection
-from tests.calls.kit import differences, set_gateway, spend_rule, until
+from tests.calls.kit import differences, set_gateway, spend_rule
 from tests.calls.test_policy_limits import add
 from tests.calls.test_spend_rules import limits_of
 from tests.citus.cluster import Cluster
@@ -23,6 +23,7 @@ from tests.citus.kit import CLOCK, IDS, customers
 from tests.citus.statements import Statements
 from tests.engines import TESTER
 from tests.support import Customer, Farebox
+from tests.waiting import until
 
 DOLLAR = 10**9
 TIMES = 3

@@ -15,7 +15,7 @@ from farebox.ledger.lanes import LaneLedger
 from farebox.model import Role
 from farebox.operator import administer
 from farebox.storage.sql import Connection
-from tests.calls.kit import differences, forget, set_provider, set_rates, until
+from tests.calls.kit import differences, forget, set_provider, set_rates
 from tests.calls.upstream import serving
 from tests.citus.cluster import Cluster
 from tests.citus.kit import customers
@@ -26,6 +26,7 @@ from tests.pages.people import person
 from tests.pages.test_live import watching
 from tests.sdks import openai
 from tests.support import Customer, Farebox
+from tests.waiting import until
 from tests.ways.kit import begin, running, spent
 from tests.ways.openai_objects import COST, OpenAIObjects, lines, outcome, question
 from tests.ways.test_predictions import VERSION, Provider

@@ -10,10 +10,11 @@ import pytest
 
 from farebox.calls.what_if import what_if_run
 from farebox.money import NANOS_PER_USD
-from tests.calls.kit import forget, set_gateway, set_price, set_provider, spend_rule, until
+from tests.calls.kit import forget, set_gateway, set_price, set_provider, spend_rule
 from tests.cli.conftest import Cli, commands_use
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -18,12 +18,13 @@ from websockets.exceptions import InvalidStatus
 from farebox.clock import Clock
 from farebox.operator.shared_keys import set_key
 from farebox.storage.sql import Connection
-from tests.calls.kit import differences, forget, log_rows, set_price, set_provider, until
+from tests.calls.kit import differences, forget, log_rows, set_price, set_provider
 from tests.calls.upstream import Sent, Upstream
 from tests.clouds.kit import charged, free
 from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.sdks import anthropic, genai
 from tests.support import Customer, Farebox
+from tests.waiting import until
 from tests.ways.kit import settled
 from tests.websockets.kit import SocketProvider, await_close, opened, providing
 from tests.websockets.live import MODEL, Live, say, sdk_options, tokens_read, turn_cost

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from tests.calls.wire import Wire, WireResponse, chat_body, usage_of
 from tests.engines import TESTER
 from tests.processes import Process
 from tests.support import free_port
-from tests.waiting import SECONDS, pauses
+from tests.waiting import SECONDS, eventually, pauses
 
 ACCOUNTS = 3
 CALLERS = 12
@@ -121,20 +121,6 @@ def stop(process: Process) -> None:
     assert process.wait(SECONDS) == 0
 
 
-def until(true: Callable[[], object], what: str) -> None:
-    for pause in pauses(what):
-        if true():
-            return
-        time.sleep(pause)
-
-
-async def until_async(true: Callable[[], object], what: str) -> None:
-    for pause in pauses(what):
-        if true():
-            return
-        await asyncio.sleep(pause)
-
-
 async def call(
     installation: Installation, *, demo: str = "tokens=5", words: int = 5, stream: bool = False
 ) -> WireResponse:
@@ -214,7 +200,7 @@ class Load:
     async def more(self, calls: int) -> None:
         """Wait until `calls` more responses are complete."""
         goal = len(self.complete) + calls
-        await until_async(lambda: len(self.complete) >= goal, f"{calls} more answers")
+        await eventually(lambda: len(self.complete) >= goal, f"{calls} more answers")
 
 
 def compare(installation: Installation, load: Load) -> None:
@@ -251,7 +237,7 @@ def _charges(found: list[tuple[Any, ...]]) -> dict[str, tuple[str, int]]:
 
 async def settled(installation: Installation) -> None:
     """Wait until every journal has been posted and no hold is open."""
-    await until_async(lambda: not installation.journal, "the journals are posted")
+    await eventually(lambda: not installation.journal, "the journals are posted")
     session = await connect(installation.settings.database_url, timeout=10)
     try:
         for pause in pauses("no hold is open"):

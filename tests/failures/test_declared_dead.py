@@ -8,10 +8,11 @@ import pytest
 from farebox.ledger.commands import Outcome, Settle
 from farebox.ledger.recovery import left_open
 from tests.calls.gate import MODEL, SLUG, gated
-from tests.calls.kit import differences, eventually
+from tests.calls.kit import differences
 from tests.calls.wire import chat_body, start
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Farebox, running_farebox
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
 

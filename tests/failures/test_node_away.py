@@ -18,9 +18,10 @@ from farebox.storage.accounts import add_account, find_account
 from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
 from tests import engines
-from tests.calls.kit import differences, until
+from tests.calls.kit import differences
 from tests.citus.cluster import CITUS
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="nodes are those of Citus")
 

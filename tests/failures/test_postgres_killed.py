@@ -13,20 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.failures.kit import (
-    SEED,
-    Installation,
-    Load,
-    begin,
-    call,
-    compare,
-    new_installation,
-    served,
-    settled,
-    stop,
-    until,
-)
+from tests.failures.kit import SEED, Installation, Load, begin, call, compare, new_installation, served, settled, stop
 from tests.postgres.server import PostgresServer, start_postgres
+from tests.waiting import until
 
 KILLS = int(os.environ.get("FAREBOX_TEST_KILLS", "2"))
 

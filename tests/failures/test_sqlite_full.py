@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from farebox.storage.sql import Connection
-from tests.calls.kit import differences, log_row, price_of, until
+from tests.calls.kit import differences, log_row, price_of
 from tests.calls.wire import Wire, chat_body
 from tests.engines import SQLITE_ONLY
 from tests.support import Farebox, running_farebox
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, SQLITE_ONLY]
 

@@ -15,20 +15,9 @@ from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import Connection, DatabaseUnavailable, StandbyMissing
 from tests.calls.wire import WireResponse
-from tests.failures.kit import (
-    SEED,
-    Installation,
-    Load,
-    begin,
-    call,
-    compare,
-    new_installation,
-    served,
-    settled,
-    stop,
-    until_async,
-)
+from tests.failures.kit import SEED, Installation, Load, begin, call, compare, new_installation, served, settled, stop
 from tests.postgres.server import PostgresServer, standby_of, start_postgres
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -128,7 +117,7 @@ async def test_without_a_required_standby_the_database_is_not_written(
 ) -> None:
     database = await PostgresDatabase.open(postgres_url, timeout=2, standby="require")
     try:
-        await until_async(lambda: _refusal(database), "the watch has looked")
+        await eventually(lambda: _refusal(database), "the watch has looked")
         with pytest.raises(StandbyMissing):
             await database.write(lambda connection: None)
         assert await database.get(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,), (
@@ -171,7 +160,7 @@ async def test_a_single_failure_triggers_a_probe_at_once(postgres: PostgresServe
             await database.write(end_own)
         assert _refusal(database), "no other attempt until the result is known"
         began = time.monotonic()
-        await until_async(lambda: _refusal(database) is None, "it works")
+        await eventually(lambda: _refusal(database) is None, "it works")
         assert time.monotonic() - began < 0.9, "before the next regular check"
         await database.write(lambda connection: None)
     finally:

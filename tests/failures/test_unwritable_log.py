@@ -18,8 +18,9 @@ from farebox.storage.sql import rows
 from tests import processes
 from tests.calls.kit import price_of
 from tests.engines import SQLITE_ONLY, database_url, engine_now, postgres_server
-from tests.failures.kit import Installation, new_installation, until
+from tests.failures.kit import Installation, new_installation
 from tests.processes import Process
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

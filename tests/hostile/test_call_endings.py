@@ -19,10 +19,11 @@ from farebox.clock import SystemClock
 from farebox.ledger.commands import Command, Hold, Verdict
 from tests.calls.gate import SLUG as GATED
 from tests.calls.gate import gated
-from tests.calls.kit import differences, eventually, log_row, log_rows, price_of, set_price, set_provider, until
+from tests.calls.kit import differences, log_row, log_rows, price_of, set_price, set_provider
 from tests.calls.wire import post, start
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox, running_on
+from tests.waiting import eventually, until
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -25,10 +25,11 @@ from farebox.storage.accounts import read_balance
 from farebox.storage.database import opened_for_command
 from farebox.vault import Vault
 from tests import processes
-from tests.calls.kit import price_of, until
+from tests.calls.kit import price_of
 from tests.engines import ON_BOTH_ENGINES, TESTER, looking, settings_for
 from tests.processes import Process
 from tests.providers.closing_upstream import ClosingUpstream, closing
+from tests.waiting import until
 
 pytestmark = ON_BOTH_ENGINES
 

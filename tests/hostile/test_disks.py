@@ -39,12 +39,13 @@ from farebox.storage.sql import (
 from farebox.storage.sqlite import connect
 from farebox.storage.sqlite.writer import Writer
 from tests import engines, processes
-from tests.calls.kit import differences, log_row, price_of, until
+from tests.calls.kit import differences, log_row, price_of
 from tests.calls.wire import Wire, chat_body
 from tests.citus.cluster import CITUS
 from tests.engines import SQLITE_ONLY
 from tests.hostile.disks import Disk, small_disk
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 
 POSTGRES_ONLY = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="about PostgreSQL itself")
 

@@ -19,11 +19,12 @@ from farebox.http.server import serve
 from farebox.limits.unpaid import Unpaid
 from farebox.providers.formats.openai_chat import OpenAIChat
 from farebox.providers.http1.pool import PooledUpstream
-from tests.calls.kit import differences, eventually, log_row, log_rows, price_of, set_price, set_provider
+from tests.calls.kit import differences, log_row, log_rows, price_of, set_price, set_provider
 from tests.calls.wire import Wire, WireResponse, post, start
 from tests.engines import ON_BOTH_ENGINES
 from tests.metering.pace import PacedLoop
 from tests.support import Customer, Farebox, running_on
+from tests.waiting import eventually
 
 pytestmark = ON_BOTH_ENGINES
 

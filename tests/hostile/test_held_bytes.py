@@ -19,10 +19,11 @@ from farebox.storage.accounts import find_account
 from farebox.storage.sql import Connection
 from farebox.storage.top_up_rules import save_rule
 from tests.calls.gate import SLUG, Gate, gated
-from tests.calls.kit import eventually, forget, set_price, until, within
+from tests.calls.kit import forget, set_price, within
 from tests.calls.wire import COMPAT, Wire, WireResponse, chat_body
 from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import eventually, until
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -20,7 +20,7 @@ from farebox.offload import pool as pools
 from farebox.offload.decode import decode_into
 from farebox.offload.pool import WAITING_MAX, WAITING_OF_ACCOUNT_MAX
 from farebox.offload.process import HelperProcess
-from tests.calls.kit import WAIT_SECONDS, eventually
+from tests.waiting import SECONDS, eventually
 
 A_WHILE = (b"(a+)+$", b"a" * 20 + b"b")
 """A search that takes a few tenths of a second, and twice as long with each additional letter."""
@@ -47,7 +47,7 @@ async def test_one_account_cannot_use_all_helpers() -> None:
     pool = Pool(2, cpu_seconds=600)
     hopeless = [asyncio.create_task(pool.run("greedy", re.match, *FOR_EVER)) for _ in range(5)]
     await asyncio.sleep(0)
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(SECONDS):
         for _ in range(3):
             assert await pool.run("modest", bytes.upper, b"word") == b"WORD"
     assert len(pool.alive) == 2
@@ -225,7 +225,7 @@ async def test_a_pool_closes_while_a_helper_is_starting(monkeypatch: pytest.Monk
     waits = asyncio.create_task(pool.run("a", bytes.upper, b"word"))
     await asyncio.sleep(0)
     try:
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(SECONDS):
             await pool.close()
         with pytest.raises(Died):
             await waits

@@ -25,8 +25,8 @@ from farebox.storage.sqlite import connect
 from farebox.storage.sqlite.writer import Writer
 from farebox.worker import periodic_jobs
 from tests import processes
-from tests.calls.kit import eventually, until
 from tests.support import Farebox, free_port, running_on
+from tests.waiting import eventually, until
 
 both = pytest.mark.both_engines
 

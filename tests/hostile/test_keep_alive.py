@@ -10,11 +10,12 @@ import httpx
 import pytest
 
 from farebox.http.keep_alive import COMMENT
-from tests.calls.kit import log_row, until
+from tests.calls.kit import log_row
 from tests.engines import ON_BOTH_ENGINES
 from tests.hostile.stepwise import CHAT, COMPAT, END, Stepwise, requesting, stepwise, words
 from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,12 @@ from farebox.errors import BODY_TOO_COMPLEX
 from farebox.offload import HelperProcess
 from farebox.providers.audio.length import IMMEDIATE_BYTES
 from farebox.providers.formats.bounds import CONTAINERS_MAX, DEPTH_MAX, is_light
-from tests.calls.kit import differences, set_price, set_provider, until
+from tests.calls.kit import differences, set_price, set_provider
 from tests.calls.upstream import Upstream, serving
 from tests.calls.wire import COMPAT, chat_body
 from tests.engines import ON_BOTH_ENGINES, SQLITE_ONLY
 from tests.support import Customer, Farebox, running_farebox, running_with
+from tests.waiting import until
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -11,12 +11,13 @@ import pytest
 from farebox.providers.formats.openai_chat import OPENAI, _parse_body
 from farebox.providers.formats.readers import BodyReader
 from tests.calls.gate import SLUG
-from tests.calls.kit import differences, log_row, price_of, set_price, set_provider, until
+from tests.calls.kit import differences, log_row, price_of, set_price, set_provider
 from tests.calls.upstream import Upstream, serving
 from tests.calls.wire import chat_body, post
 from tests.engines import ON_BOTH_ENGINES
 from tests.hostile.test_held_bytes import MIB, begin, holds
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -9,9 +9,10 @@ import pytest
 from farebox.storage.postgres.connecting import connect
 from tests import engines
 from tests.calls.gate import MODEL, SLUG, gated
-from tests.calls.kit import differences, eventually
+from tests.calls.kit import differences
 from tests.calls.wire import chat_body, start
 from tests.support import Farebox, running_farebox
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="on SQLite tests/calls proves this")
 

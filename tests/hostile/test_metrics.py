@@ -38,7 +38,7 @@ from tests.http.support import http, result, save_card, soon
 from tests.repo.reference import example
 from tests.sdks import openai
 from tests.support import Customer, Farebox, free_port, running_farebox
-from tests.waiting import pauses
+from tests.waiting import until
 
 on_both_engines = pytest.mark.both_engines
 """The fixture `measured` requests the engine."""
@@ -56,14 +56,6 @@ def served(folder: Path, **settings: object) -> Iterator[tuple[Farebox, str]]:
 def measured(engine: str, tmp_path: Path) -> Iterator[tuple[Farebox, str]]:
     with served(tmp_path) as both:
         yield both
-
-
-def until(true: Callable[[], object], what: str) -> None:
-    """Wait until it is true."""
-    for pause in pauses(what):
-        if true():
-            return
-        time.sleep(pause)
 
 
 def moved(farebox: Farebox) -> dict[str, int]:

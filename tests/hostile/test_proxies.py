@@ -16,10 +16,11 @@ import pytest
 
 from farebox.http.exchange import Exchange
 from farebox.http.server import serve
-from tests.calls.kit import log_row, set_price, set_provider, until
+from tests.calls.kit import log_row, set_price, set_provider
 from tests.hostile.proxies import PROXIES, Proxy
 from tests.hostile.stepwise import CHAT, COMPAT, END, SLUG, Stepwise, requesting, stepwise, words
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 
 SILENCE_SECONDS = 70.0
 BODY_BYTES = 20 * 2**20

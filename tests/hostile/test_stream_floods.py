@@ -4,9 +4,10 @@ charged by their usage, nothing of them stays in memory, and other accounts' cal
 import pytest
 
 from farebox.providers.formats.event_reader import EVENT_BYTES_MAX
-from tests.calls.kit import differences, price_of, until
+from tests.calls.kit import differences, price_of
 from tests.hostile.stepwise import CHAT, COMPAT, END, requesting, stepwise, words
 from tests.support import Customer, Farebox
+from tests.waiting import until
 
 HELLO = words("Hello")
 PIECE = 2**16

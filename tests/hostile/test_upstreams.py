@@ -14,10 +14,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from farebox.money import parse_usd
-from tests.calls.kit import differences, log_row, price_of, set_price, set_provider, until
+from tests.calls.kit import differences, log_row, price_of, set_price, set_provider
 from tests.engines import ON_BOTH_ENGINES
 from tests.providers.closing_upstream import closing
 from tests.support import Customer, Farebox
+from tests.waiting import until
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -19,10 +19,10 @@ from farebox.http.credentials import QUERY_FIELDS_MAX
 from farebox.http.server.reader import CHUNK_BYTES_MIN, CHUNKS_FREE
 from farebox.offload import Died
 from farebox.offload.decode import decode_into
-from tests.calls.kit import eventually, until
 from tests.calls.wire import COMPAT, Wire, chat_body
 from tests.http.serving import Recorder, serving
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import eventually, until
 
 MIB = 2**20
 HEAD = b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -10,11 +10,12 @@ import pytest
 
 from farebox.calls import evaluations
 from farebox.storage.sql import Connection, rows
-from tests.calls.kit import price_of, set_gateway, until
+from tests.calls.kit import price_of, set_gateway
 from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.http.support import GATEWAY_FIELDS, errors, http, result
 from tests.sdks import cloudflare
 from tests.support import Customer
+from tests.waiting import until
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -7,19 +7,11 @@ from collections.abc import Callable
 
 import brotli
 import pytest
-import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.decoding import BrokenCoding, Decoder, TooLarge, UnknownCoding, codings, decode
-
-zstd: Callable[[bytes], bytes] = zstandard.ZstdCompressor().compress
-
-
-def raw_deflate(body: bytes) -> bytes:
-    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return compressor.compress(body) + compressor.flush()
-
+from tests.compression import raw_deflate, zstd
 
 CODERS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "zstd": ("zstd", zstd),

@@ -12,6 +12,7 @@ import zstandard
 from farebox.decoding import PIECE_BYTES_MAX, UnknownCoding
 from farebox.providers import decoding
 from farebox.providers.upstream import UpstreamFailed
+from tests.compression import raw_deflate
 
 PLAIN = b"data: " + b"So it is. " * 500 + b"\n\ndata: [DONE]\n\n"
 
@@ -32,11 +33,6 @@ class Source:
         return self._chunks.pop(0) if self._chunks else None
 
     async def close(self) -> None: ...
-
-
-def raw_deflate(data: bytes) -> bytes:
-    encoder = zlib.compressobj(wbits=-15)
-    return encoder.compress(data) + encoder.flush()
 
 
 ENCODERS: dict[str, Callable[[bytes], bytes]] = {

@@ -14,9 +14,9 @@ from farebox.providers.http1.connection import UpstreamConnection
 from farebox.providers.http1.pool import PooledUpstream
 from farebox.providers.upstream import UpstreamFailed
 from farebox.proxies import Proxies
-from tests.calls.kit import eventually
 from tests.providers.closing_upstream import ANSWER_BODY, ClosingUpstream, closing
 from tests.providers.http1_kit import OK, authority, pool, post, serving, whole
+from tests.waiting import eventually
 
 LARGE = b"x" * (12 * 2**20)
 """More than the systems at both ends buffer."""

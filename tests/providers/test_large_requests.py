@@ -16,10 +16,10 @@ from farebox.memfile import BLOCK_BYTES, LARGE_BYTES, Body, LargeBody, MemoryFil
 from farebox.providers.formats import bodies
 from farebox.providers.outline import INLINE_BYTES, Outline, edited, outline_of
 from farebox.providers.upstream import UpstreamFailed, UpstreamRequest
-from tests.calls.kit import WAIT_SECONDS, eventually
 from tests.hostile.test_helpers import files_in_memory
 from tests.providers.http1_kit import OK, Server, authority, pool, serving
 from tests.providers.http1_kit import whole as answered
+from tests.waiting import SECONDS, eventually
 
 SIZE = 5 * BLOCK_BYTES + 7
 
@@ -116,7 +116,7 @@ async def test_a_response_before_the_body_is_all_sent_ends_the_connection() -> N
     stop = asyncio.Event()
     body = in_file(bytes(32 * 2**20))
     async with serving(handler=refuse) as server, pool() as upstream:
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(SECONDS):
             for _ in range(2):
                 assert await answered(await upstream.send(request(server, body))) == b"ok"
         assert server.connections == 2

@@ -13,8 +13,8 @@ from typing import Any, cast
 
 import redis
 
-from tests.calls.kit import until
 from tests.support import free_port
+from tests.waiting import until
 
 PROGRAM = shutil.which("valkey-server") or shutil.which("redis-server")
 PASSWORD = "s3cret-of-the-tests"

@@ -27,13 +27,14 @@ from farebox.settings import SettingsError, load
 from farebox.storage.cached_responses import CacheBounds, CachedResponse
 from farebox.storage.shared_responses import SharedResponses
 from farebox.vault import Vault
-from tests.calls.kit import differences, set_gateway, set_provider, until
+from tests.calls.kit import differences, set_gateway, set_provider
 from tests.calls.test_cache import CHAT, STREAM, Ahead, post, status
 from tests.calls.test_repeated_hits import Repeater, emptied
 from tests.engines import read_now
 from tests.http.support import GATEWAY_FIELDS, http
 from tests.shared_cache.server import PASSWORD, PROGRAM, CacheServer, cache_server
 from tests.support import Customer, Farebox, running_on
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no valkey-server or redis-server on the PATH")
 

@@ -11,7 +11,7 @@ from farebox.storage.sql import Connection
 from farebox.storage.sqlite import PAGE_BYTES, SqliteConnection, checkpoints, connect
 from farebox.storage.sqlite.checkpoints import PAGES, PAGES_MAX
 from farebox.storage.sqlite.writer import Writer
-from tests.calls.kit import WAIT_SECONDS, eventually
+from tests.waiting import SECONDS, eventually
 
 PAGE = PAGE_BYTES
 BLOB = b"x" * 100 * PAGE
@@ -58,11 +58,11 @@ async def test_commits_continue_during_a_checkpoint(
     def slow(connection: SqliteConnection) -> int | None:
         if threading.current_thread().name == "farebox-checkpoint":
             begun.set()
-            assert report_progress.wait(WAIT_SECONDS)
+            assert report_progress.wait(SECONDS)
         return move(connection)
 
     monkeypatch.setattr(checkpoints, "_move", slow)
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(SECONDS):
         while not begun.is_set():
             await writer.run(insert)
         assert pages(path) < PAGES

@@ -5,10 +5,10 @@ from typing import Any
 from farebox.calls.long_calls import long_calls
 from farebox.storage.long_calls import LongCall, list_long_calls
 from farebox.storage.sql import Connection
-from tests.calls.kit import until
 from tests.engines import read_now
 from tests.sdks import openai
 from tests.support import Customer, Farebox
+from tests.waiting import until
 
 MODEL = "gpt-4o-mini"
 TEXT = "Hello there " * 500

@@ -18,11 +18,12 @@ from farebox.calls.long_calls.work import as_responded
 from farebox.ledger.recovery import left_open
 from farebox.storage.long_calls import claim_long_call, postpone_long_call
 from farebox.storage.sql import DatabaseUnavailable, rows
-from tests.calls.kit import differences, log_rows, set_provider, until
+from tests.calls.kit import differences, log_rows, set_provider
 from tests.dying import lives
 from tests.engines import ON_BOTH_ENGINES, looking
 from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 from tests.ways.kit import begin, look, make_due, running, settled, spent
 from tests.ways.openai_objects import COST, OpenAIObjects
 

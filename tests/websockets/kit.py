@@ -13,8 +13,9 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection, serve
 
 from farebox.money import NANOS_PER_USD
-from tests.calls.kit import differences, log_rows, until
+from tests.calls.kit import differences, log_rows
 from tests.support import Customer
+from tests.waiting import until
 
 Script = Callable[[ServerConnection], None]
 SECONDS = 60

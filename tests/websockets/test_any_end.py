@@ -20,12 +20,12 @@ from farebox.storage.database import migrate_now, opened_for_command
 from farebox.storage.sql import DatabaseUnavailable, rows
 from farebox.vault import Vault
 from tests.calls.killed import Installation, check_online, listening, nothing_in_doubt, served
-from tests.calls.kit import differences, forget, log_rows, until
+from tests.calls.kit import differences, forget, log_rows
 from tests.engines import ON_BOTH_ENGINES, TESTER, read_now, settings_for
 from tests.long import times
 from tests.postgres.server import start_postgres
 from tests.support import Customer, Farebox, free_port, running_farebox
-from tests.waiting import SECONDS
+from tests.waiting import SECONDS, until
 from tests.websockets.conversations import Address, Conversation, Halt, Stage, at_once, halting
 from tests.websockets.cuts import CUTS, Cut
 from tests.websockets.kinds import KINDS, Kind, prepare

@@ -10,11 +10,12 @@ import pytest
 from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
-from tests.calls.kit import log_rows, set_gateway, set_provider, until
+from tests.calls.kit import log_rows, set_gateway, set_provider
 from tests.calls.upstream import serving
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import openai
 from tests.support import Customer, Farebox
+from tests.waiting import until
 from tests.websockets.kit import SocketProvider, await_close, opened, receive, send, settled
 from tests.websockets.realtime import MODEL, SECOND, Realtime, await_event, cost
 

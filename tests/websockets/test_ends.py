@@ -8,9 +8,10 @@ from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
 from farebox.storage.sql import rows
-from tests.calls.kit import set_provider, until
+from tests.calls.kit import set_provider
 from tests.engines import read_now
 from tests.support import running_farebox
+from tests.waiting import until
 from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened, providing, send
 from tests.websockets.realtime import MODEL, SECOND, Realtime, await_event, cost
 

@@ -12,11 +12,12 @@ from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
 from farebox.providers.sessions.gemini_live import GeminiLiveReader
-from tests.calls.kit import OPERATOR_KEY, log_rows, set_provider, until
+from tests.calls.kit import OPERATOR_KEY, log_rows, set_provider
 from tests.calls.test_token_models import limited
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import genai
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened, settled, turns_of
 from tests.websockets.live import (
     HEARD,

@@ -9,11 +9,12 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
-from tests.calls.kit import OPERATOR_KEY, differences, log_rows, set_provider, until
+from tests.calls.kit import OPERATOR_KEY, differences, log_rows, set_provider
 from tests.calls.test_token_models import limited
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 from tests.websockets.kit import (
     SECONDS,
     SocketProvider,

@@ -10,11 +10,12 @@ import pytest
 from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
-from tests.calls.kit import differences, log_rows, set_price, set_provider, until
+from tests.calls.kit import differences, log_rows, set_price, set_provider
 from tests.calls.test_token_models import limited
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 from tests.websockets.kit import SocketProvider, await_close, opened, receive, send
 from tests.websockets.realtime import await_event
 from tests.websockets.responses import MODEL, TURN, Responses

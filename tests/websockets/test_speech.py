@@ -12,10 +12,11 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
-from tests.calls.kit import OPERATOR_KEY, log_rows, set_provider, until
+from tests.calls.kit import OPERATOR_KEY, log_rows, set_provider
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import cartesia, deepgram, elevenlabs
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 from tests.websockets import kit
 from tests.websockets.kit import SocketProvider, await_close, opened
 from tests.websockets.speech import (

@@ -16,10 +16,11 @@ from websockets.sync.server import ServerConnection
 
 from farebox.operator.administer import set_frozen
 from farebox.storage.accounts import revoke_token
-from tests.calls.kit import forget, log_rows, set_gateway, set_provider, until
+from tests.calls.kit import forget, log_rows, set_gateway, set_provider
 from tests.calls.test_token_models import limited
 from tests.engines import TESTER
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import until
 from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened
 
 KEY = "sk-own-key-of-the-caller"

@@ -8,9 +8,10 @@ from websockets.exceptions import InvalidStatus
 
 from farebox.errors import ACCOUNT_BYTES_FULL
 from farebox.limits.held import Lease
-from tests.calls.kit import differences, log_rows, price_of, set_gateway, until
+from tests.calls.kit import differences, log_rows, price_of, set_gateway
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer
+from tests.waiting import until
 from tests.websockets.kit import opened, receive, send
 
 pytestmark = ON_BOTH_ENGINES

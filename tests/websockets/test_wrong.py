@@ -15,10 +15,10 @@ from websockets.sync.server import ServerConnection
 
 from farebox.clock import SystemClock
 from farebox.money import NANOS_PER_USD
-from tests.calls.kit import OPERATOR_KEY, differences, forget, log_row, log_rows, set_provider, until
+from tests.calls.kit import OPERATOR_KEY, differences, forget, log_row, log_rows, set_provider
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox
-from tests.waiting import SECONDS
+from tests.waiting import SECONDS, until
 from tests.websockets import live, realtime
 from tests.websockets.conversations import Conversation, Stage, at_once
 from tests.websockets.kinds import KINDS, prepare
