@@ -33,6 +33,7 @@ from farebox.storage.cached_responses import (
     forget_expired,
     forget_leftovers,
     list_leftovers,
+    sum_difference,
 )
 from farebox.storage.calls import forget_logs_above, forget_logs_before, forget_logs_beyond, gateways_with_logs
 from farebox.storage.gateways import find_gateway
@@ -88,6 +89,8 @@ KEPT_MAX = 1_000_000
 first."""
 PAUSE_SECONDS = 0.05
 """Pause between the small steps of a large clean-up, so that it does not delay calls."""
+SUM_AGAIN_SECONDS = 3.0
+"""Time between two comparisons of the sum of cached responses: longer than a batch takes to be stored."""
 
 log = structlog.get_logger("farebox.worker")
 
@@ -226,8 +229,17 @@ async def _forget_responses(services: Services) -> None:
     for account_id in await database.scan(accounts_with_responses):
         while await database.write(partial(forget_expired, account_id=account_id, at=at)):
             await services.clock.sleep(PAUSE_SECONDS)
+    await _correct_sum(services)
+
+
+async def _correct_sum(services: Services) -> None:
+    """Correct the sum of cached responses if it differs from the accounts' totals by the same amount twice."""
+    database = services.database
     with suppress(NodeAway):
-        await database.write(correct_sum)
+        if difference := await database.scan(sum_difference):
+            await services.clock.sleep(SUM_AGAIN_SECONDS)
+            if await database.scan(sum_difference) == difference:
+                await database.write(partial(correct_sum, difference=difference))
 
 
 async def _forget_objects(services: Services) -> None:

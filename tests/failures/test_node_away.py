@@ -13,6 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from farebox import worker
 from farebox.ledger import lanes
 from farebox.storage.accounts import add_account, find_account
 from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
@@ -26,7 +27,9 @@ from tests.waiting import until
 pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="nodes are those of Citus")
 
 BUCKETS = 4
-VIEWED = ("balances", "holds", "transfers", "lots", "gateways", "calls", "usage_hours", "top_ups", "cards")
+VIEWED = (
+    "balances", "holds", "transfers", "lots", "gateways", "calls", "usage_hours", "top_ups", "cards", "cache_totals",
+)  # fmt: skip
 PREPARE = """
 CREATE TABLE away (bucket INTEGER, how TEXT NOT NULL DEFAULT 'gone');
 CREATE FUNCTION there(of INTEGER) RETURNS BOOLEAN LANGUAGE plpgsql COST 100000 AS $$ BEGIN
@@ -252,6 +255,31 @@ def test_due_work_is_found_without_the_lost_node_and_a_report_fails(world: World
     with pytest.raises(NodeAway) as error:
         world.farebox.run(database.get(everywhere))
     assert error.value.node == "db1:5432"
+
+
+def test_the_sum_of_cached_responses_is_left_until_all_nodes_are_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "SUM_AGAIN_SECONDS", 0.1)
+    world.execute("INSERT INTO cache_totals SELECT bucket, account_id, 1000 FROM balances")
+    services, total = world.farebox.services, "SELECT sum(bytes)::bigint FROM {}"
+
+    def sums() -> tuple[object, ...]:
+        with engines.looking(services.settings) as connection:
+            return tuple(connection.execute(total.format(of)).fetchone() for of in ("cache_sum", "real_cache_totals"))
+
+    def wrong() -> bool:
+        kept, totals = sums()
+        return kept != totals
+
+    assert wrong()
+    before = sums()
+    world.take_away()
+    world.farebox.run(worker._correct_sum(services))
+    assert sums() == before
+    world.bring_back()
+    world.farebox.run(worker._correct_sum(services))
+    assert not wrong()
 
 
 def test_the_audit_checks_the_rest_and_reports_what_was_not_checked(world: World) -> None:

@@ -158,19 +158,25 @@ def forget_expired(connection: Connection, account_id: str, at: int) -> bool:
     return len(expired) == _STEP or len(step) < len(expired)
 
 
-def correct_sum(connection: Connection) -> None:
-    """Make the kept sum that of the accounts' totals. On Citus they differ after the coordinator was lost between the
-    commit of an account's node and its own, as the sum is a row of the coordinator.
-
-    Those who store or remove wait for the row that is updated first, so each of them is either in the totals that are
-    read or adds to the corrected sum. Raises NodeAway.
+def sum_difference(connection: Connection) -> int:
+    """By how many bytes the accounts' totals together exceed the kept sum. On Citus they differ after the coordinator
+    was lost between the commit of an account's node and its own, as the sum is a row of the coordinator. A batch that
+    is being stored may be in one of them only, so only a difference that persists is an error. Raises NodeAway.
     """
-    found = row(connection, "UPDATE cache_sum SET bytes = bytes RETURNING bytes")
-    if found is None:
-        return
-    total = sum(size for _, size in _totals(rows_everywhere(connection, _TOTALS)))
-    if total != int(found[0]):
-        connection.execute("UPDATE cache_sum SET bytes = ?", (total,))
+    found = row(connection, "SELECT bytes FROM cache_sum")
+    kept = 0 if found is None else int(found[0])
+    return sum(int(size) for (size,) in rows_everywhere(connection, _TOTAL_OF_BUCKET)) - kept
+
+
+def correct_sum(connection: Connection, difference: int) -> None:
+    """Add the difference to the kept sum, if it is still the same. Callers that store or remove responses wait for the
+    row that is locked here, and then add to the corrected sum. A batch that a Citus node has not committed yet, though
+    the coordinator has, makes the difference another one: the next attempt corrects the sum. Raises NodeAway.
+    """
+    connection.execute("INSERT INTO cache_sum (one, bytes) VALUES (1, 0) ON CONFLICT (one) DO NOTHING")
+    connection.execute("UPDATE cache_sum SET bytes = bytes")
+    if sum_difference(connection) == difference:
+        connection.execute("UPDATE cache_sum SET bytes = bytes + ?", (difference,))
 
 
 def fair_share(sizes: Sequence[int], most: int) -> int:
@@ -187,6 +193,7 @@ def fair_share(sizes: Sequence[int], most: int) -> int:
 _ABOVE_ALL = "g"
 """Greater than each hexadecimal digit."""
 _TOTALS = "SELECT account_id, bytes FROM cache_totals WHERE bucket = ? AND bytes > 0"
+_TOTAL_OF_BUCKET = "SELECT coalesce(sum(bytes), 0) FROM cache_totals WHERE bucket = ?"
 
 
 def _totals(found: Iterable[tuple[object, ...]]) -> list[tuple[str, int]]:
