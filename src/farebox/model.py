@@ -56,6 +56,11 @@ def in_models(models: tuple[str, ...] | None, provider: str, model: str) -> bool
     return models is None or f"{provider}/{model}" in models or f"{provider}/*" in models
 
 
+def in_gateways(gateways: tuple[str, ...] | None, gateway_id: str) -> bool:
+    """Whether the gateway is one of these; None: all."""
+    return gateways is None or gateway_id in gateways
+
+
 RATE_CALLS_MAX = 1_000_000_000
 RATE_SECONDS_MAX = 366 * 86_400
 
@@ -88,11 +93,16 @@ class AccessToken:
     gateways: tuple[str, ...] | None = None
     """The gateways that it may use; None: all. May be empty, as deleted gateways are removed from it."""
 
+    @property
+    def label(self) -> str:
+        """What pages call it: its name, or the first eight characters of its ID if it has none."""
+        return self.name or self.token_id[:8]
+
     def may_call(self, provider: str, model: str) -> bool:
         return in_models(self.models, provider, model)
 
     def may_reach(self, gateway_id: str) -> bool:
-        return self.gateways is None or gateway_id in self.gateways
+        return in_gateways(self.gateways, gateway_id)
 
     def active(self, at: int) -> bool:
         return self.revoked_at is None and (self.expires_at is None or at < self.expires_at)
@@ -114,7 +124,7 @@ class Caller:
     """The gateways that the token may use; None: all."""
 
     def may_reach(self, gateway_id: str) -> bool:
-        return self.gateways is None or gateway_id in self.gateways
+        return in_gateways(self.gateways, gateway_id)
 
     def may(self, account_id: str, *permissions: Permission) -> bool:
         """Whether the caller may act on the account with any one of the permissions."""

@@ -183,6 +183,41 @@ def test_a_token_is_limited_to_gateways_on_its_page(farebox: Farebox, owner: Per
     assert "reaches no gateway" not in owner.get(here).text
 
 
+@pytest.mark.both_engines
+@pytest.mark.usefixtures("engine")
+def test_a_page_that_is_out_of_date_lifts_no_limit_of_a_token(
+    farebox: Farebox, owner: Person, customer: Customer
+) -> None:
+    """The lists that a form sends as its page showed them are not changes."""
+    body = {**GATEWAY_FIELDS, "id": "team-a"}
+    httpx.post(f"{customer.api_url}/ai-gateway/gateways", headers=customer.headers, json=body)
+    _, token_id = _caller(farebox, owner, customer, "stale", gateways="team-a")
+    here, url = f"/ui/tokens/{token_id}", f"{customer.api_url}/farebox/tokens/{token_id}"
+
+    def lists() -> tuple[object, object]:
+        found = httpx.get(url, headers=customer.headers).json()["result"]
+        return found["gateways"], found["models"]
+
+    def set_lists(**changes: object) -> None:
+        assert httpx.put(url, headers=customer.headers, json=changes).status_code == 200
+
+    httpx.delete(f"{customer.api_url}/ai-gateway/gateways/team-a", headers=customer.headers)
+    assert lists() == ([], None)
+    page = form_of(owner.get(here).text, expires_at="")
+    set_lists(gateways=["default"], models=["demo/demo-1"])
+    assert "Changed the token" in owner.told(here, **page)
+    assert lists() == (["default"], ["demo/demo-1"])
+    refused = form_of(owner.told(here, **page | {"rate_limiting_limit": "-1"}), expires_at="")
+    assert "Changed the token" in owner.told(here, **refused | {"rate_limiting_limit": "9"})
+    assert lists() == (["default"], ["demo/demo-1"]), "nor does the page of a refusal"
+    of_default = form_of(owner.get(here).text, expires_at="")
+    set_lists(gateways=None, models=["demo/*"])
+    assert "Changed the token" in owner.told(here, **of_default)
+    assert lists() == (None, ["demo/*"])
+    assert "Changed the token" in owner.told(here, **of_default | {"gateways": "", "models": ""})
+    assert lists() == (None, None), "an emptied field means all"
+
+
 def _rule(**more: object) -> dict[str, object]:
     return {"limit": 5, "limitType": "cost", "window": 86_400, "technique": "fixed", **more}
 

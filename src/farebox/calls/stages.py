@@ -51,8 +51,8 @@ class CallContext(msgspec.Struct, frozen=True):
 
 def is_plain(call: Call) -> bool:
     """Whether the call only has to be held for, forwarded and charged. The steps for optional features of its gateway,
-    its route, its policies and its request are then skipped: whoever adds a feature adds its condition here, or in
-    `ServedGateway.is_plain`."""
+    its route, its policies and its request are then skipped: the person who adds a feature adds its condition here,
+    or in `ServedGateway.is_plain`."""
     parsed = call.parsed
     return (
         call.gateway.is_plain

@@ -81,7 +81,7 @@ def authorize_gateway(caller: Caller, gateway_id: str | None, *, limited_too: bo
     if gateway_id is not None:
         check_gateway(caller, gateway_id)
     elif caller.gateways is not None and not limited_too:
-        words = "The access token is limited to certain gateways, and this is of the account as a whole."
+        words = "The access token is limited to certain gateways, and this request concerns the whole account."
         raise Problem(GATEWAY_NOT_ALLOWED, words)
 
 

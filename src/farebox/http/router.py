@@ -76,8 +76,8 @@ class Route:
     """The handler waits for nothing but rows read by key (`Database.get`, `Database.get_shared`), and reads no body: if
     the database reads these inline, the response is available at once."""
     limited_too: bool = False
-    """Whether a token that is limited to gateways may call it although its path names none: the handler leaves out what
-    belongs to other gateways."""
+    """Whether a token that is limited to gateways may call it although its path names none: the handler leaves out
+    other gateways' data."""
     denied: ErrorKind = ACCESS_DENIED
     """The error for a caller who may act on the account, but has none of the permissions."""
     on_problem: Callable[[Problem, Pages], Response] = failure

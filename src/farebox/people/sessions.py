@@ -60,7 +60,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whom:
-    """The person whom a link signs in: a member by e-mail address, or else whoever is given the link."""
+    """The person whom a link signs in: a member by e-mail address, or else the person who is given the link."""
 
     account_id: str = INSTALLATION
     email: str | None = None

@@ -151,6 +151,11 @@ def list_tokens(connection: Connection, account_id: str | None = None) -> list[A
     return [_token(fields) for fields in found]
 
 
+def token_labels(connection: Connection, account_id: str) -> dict[str, str]:
+    """What pages call the account's tokens, by their IDs."""
+    return {token.token_id: token.label for token in list_tokens(connection, account_id)}
+
+
 def token_by_id(connection: Connection, token_id: str) -> AccessToken | None:
     found = row(connection, f"SELECT {_COLUMNS} FROM access_tokens WHERE token_id = ?", (token_id,))
     return None if found is None else _token(found)

@@ -19,8 +19,8 @@ class SignIn:
     account_id: str
     """Whose pages it shows; empty: only the operator's."""
     email: str | None = None
-    """The person's roles are those of the member with this address; None: whoever was given the link, with the role
-    below."""
+    """The person's roles are those of the member with this address; None: the person who was given the link, with
+    the role below."""
     role: Role | None = None
     operator: bool = False
     way: Way = "link"

@@ -18,7 +18,7 @@ from farebox.http.pages.table import BUILD, Shown
 from farebox.http.pages.timing import timing_of
 from farebox.http.pages.visit import Visit
 from farebox.screening.profiles import API_KEYS
-from farebox.storage.accounts import list_tokens
+from farebox.storage.accounts import token_labels
 from farebox.storage.call_lists import CallFilter, find_call, list_calls
 from farebox.storage.gateways import list_gateways
 
@@ -45,7 +45,7 @@ async def call_list(visit: Visit) -> Shown:
         lambda connection: list_calls(connection, account_id, wanted, PER_PAGE, end_user)
     )
     gateways = await services.database.scan(partial(list_gateways, account_id=account_id))
-    tokens = await services.database.scan(lambda connection: list_tokens(connection, account_id))
+    tokens = await services.database.scan(partial(token_labels, account_id=account_id))
     return {
         "page": page,
         "looks_at": wanted.looks_at,
@@ -57,7 +57,7 @@ async def call_list(visit: Visit) -> Shown:
         "seen": seen,
         "live": f"events?{urlencode({**given, 'of': 'calls'})}" if live else "",
         "gateways": [gateway.gateway_id for gateway in gateways],
-        "tokens": {token.token_id: token.name or token.token_id[:8] for token in tokens},
+        "tokens": tokens,
         "outcomes": OUTCOMES,
         "builders": BUILD,
     }
@@ -141,8 +141,7 @@ async def one_call(visit: Visit) -> Shown:
     if call is None:
         raise Problem(NOT_FOUND, "This call does not exist")
     receipt = await logs.receipt(services, account_id, log_id) if call.receipt is not None else None
-    tokens = await services.database.scan(lambda connection: list_tokens(connection, account_id))
-    named = {token.token_id: token.name or token.token_id[:8] for token in tokens}
+    named = await services.database.scan(partial(token_labels, account_id=account_id))
     sees = visit.may(BUILD)
     return {
         "title": f"Call of {call.provider}/{call.model}",

@@ -24,7 +24,7 @@ from farebox.http.pages.visit import Visit, see_other
 from farebox.money import InvalidAmount, nanos_to_usd, parse_usd
 from farebox.periods import Period, Zones
 from farebox.storage.account_settings import read_settings
-from farebox.storage.accounts import list_tokens
+from farebox.storage.accounts import token_labels
 from farebox.storage.gateways import GatewayRow, find_gateway, list_gateways, put_gateway
 from farebox.storage.policies import POLICIES
 from farebox.storage.sql import Connection
@@ -59,7 +59,7 @@ async def limits(visit: Visit) -> Shown:
 
     def read(connection: Connection) -> tuple[list[RuleLine], list[PolicyLine], list[str], dict[str, str]]:
         gateways = list_gateways(connection, account_id)
-        tokens = {token.token_id: token.name or token.token_id[:8] for token in list_tokens(connection, account_id)}
+        tokens = token_labels(connection, account_id)
         settings = read_settings(connection, account_id)
         zones = () if settings is None else settings.zones
         lines = [line for gateway in gateways for line in _lines(connection, gateway, zones, tokens, now)]
@@ -253,8 +253,7 @@ async def tried(visit: Visit) -> Shown | Response:
             raise
         return see_other("/ui/limits")
     scenario = msgspec.json.decode(row.scenario, type=Scenario)
-    tokens = await services.database.scan(partial(list_tokens, account_id=account_id))
-    names = {token.token_id: token.name or token.token_id[:8] for token in tokens}
+    names = await services.database.scan(partial(token_labels, account_id=account_id))
     report = None if row.report is None else msgspec.json.decode(row.report, type=Report)
     return {
         "row": row,

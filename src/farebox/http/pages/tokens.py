@@ -9,7 +9,7 @@ from farebox.calendar import DAY_MS
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.http.control import tokens as api
 from farebox.http.envelope import Response
-from farebox.http.pages.fields import Field, Group, Values, shown, values_of, words_of
+from farebox.http.pages.fields import Field, Group, shown, values_of, words_of
 from farebox.http.pages.own_api import ask, tell
 from farebox.http.pages.sdk_snippets import example_model, first_call
 from farebox.http.pages.table import OWNER, Fields, Shown, shell
@@ -66,6 +66,8 @@ _GATEWAYS = Field(
 )
 _EXPIRES = Field(name="expires_at", label="Expires", hint="Such as 2027-01-31T12:00:00Z. Empty: never.")
 
+_LISTS = ("models", "gateways")
+
 
 def _rate_sent(form: Mapping[str, str]) -> dict[str, Any]:
     """The rate limit to send to the API; empty fields have the API's defaults."""
@@ -75,8 +77,14 @@ def _rate_sent(form: Mapping[str, str]) -> dict[str, Any]:
 
 def _all_sent(form: Mapping[str, str]) -> dict[str, Any]:
     expires_at = values_of([_EXPIRES], form)["expires_at"]
-    names = {name: words_of(form.get(name, "")) or None for name in ("models", "gateways")}
-    return {**_rate_sent(form), **names, "expires_at": expires_at}
+    return {**_rate_sent(form), **_lists_sent(form), "expires_at": expires_at}
+
+
+def _lists_sent(form: Mapping[str, str]) -> dict[str, list[str] | None]:
+    """The lists that the person changed. One that is as the page showed it is not sent: meanwhile another person may
+    have changed it, and an empty field would then lift a limit that this person never saw."""
+    sent = {name: words_of(form.get(name, "")) for name in _LISTS}
+    return {name: words or None for name, words in sent.items() if words != words_of(form.get(f"{name}:shown", ""))}
 
 
 _RATE = Group(name="rate", title="Limits", fields=lambda _: (*_LIMITS, _MODELS, _GATEWAYS), body=_rate_sent)
@@ -121,7 +129,7 @@ async def token_list(visit: Visit) -> Shown:
 
 def _names(found: Iterable[AccessToken]) -> dict[str, str]:
     """What tokens are called, by their IDs."""
-    return {token.token_id: token.name or token.token_id[:8] for token in found}
+    return {token.token_id: token.label for token in found}
 
 
 def offered_to(visit: Visit) -> tuple[Permission, ...]:
@@ -172,8 +180,8 @@ async def one_token(visit: Visit) -> Shown:
     return await _one(visit)
 
 
-async def _one(visit: Visit, sent: tuple[Values, InvalidInput] | None = None) -> Shown:
-    """The page's content. `sent`: what was refused, and why."""
+async def _one(visit: Visit, sent: tuple[Fields, InvalidInput] | None = None) -> Shown:
+    """The page's content. `sent`: the form that was refused, and why."""
     token_id = visit.request.path["token_id"]
     found = await visit.services.database.scan(partial(accounts.list_tokens, account_id=visit.account_id))
     token = next((token for token in found if token.token_id == token_id), None)
@@ -181,27 +189,31 @@ async def _one(visit: Visit, sent: tuple[Values, InvalidInput] | None = None) ->
         raise Problem(NOT_FOUND, "This token does not exist")
     given = await ask(visit, api.get, token_id=token_id)
     budgets = await budgets_of(visit.services, visit.account_id, [token], _names(found))
-    values, error = sent or ({**given, "rate_limiting_interval": given["rate_limiting_interval"] or None}, None)
+    values = {**given, "rate_limiting_interval": given["rate_limiting_interval"] or None}
+    before = {name: "\n".join(given[name] or ()) for name in _LISTS}
+    error = None
+    if sent is not None:
+        form, error = sent
+        values = {**_CHANGED.body(form), **{name: words_of(form.get(name, "")) for name in _LISTS}}
+        before = {name: form.get(f"{name}:shown", "") for name in _LISTS}
     return {
-        "title": f"Token {token.name or token_id[:8]}",
+        "title": f"Token {token.label}",
         "token": token,
         "used_at": given["last_used_at"],
         "active": given["active"],
         "budgets": budgets[token_id],
         "settings": shown(_CHANGED, values, error),
+        "before": before,
     }
 
 
 async def change(visit: Visit, form: Fields) -> Response | str:
     """Change the token's rate limit, the models that it may call, the gateways that it reaches, and its expiry."""
     body, token_id = _CHANGED.body(form), visit.request.path["token_id"]
-    now = await ask(visit, api.get, token_id=token_id)
-    if now["gateways"] == [] and body["gateways"] is None:  # they were deleted: an empty field does not mean all
-        del body["gateways"]
     try:
         await tell(visit, api.change, api.TokenChange, body, token_id=token_id)
     except InvalidInput as error:
-        return shell(visit, "token.html", await _one(visit, (body, error)), "/ui/tokens")
+        return shell(visit, "token.html", await _one(visit, (form, error)), "/ui/tokens")
     return "Changed the token."
 
 
@@ -219,4 +231,4 @@ async def revoke(visit: Visit, form: Fields) -> str:
     if revoked is None:
         raise Problem(NOT_FOUND, "This token does not exist")
     await visit.services.configuration.notice_own_change()
-    return f"The token {revoked.name or revoked.token_id[:8]} is revoked."
+    return f"The token {revoked.label} is revoked."

@@ -16,7 +16,7 @@ from farebox.http.pages import charts, labels
 from farebox.http.pages.table import Shown
 from farebox.http.pages.visit import Visit, download
 from farebox.http.spreadsheets import CSV
-from farebox.storage.accounts import list_tokens
+from farebox.storage.accounts import token_labels
 from farebox.storage.usage_values import METADATA, OTHER, ValueSum
 
 _BY = {
@@ -162,8 +162,7 @@ def _by_name(by: str) -> str:
 
 async def token_names(visit: Visit) -> Mapping[str, str]:
     """The names of the account's tokens, by ID."""
-    found = await visit.services.database.scan(partial(list_tokens, account_id=visit.account_id))
-    return {token.token_id: token.name or token.token_id[:8] for token in found}
+    return await visit.services.database.scan(partial(token_labels, account_id=visit.account_id))
 
 
 def _lines(now: Usage, before: Usage | None, by: str, names: Mapping[str, str]) -> list[Line]:

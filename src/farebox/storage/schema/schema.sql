@@ -70,7 +70,7 @@ CREATE TABLE sessions (                   -- links that sign a person in, and br
     kind         TEXT NOT NULL,           -- link, session
     session_id   TEXT NOT NULL UNIQUE,    -- what lists call it; no secret
     account_id   TEXT NOT NULL,           -- whose pages it shows; empty: only the operator's
-    email        TEXT,                    -- whose role is in `members`; null: whoever was given the link
+    email        TEXT,                    -- whose role is in `members`; null: the person who was given the link
     role         TEXT,                    -- the role on the account, where there is no e-mail address; null: none
     operator     INTEGER NOT NULL,        -- 1: may open the operator's pages, where there is no e-mail address
     way          TEXT NOT NULL,           -- how one signs in: link, email, passkey, oidc

@@ -183,10 +183,10 @@ ALTER TABLE access_tokens ADD COLUMN rate_limit BIGINT;
 ALTER TABLE access_tokens ADD COLUMN rate_period BIGINT;
 ALTER TABLE access_tokens ADD COLUMN sliding INTEGER;
 
--- Access tokens that are limited to gateways. Those that there are reach all.
+-- Access tokens that are limited to gateways. Existing tokens reach all gateways.
 ALTER TABLE access_tokens ADD COLUMN gateways TEXT;
 
--- The pages: people with roles, and their sessions. Links to the billing page go on working; who had it open signs in again.
+-- The pages: people with roles, and their sessions. Links to the billing page go on working; people who had it open must sign in again.
 CREATE TABLE members (
     account_id TEXT NOT NULL,
     email      TEXT NOT NULL,
