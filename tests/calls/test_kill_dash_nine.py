@@ -130,6 +130,7 @@ async def test_completed_calls_are_charged_once_despite_kills(installation: Inst
     assert seen.repeated == []
     assert len(seen.complete) > 10 * KILLS, "too little load to prove anything"
     assert seen.without_response > KILLS, "no call was ever interrupted"
+    assert len(seen.begun) >= KILLS, "too few responses were cut off after they had begun"
 
     with looking(installation.settings) as connection:
         assert list(audit(connection)) == []

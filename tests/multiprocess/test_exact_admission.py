@@ -123,7 +123,7 @@ async def test_a_balance_of_k_holds_admits_exactly_k_calls(
     assert [response.status for response in admitted] == [200] * again
     assert {response.status for response in refused} == {429}
     assert installation.balance(caller) == (K * (hold - PRICE) - again * PRICE, 0)
-    assert len(installation.read("SELECT DISTINCT owner FROM holds")) == 3, "all processes had calls"
+    assert len(owners(installation, caller)) > 1, "only one process had calls"
     assert installation.differences() == []
 
 
@@ -136,7 +136,6 @@ async def test_whichever_budget_is_the_tightest_admits_exactly_k_calls(
     room = {name: (K if name == tightest else 2 * K) * hold for name in ("account", *SCOPES)}
     caller = installation.caller(nanos=room["account"])
     installation.write(partial(_limit, account_id=caller.account_id, room=room))
-    await eventually_known(installation, gate, body)  # by then every process has looked for changes
     wires = await in_flight(installation, caller, body, IN_FLIGHT_OF_BUDGETS)
     refused, pending = await refusals(wires, IN_FLIGHT_OF_BUDGETS - K)
     assert gate.waiting == K
@@ -147,7 +146,14 @@ async def test_whichever_budget_is_the_tightest_admits_exactly_k_calls(
     assert {(response.status, response.code) for response in refused} == {(429, 2907)}
     assert installation.balance(caller) == (room["account"] - K * PRICE, 0)
     assert _counted(installation, caller) == {(K * PRICE, 0)}
-    assert len(installation.read("SELECT DISTINCT owner FROM holds")) == 3, "all processes had calls"
+
+    # One process may have admitted all of them: the others count in the same budget.
+    ended = K
+    while len(owners(installation, caller)) < 2:
+        [response] = await calls(installation, caller, body, 1)
+        assert response.status == 200
+        ended += 1
+    assert _counted(installation, caller) == {(ended * PRICE, 0)}
     assert installation.differences() == []
 
 

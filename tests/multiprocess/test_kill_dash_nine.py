@@ -108,6 +108,7 @@ async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_
     assert set(load.seen.statuses) <= {200, 502, 503}, "502: the demo provider is in the process that was killed last"
     assert load.seen.repeated == []
     assert load.seen.without_response > KILLS, "no call was ever interrupted"
+    assert len(load.seen.begun) >= KILLS, "too few responses were cut off after they had begun"
     charges = charged(installation)
     for log_id, (account, cost) in load.seen.complete.items():
         assert charges.get(log_id) == (account, cost), f"{log_id}: the response was complete"
