@@ -198,16 +198,22 @@ def test_no_websocket_leads_to_another_gateway(member: Customer, path: str) -> N
     assert json.loads(refused.value.response.body)["internalCode"] == 2972
 
 
-def test_a_websocket_ends_where_its_token_is_limited_meanwhile(owner: Customer, member: Customer) -> None:
-    """On the universal endpoint, each message is a call of its own."""
+def test_a_websockets_next_message_is_refused_once_its_token_does_not_reach_the_gateway(
+    owner: Customer, member: Customer
+) -> None:
+    """On the universal endpoint, where each message is a call of its own and the socket stays open."""
     with connect(member.gateway_url.replace("http", "ws", 1), additional_headers=member.headers) as socket:
         ask = {"eventId": "1", "provider": "demo", "endpoint": "v1/chat/completions"}
         request = {"type": "universal.create", "request": ask | {"query": {"model": "demo-1", "messages": HI}}}
         socket.send(json.dumps(request))
         assert '"universal.created"' in str(socket.recv(30))
         result(set_token(owner, gateways=["other"]))
+        for _ in range(2):
+            socket.send(json.dumps(request))
+            assert "2972" in str(socket.recv(30))
+        result(set_token(owner, gateways=None))
         socket.send(json.dumps(request))
-        assert "2972" in str(socket.recv(30))
+        assert '"universal.created"' in str(socket.recv(30))
 
 
 def test_a_change_is_seen_at_once_on_a_connection_that_repeats_a_hit(owner: Customer) -> None:

@@ -104,6 +104,20 @@ def test_an_unexpected_failure_is_reported_in_one_line(cli: Cli, data_dir: Path)
     assert "--traceback" in refused.err
 
 
+@SQLITE_ONLY
+def test_a_traceback_shows_no_values(process: Cli) -> None:
+    """Values of variables may be secrets."""
+    secret = "fbx_" + "s" * 43
+    assert process("init").status == 0
+    with opened_for_command(load()) as connection:
+        connection.execute("DROP TABLE accounts")
+    failed = process("--traceback", "account", "show", secret)
+    assert failed.status == 1
+    assert "Traceback (most recent call last)" in failed.err
+    assert "no such table" in failed.err.splitlines()[-1]
+    assert secret not in failed.err
+
+
 def test_mistyped_commands_are_usage_errors(cli: Cli) -> None:
     for command in (("nope",), ("account",), ("account", "create"), ("balance", "--acount", "a"), ()):
         assert cli(*command).status == 2

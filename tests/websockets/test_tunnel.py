@@ -19,6 +19,7 @@ from farebox.storage.accounts import revoke_token
 from tests.calls.kit import forget, log_rows, set_gateway, set_provider
 from tests.calls.test_token_models import limited
 from tests.engines import TESTER
+from tests.http.support import GATEWAY_FIELDS
 from tests.support import Customer, Farebox, running_farebox
 from tests.waiting import until
 from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened
@@ -199,6 +200,29 @@ def test_a_session_ends_once_its_token_is_revoked(customer: Customer, provider: 
         forget(farebox)
         connection.send("two")
         assert await_close(connection)[0] == 4401
+    provider.await_end()
+
+
+@pytest.mark.parametrize("path", [LISTEN, "openai/realtime?model=gpt-realtime"])
+def test_a_session_ends_at_the_next_message_once_its_token_does_not_reach_the_gateway(
+    customer: Customer, provider: SocketProvider, path: str
+) -> None:
+    set_gateway(customer)
+    farebox, accounts = customer.farebox, f"{customer.api_url}/farebox/tokens"
+    made = httpx.post(
+        f"{customer.api_url}/ai-gateway/gateways", json={**GATEWAY_FIELDS, "id": "other"}, headers=customer.headers
+    )
+    assert made.status_code == 200, made.text
+    token_id = httpx.get(accounts, headers=customer.headers).json()["result"][0]["id"]
+    with tunnel(customer, path) as connection:
+        connection.send('{"type": "one"}')
+        assert connection.recv(SECONDS) == '{"type": "one"}'
+        set_to = httpx.put(f"{accounts}/{token_id}", json={"gateways": ["other"]}, headers=customer.headers)
+        assert set_to.status_code == 200, set_to.text
+        forget(farebox)
+        connection.send('{"type": "two"}')
+        code, reason = await_close(connection)
+    assert (code, "'default' is not one of them" in reason) == (4403, True)
     provider.await_end()
 
 
