@@ -1,8 +1,12 @@
 """Accounts, tokens and users on the command line."""
 
+import re
 from pathlib import Path
 
+from farebox.settings import load
+from farebox.storage.accounts import take_gateway_from_tokens
 from tests.cli.conftest import Cli
+from tests.engines import write_now
 
 
 def test_an_account_is_created_listed_and_shown(cli: Cli) -> None:
@@ -114,6 +118,19 @@ def test_a_tokens_gateways_are_named_and_changed(cli: Cli, acme: str) -> None:
     assert cli("token", "set", token_id, "--gateway", "default", "--all-gateways").status == 2
     assert "reaches all gateways" in cli("token", "set", token_id, "--all-gateways").out
     assert cli("token", "list", "--json").json[0]["gateways"] is None
+
+
+def test_the_list_of_tokens_shows_what_each_is_limited_to(cli: Cli, acme: str) -> None:
+    create = "token", "create", "--account", acme, "--permission", "AI Gateway Run"
+    for more in ((), ("--gateway", "default", "--model", "openai/*", "--model", "demo/demo-1")):
+        assert cli(*create, *more).status == 0
+    out = cli("token", "list").out
+    assert {"MODELS", "GATEWAYS"} <= set(re.split(r"\s{2,}|\n", out))
+    free, limited = (re.split(r"\s{2,}", line.strip()) for line in out.splitlines()[1:])
+    assert free.count("all") == 2, out
+    assert {"default", "openai/*, demo/demo-1"} <= set(limited), out
+    write_now(load(), lambda connection: take_gateway_from_tokens(connection, acme, "default"))
+    assert "none" in re.split(r"\s{2,}", cli("token", "list").out)
 
 
 def test_a_token_may_expire(cli: Cli, acme: str) -> None:

@@ -218,6 +218,26 @@ def test_a_page_that_is_out_of_date_lifts_no_limit_of_a_token(
     assert lists() == (None, None), "an emptied field means all"
 
 
+@pytest.mark.both_engines
+@pytest.mark.usefixtures("engine")
+def test_the_message_about_a_deleted_gateway_names_the_tokens_that_reach_none_now(
+    farebox: Farebox, owner: Person, customer: Customer
+) -> None:
+    for gateway_id in ("team-a", "other"):
+        body = {**GATEWAY_FIELDS, "id": gateway_id}
+        httpx.post(f"{customer.api_url}/ai-gateway/gateways", headers=customer.headers, json=body)
+    for name, gateways in (
+        ("one", "team-a"), ("<b>two", "team-a"), ("three", "team-a"), ("four", "team-a"), ("both", "team-a other"),
+    ):  # fmt: skip
+        owner.send("/ui/tokens", name=name, run="on", models="", expires="", gateways=gateways)
+    page = owner.told("/ui/gateways/team-a/delete")
+    said = "Deleted the gateway team-a. It was the only gateway of these tokens, which reach none now:"
+    assert f"{said} one, <b>two, three and 1 more." in unescape(page)
+    assert "<b>two" not in page
+    said = "Deleted the gateway other. It was the only gateway of these tokens, which reach none now: both."
+    assert said in unescape(owner.told("/ui/gateways/other/delete"))
+
+
 def _rule(**more: object) -> dict[str, object]:
     return {"limit": 5, "limitType": "cost", "window": 86_400, "technique": "fixed", **more}
 

@@ -1,6 +1,6 @@
 """`farebox token`: who may call, and what."""
 
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -123,7 +123,7 @@ def list_tokens(
 ) -> None:
     """List access tokens, without their secrets.
 
-    A token's last use is known as of a minute ago at most.
+    A token's last use is known as of a minute ago at most. One whose gateways are all deleted reaches `none`.
     """
     from farebox.operator.administer import require_account
     from farebox.storage import accounts, last_uses
@@ -141,11 +141,19 @@ def list_tokens(
     at = session.clock.now_ms()
     columns = {
         "token_id": "TOKEN ID", "account_id": "ACCOUNT", "name": "NAME", "permissions": "PERMISSIONS",
-        "active": "ACTIVE", "expires_at": "EXPIRES", "rate_limit": "RATE LIMIT", "last_used_at": "LAST USED",
+        "models": "MODELS", "gateways": "GATEWAYS", "active": "ACTIVE", "expires_at": "EXPIRES",
+        "rate_limit": "RATE LIMIT", "last_used_at": "LAST USED",
     }  # fmt: skip
     empty = "No tokens yet: create one with `farebox token create --account ID --permission …`."
     rows = [_token_row(item, at, used.get(item.token_id)) for item in found]
+    if not as_json:
+        rows = [{**row, "models": _names_text(row["models"]), "gateways": _names_text(row["gateways"])} for row in rows]
     show_rows(rows, as_json=as_json, columns=columns, empty=empty)
+
+
+def _names_text(names: object) -> str:
+    """What a token is limited to: its models or gateways."""
+    return "all" if names is None else ", ".join(cast("list[str]", names)) or "none"
 
 
 @token.command("set")

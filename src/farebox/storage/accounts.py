@@ -174,11 +174,16 @@ def change_token(connection: Connection, token: AccessToken) -> None:
 def take_gateway_from_tokens(connection: Connection, account_id: str, gateway_id: str) -> None:
     """The gateway is deleted: no token that is limited to gateways reaches another one of its name. The caller notes
     the change."""
-    for token in list_tokens(connection, account_id):
-        if token.gateways is not None and gateway_id in token.gateways:
-            left = tuple(each for each in token.gateways if each != gateway_id)
-            sql = "UPDATE access_tokens SET gateways = ? WHERE token_id = ?"
-            connection.execute(sql, (_list(left), token.token_id))
+    for token in tokens_of_gateway(connection, account_id, gateway_id):
+        left = tuple(each for each in token.gateways or () if each != gateway_id)
+        sql = "UPDATE access_tokens SET gateways = ? WHERE token_id = ?"
+        connection.execute(sql, (_list(left), token.token_id))
+
+
+def tokens_of_gateway(connection: Connection, account_id: str, gateway_id: str) -> list[AccessToken]:
+    """The tokens that are limited to this gateway, alone or among others."""
+    found = list_tokens(connection, account_id)
+    return [token for token in found if token.gateways is not None and gateway_id in token.gateways]
 
 
 def _list(names: tuple[str, ...] | None) -> str | None:

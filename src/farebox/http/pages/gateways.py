@@ -1,6 +1,7 @@
 """Gateways: the list, creating and deleting them, how programs call one, and its settings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from farebox.errors import NOT_FOUND, Problem
@@ -16,8 +17,12 @@ from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput
 from farebox.providers.catalogue import PROVIDERS
+from farebox.storage.accounts import tokens_of_gateway
 
 HERE = "/ui/gateways"
+TOKENS_NAMED = 3
+"""Tokens named in the message about a deleted gateway."""
+_LABEL_MAX = 50
 _USUAL = ("openai", "anthropic", "google-ai-studio")
 
 
@@ -58,9 +63,21 @@ async def create(visit: Visit, form: Fields) -> Response:
 
 async def delete(visit: Visit, _: Fields) -> Response:
     """Delete a gateway with its keys, routes and policies."""
-    gateway_id = visit.request.path["gateway_id"]
+    gateway_id, services = visit.request.path["gateway_id"], visit.services
+    find = partial(tokens_of_gateway, account_id=visit.account_id, gateway_id=gateway_id)
+    limited = await services.database.scan(find)
     await ask(visit, api.delete, gateway_id=gateway_id)
-    return noted(visit, HERE, Flash("good", f"Deleted the gateway {gateway_id}."))
+    now = services.clock.now_ms()
+    useless = [token.label for token in limited if token.gateways == (gateway_id,) and token.active(now)]
+    return noted(visit, HERE, Flash("good", f"Deleted the gateway {gateway_id}.{_useless_text(useless)}"))
+
+
+def _useless_text(labels: Sequence[str]) -> str:
+    if not labels:
+        return ""
+    more = len(labels) - TOKENS_NAMED
+    named = ", ".join(label[:_LABEL_MAX] for label in labels[:TOKENS_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f" It was the only gateway of these tokens, which reach none now: {named}."
 
 
 async def gateway(visit: Visit, gateway_id: str) -> Mapping[str, Any]:
