@@ -8,11 +8,12 @@ import msgspec
 
 from farebox.calls.stages import Priced, Responded
 from farebox.calls.watch import Interrupted, Reason
-from farebox.errors import ClientGone, Problem
+from farebox.errors import DATABASE_UNAVAILABLE, INTERNAL, UPSTREAM_TIMEOUT, ClientGone, Problem
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.upstream import UpstreamFailed
 from farebox.storage.sql import DatabaseUnavailable
 
+CLIENT_CLOSED_STATUS: Final = 499
 CLIENT_GONE: Final = "the client went away"
 SERVER_STOPPED: Final = "the server stopped"
 SILENCE: Final = "the provider fell silent"
@@ -44,6 +45,8 @@ class EarlyEnd(msgspec.Struct, frozen=True):
     reply: Reply = "error"
     """What the caller gets: the error itself, that its request is unreadable, that the provider took too long, or
     nothing."""
+    status: int = CLIENT_CLOSED_STATUS
+    """The status in the call's log row, unless a problem or a provider's response has one."""
 
 
 _BY_RELAY: Final = EarlyEnd("")
@@ -52,11 +55,13 @@ _BEFORE_RESPONSE: Final[_Rows] = (
     (Problem, EarlyEnd("refused")),
     (InvalidRequest, EarlyEnd("refused", reply="unreadable")),  # a body is read more closely when money is short
     ("client_gone", EarlyEnd("released", CLIENT_GONE, "nothing")),
-    ("silence", EarlyEnd("released", SILENCE, "timeout")),
-    ("too_long", EarlyEnd("released", TOO_LONG, "timeout")),
-    (DatabaseUnavailable, EarlyEnd("released", HOLD_IN_DOUBT)),  # whether the hold exists is unknown
+    ("silence", EarlyEnd("released", SILENCE, "timeout", UPSTREAM_TIMEOUT.status)),
+    ("too_long", EarlyEnd("released", TOO_LONG, "timeout", UPSTREAM_TIMEOUT.status)),
+    # whether the hold exists is unknown
+    (DatabaseUnavailable, EarlyEnd("released", HOLD_IN_DOUBT, status=DATABASE_UNAVAILABLE.status)),
     (asyncio.CancelledError, EarlyEnd("released", SERVER_STOPPED)),
-    (Exception, EarlyEnd("released", INTERNAL_ERROR)),  # a bug of ours, which the edge reports
+    # a bug of ours, which the edge reports
+    (Exception, EarlyEnd("released", INTERNAL_ERROR, status=INTERNAL.status)),
 )
 """Ends until the head of the response arrives: by the error or, if a wait was interrupted, by the reason. The first
 matching row applies."""

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from farebox.calls.attempts import record_attempts
 from farebox.calls.causes import cause_of
 from farebox.calls.counting import may_count, price_by_count
-from farebox.calls.endings import BALANCE_ENDED, BY_CALLER, CLIENT_GONE, SERVER_STOPPED, EarlyEnd
+from farebox.calls.endings import BALANCE_ENDED, BY_CALLER, CLIENT_CLOSED_STATUS, CLIENT_GONE, SERVER_STOPPED, EarlyEnd
 from farebox.calls.exports.spans import queue_span
 from farebox.calls.keys import note_use
 from farebox.calls.logged_body import LoggedBody, logged_request, logged_response
@@ -34,7 +34,6 @@ from farebox.runtime.operator_alarms import raise_alarm
 from farebox.runtime.services import Services
 from farebox.runtime.verdicts import warn_if_unusual
 
-CLIENT_CLOSED_STATUS = 499
 COUNT_SECONDS = 2.0
 """How long a stopping server waits for a token count, of the five seconds that it has to settle the calls it cuts
 off."""
@@ -109,7 +108,7 @@ async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | 
     attempts = stage.attempts if isinstance(stage, Admitted) else _NO_ATTEMPTS
     ended = Ended(
         end.outcome,
-        status=problem.kind.status if problem else attempts.status or CLIENT_CLOSED_STATUS,
+        status=problem.kind.status if problem else attempts.status or end.status,
         duration_ms=stage.context.elapsed_ms(),
         first_byte_ms=attempts.first_byte_ms,
         hold_ms=attempts.hold_ms,
