@@ -47,6 +47,8 @@ def test_migrate_distributes_and_says_what_it_did(cluster: Cluster, empty_url: s
     other = farebox(tmp_path, "check", **setting | {"FAREBOX_BUCKETS": "16"})
     assert other.returncode == 1
     assert f"the database has FAREBOX_BUCKETS={BUCKETS}, and here it is 16" in other.stderr
+    assert "farebox migrate" not in other.stderr, "it could not change the number"
+    assert "farebox copy --buckets 16" in other.stderr
     wider = farebox(tmp_path, "migrate", "--citus", **setting | {"FAREBOX_BUCKETS": "16"})
     assert wider.returncode == 1
 

@@ -19,8 +19,9 @@ from farebox.storage.accounts import add_account, find_account
 from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
 from tests import engines
-from tests.calls.kit import differences
+from tests.calls.kit import differences, log_rows
 from tests.citus.cluster import CITUS
+from tests.dbcopy.kit import farebox
 from tests.support import Customer, Farebox, running_farebox
 from tests.waiting import until
 
@@ -37,6 +38,10 @@ CREATE FUNCTION there(of INTEGER) RETURNS BOOLEAN LANGUAGE plpgsql COST 100000 A
         PERFORM pg_sleep(60);
     ELSIF EXISTS (SELECT FROM away WHERE bucket = of AND how = 'its Citus is older') THEN
         EXECUTE 'SELECT differs() -- while executing command on db1:5432 ';
+    ELSIF EXISTS (SELECT FROM away WHERE bucket = of AND how = 'it has no Citus') THEN
+        EXECUTE 'SELECT lacks() -- while executing command on db1:5432 ';
+    ELSIF EXISTS (SELECT FROM away WHERE bucket = of AND how = 'its connection broke') THEN
+        RAISE 'failure on connection marked as essential: db1:5432' USING ERRCODE = 'XX000';
     ELSIF EXISTS (SELECT FROM away WHERE bucket = of AND how = 'that of the coordinator is older') THEN
         RETURN differs();
     ELSIF EXISTS (SELECT FROM away WHERE bucket = of) THEN
@@ -53,6 +58,9 @@ CREATE FUNCTION master_run_on_worker(names TEXT[], ports INTEGER[], commands TEX
             OFFSET 0) hangs $$;
 CREATE FUNCTION differs() RETURNS BOOLEAN LANGUAGE plpgsql AS $$ BEGIN
     RAISE 'loaded Citus library version differs from installed extension version' USING ERRCODE = 'XX000';
+END $$;
+CREATE FUNCTION lacks() RETURNS BOOLEAN LANGUAGE plpgsql AS $$ BEGIN
+    RAISE 'function assign_distributed_transaction_id(integer) does not exist' USING ERRCODE = '42883';
 END $$;
 CREATE FUNCTION get_current_transaction_id() RETURNS BOOLEAN LANGUAGE plpgsql AS $$ BEGIN
     RETURN CASE WHEN nextval('looks') > 0 AND EXISTS (SELECT FROM away) THEN differs() END;
@@ -146,7 +154,7 @@ READS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("how", ["gone", "its Citus is older"])
+@pytest.mark.parametrize("how", ["gone", "its Citus is older", "it has no Citus", "its connection broke"])
 def test_only_accounts_on_the_lost_node_are_refused(world: World, how: str) -> None:
     world.take_away(how)
     for _ in range(3):
@@ -192,6 +200,16 @@ def test_calls_that_are_refused_at_once_leave_nothing_behind(world: World, monke
     kept = journal.added
     assert [world.there.chat().json()["errors"][0]["code"] for _ in range(5)] == [2946] * 5
     assert journal.added == kept
+
+
+def test_a_refused_call_is_logged_with_the_status_that_its_caller_got(world: World) -> None:
+    world.farebox.run(world.farebox.services.configuration.notice_changes())
+    assert world.there.chat().status_code == 200  # its gateway is known from here on
+    world.take_away()
+    assert world.there.chat().status_code == 503
+    world.bring_back()
+    until(lambda: len(log_rows(world.there)) == 3, "its row is in the log", 20)
+    assert sorted(row["status_code"] for row in log_rows(world.there)) == [200, 200, 503]
 
 
 def test_a_hanging_node_does_not_make_the_database_unavailable(world: World) -> None:
@@ -282,7 +300,17 @@ def test_the_sum_of_cached_responses_is_left_until_all_nodes_are_there(
     assert not wrong()
 
 
-def test_the_audit_checks_the_rest_and_reports_what_was_not_checked(world: World) -> None:
+def test_the_audit_checks_the_rest_and_reports_what_was_not_checked(world: World, tmp_path: Path) -> None:
     world.take_away()
     (found,) = differences(world.farebox)
     assert f"in bucket {world.bucket(world.there)}" in found
+    checked = farebox(tmp_path, "check", FAREBOX_DATABASE_URL=world.farebox.services.settings.database_url)
+    assert checked.returncode == 1, checked.stderr
+    line, outcome = checked.stdout.splitlines()
+    assert line == (
+        f"accounts in bucket {world.bucket(world.there)}: they were not checked, because their node of the database is "
+        "away"
+    )
+    assert outcome.startswith(
+        "Checked the accounts outside of 1 bucket: the books balance. To check all, start the node"
+    )

@@ -56,6 +56,12 @@ def test_an_installation_in_its_own_schema_sees_none_of_theirs(postgres: Postgre
     assert theirs(postgres, postgres_url) == before
 
 
+def test_a_role_that_may_not_create_tables_is_refused_with_a_remedy(postgres_url: str) -> None:
+    options = f"{'&' if '?' in postgres_url else '?'}options=-c%20role=pg_read_all_stats"
+    with pytest.raises(SchemaMismatch, match=r"permission denied for schema public.*GRANT CREATE ON SCHEMA"):
+        migrate_now(load({}, database_url=postgres_url + options))
+
+
 @pytest.mark.parametrize("sql", ["CREATE TABLE schema_version (version TEXT)", "CREATE TABLE accounts (name TEXT)"])
 async def test_a_schema_of_another_program_is_refused_with_a_remedy(postgres_url: str, sql: str) -> None:
     await execute(postgres_url, sql)

@@ -157,15 +157,21 @@ def _checked_row(checked: "Checked", database: str) -> dict[str, object]:
 
 
 def _print_checked(checked: "Checked", database: str) -> None:
+    from farebox.ledger.differences import NODE_AWAY
     from farebox.operator.checking import act_text
+    from farebox.storage.sql import NodeAway
 
     for difference in checked.differences:
         typer.echo(difference.message)
     for number, what in checked.acts:
         typer.echo(act_text(number, what))
-    differ = len(checked.differences) + len(checked.acts)
+    unchecked = sum(difference.what == NODE_AWAY for difference in checked.differences)
+    differ = len(checked.differences) - unchecked + len(checked.acts)
     outcome = counted(differ, "difference") if differ else "the books balance"
-    if checked.accounts or differ:
+    if unchecked:
+        outside = f"the accounts outside of {counted(unchecked, 'bucket')}"
+        typer.echo(f"Checked {outside}: {outcome}. To check all, {NodeAway.remedy}.")
+    elif checked.accounts or differ:
         typer.echo(f"Checked {counted(checked.accounts, 'account')}: {outcome}.")
     else:
         typer.echo(f"The database {database} has no account: there is nothing to check. Is it the one you mean?")

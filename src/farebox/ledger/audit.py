@@ -16,7 +16,7 @@ from farebox.ledger.audit_corrected import check_corrected
 from farebox.ledger.audit_keys import IN_PAGE, WITHOUT_BALANCE, Key, Page, every_bucket, pages
 from farebox.ledger.audit_lots import check_lots
 from farebox.ledger.books import GIVEN_BACK, HOLD_STATES, OWN_BOOKS, RECEIVABLE, TRANSFERS
-from farebox.ledger.differences import WHAT, Difference
+from farebox.ledger.differences import NODE_AWAY, WHAT, Difference
 from farebox.storage.accounts import count_accounts
 from farebox.storage.sql import SNAPSHOT, Connection, NodeAway
 from farebox.storage.statement import NO_CHARGE
@@ -52,7 +52,7 @@ def audit(
                     if progress is not None:
                         progress(done, max(done, total))
         except NodeAway:
-            yield Difference(account_id=f"in bucket {bucket}", what="node_away", expected="a node", found=None)
+            yield Difference(account_id=f"in bucket {bucket}", what=NODE_AWAY, expected="a node", found=None)
 
 
 _ANALYZE = (  # with statistics of small tables PostgreSQL would compare row by row: minutes instead of a second

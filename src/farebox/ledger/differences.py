@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+NODE_AWAY = "node_away"
+"""Not a difference, but accounts that could not be checked: those in one bucket."""
 WHAT: dict[str, str] = {
-    "node_away": "a node of the database is away, so that it was not checked",
+    NODE_AWAY: "they were not checked, because their node of the database is away",
     "account_missing": "it has rows in the ledger but is not in the directory",
     "balance_missing": "it has no balance row",
     "balance_posted": "`posted` is not the sum of its transfers",
@@ -57,6 +59,8 @@ class Difference:
 
     @property
     def message(self) -> str:
+        if self.what == NODE_AWAY:
+            return f"accounts {self.account_id}: {WHAT[self.what]}"
         where = "".join(
             f", {noun} {name}" for noun, name in (("transfer", self.transfer_id), ("hold", self.hold_id)) if name
         )

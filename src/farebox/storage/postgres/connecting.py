@@ -69,13 +69,17 @@ _OF_A_POOLER = (of.DuplicatePreparedStatementError, of.InvalidSQLStatementNameEr
 """The errors that occur if one session's statements are used, or prepared again, in another."""
 _DAMAGED = (of.DataCorruptedError, of.IndexCorruptedError)
 
-_OF_CITUS = ("postmaster was shut down", "loaded Citus library version differs")
+_OF_CITUS = ("postmaster was shut down", "loaded Citus library version differs", "connection marked as essential")
 """Internal errors of Citus that go away by themselves: those of a session that waits for another node while its own
-server is killed, and those of a node whose Citus is being upgraded, between the installation of the package and ALTER
-EXTENSION."""
+server is killed; those of a node whose Citus is being upgraded, between the installation of the package and ALTER
+EXTENSION; and those of a transaction whose connection to a node has failed."""
+_WITHOUT_CITUS = "function assign_distributed_transaction_id("
+"""What a node lacks whose database has lost the extension, as one that was restored or replaced without it."""
 
 _ON_A_NODE = "while executing command on "
-_TO_A_NODE = re.compile(r"connection to the remote node (?:\S+@)?(\S+) failed")
+_TO_A_NODE = re.compile(
+    r"connection to the remote node (?:\S+@)?(\S+) failed|failure on connection marked as essential: (\S+)"
+)
 
 Session = asyncpg.Connection
 
@@ -87,7 +91,7 @@ def node_away(error: BaseException) -> NodeAway | None:
     context = getattr(error, "context", None) or ""
     found = _TO_A_NODE.search(str(error))
     if found is not None:
-        node = found[1]
+        node = found[1] or found[2]
     elif _ON_A_NODE in context:
         node = context.partition(_ON_A_NODE)[2].split()[0]
     else:
@@ -96,6 +100,8 @@ def node_away(error: BaseException) -> NodeAway | None:
 
 
 def _is_of_citus(error: BaseException) -> bool:
+    if isinstance(error, of.UndefinedFunctionError):
+        return _WITHOUT_CITUS in str(error)
     return isinstance(error, of.InternalServerError) and any(text in str(error) for text in _OF_CITUS)
 
 
@@ -117,9 +123,7 @@ def _translated(error: BaseException) -> DatabaseUnavailable | None:
         return DatabaseUnavailable(POOLED)
     if isinstance(error, _DAMAGED):
         return DatabaseDamaged(f"the database is damaged: {error}")
-    if isinstance(error, of.InternalServerError) and not _is_of_citus(error):
-        return None
-    if not isinstance(error, (of.InternalServerError, *_UNAVAILABLE)):
+    if not isinstance(error, _UNAVAILABLE) and not _is_of_citus(error):
         return None
     if (away := node_away(error)) is not None:
         return away

@@ -3,7 +3,7 @@
 import hashlib
 from importlib import resources
 
-from asyncpg.exceptions import DuplicateTableError
+from asyncpg.exceptions import DuplicateTableError, InsufficientPrivilegeError
 
 from farebox.storage.half_copied import COPYING, HALF_COPIED
 from farebox.storage.postgres.connecting import Session
@@ -32,6 +32,11 @@ _IS_THERE = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = current_sch
 _SHARED = (
     "the schema {own} has tables of another program: give Farebox a database of its own, or a schema: CREATE SCHEMA "
     "farebox, and options=-c%20search_path=farebox in FAREBOX_DATABASE_URL"
+)
+
+_NO_RIGHT = (
+    "{error}, and Farebox has to create its tables there: make the role the owner of the database or of its own "
+    "schema, or GRANT CREATE ON SCHEMA to it (docs/postgresql.md)"
 )
 
 
@@ -101,9 +106,12 @@ async def place(session: Session, buckets: int) -> Placed:
 async def _note_version(session: Session, version: int) -> None:
     """Create or update the table that records the database's version."""
     if version == 0:
-        await session.execute(
-            "CREATE TABLE schema_version (version BIGINT NOT NULL, functions TEXT NOT NULL, buckets BIGINT)"
-        )
+        try:
+            await session.execute(
+                "CREATE TABLE schema_version (version BIGINT NOT NULL, functions TEXT NOT NULL, buckets BIGINT)"
+            )
+        except InsufficientPrivilegeError as error:
+            raise SchemaMismatch(_NO_RIGHT.format(error=error)) from error
         await session.execute("INSERT INTO schema_version VALUES (0, '')")
     elif not await session.fetchval(_HAS_BUCKETS):  # only if needed: it would wait for a backup in progress
         await session.execute("ALTER TABLE schema_version ADD COLUMN buckets BIGINT")

@@ -24,8 +24,9 @@ async def require_buckets(session: Session, buckets: int, *, may_change: bool = 
     stored = await session.fetchval("SELECT buckets FROM schema_version")
     if stored == buckets:
         return
-    if stored is not None and (not may_change or await is_distributed(session)):
-        raise SchemaMismatch(_other_count_text(stored, buckets))
+    spread = stored is not None and await is_distributed(session)
+    if stored is not None and (spread or not may_change):
+        raise SchemaMismatch(_other_count_text(stored, buckets, spread=spread))
     half_copied = await session.fetchval("SELECT to_regclass($1)", COPYING) is not None
     used = set() if half_copied else {bucket for (bucket,) in await session.fetch(_USED)}
     if not used.issubset(bucket_numbers(buckets)):
@@ -33,14 +34,16 @@ async def require_buckets(session: Session, buckets: int, *, may_change: bool = 
             f"the database has accounts in buckets that do not exist with FAREBOX_BUCKETS={buckets}: set it to the "
             "number that it was when they were created, the same for every gateway and every command"
             if stored is None
-            else _other_count_text(stored, buckets)
+            else _other_count_text(stored, buckets, spread=spread)
         )
     await session.execute("UPDATE schema_version SET buckets = $1", buckets)
 
 
-def _other_count_text(stored: int, buckets: int) -> str:
+def _other_count_text(stored: int, buckets: int, *, spread: bool) -> str:
+    """`spread`: the tables are distributed, so that `farebox migrate` cannot change the number."""
+    migrate = "" if spread else "run `farebox migrate` with it while there are no accounts, or "
     return (
         f"the database has FAREBOX_BUCKETS={stored}, and here it is {buckets}: set it to {stored}, the same for every "
-        f"gateway and every command. For another number run `farebox migrate` with it while there are no accounts, or "
-        f"`farebox copy --buckets {buckets}` into a new database (docs/citus.md)"
+        f"gateway and every command. For another number {migrate}run `farebox copy --buckets {buckets}` into a new "
+        "database (docs/citus.md)"
     )
