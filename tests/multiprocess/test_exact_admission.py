@@ -24,8 +24,6 @@ pytestmark = pytest.mark.slow
 
 K = 8
 IN_FLIGHT = 10 * K
-IN_FLIGHT_OF_BUDGETS = 5 * K
-"""Fewer, for each of the budgets: more than twice of what fits in any."""
 PRICE = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
 SCOPES = ("wide", "tight", "token", "user", "policy")
 """Each call counts in all rules and the policy: those of the gateway, of its access token, of its end user."""
@@ -136,8 +134,8 @@ async def test_whichever_budget_is_the_tightest_admits_exactly_k_calls(
     room = {name: (K if name == tightest else 2 * K) * hold for name in ("account", *SCOPES)}
     caller = installation.caller(nanos=room["account"])
     installation.write(partial(_limit, account_id=caller.account_id, room=room))
-    wires = await in_flight(installation, caller, body, IN_FLIGHT_OF_BUDGETS)
-    refused, pending = await refusals(wires, IN_FLIGHT_OF_BUDGETS - K)
+    wires = await in_flight(installation, caller, body, IN_FLIGHT)
+    refused, pending = await refusals(wires, IN_FLIGHT - K)
     assert gate.waiting == K
     assert _counted(installation, caller) == {(0, K * hold)}
     gate.open()

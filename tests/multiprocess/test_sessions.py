@@ -14,7 +14,7 @@ from tests.websockets.kit import providing
 pytestmark = pytest.mark.slow
 
 K = times(3, 12)
-TRIED = times(4, 10) * K
+TRIED = 10 * K
 """Sessions that are opened at once."""
 
 
