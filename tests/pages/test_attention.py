@@ -35,7 +35,9 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 def lines(who: Person, path: str = "/ui/overview") -> dict[str, str]:
     """Each line, with the address of what to do about it."""
-    page = who.http.get(path, follow_redirects=True).text
+    response = who.http.get(path, follow_redirects=True)
+    assert response.status_code == 200, response.text
+    page = response.text
     found = re.findall(r'<p class="note \w+">(.*?)</p>', page, re.DOTALL)
     return {
         unescape(re.sub(r" ?<a .*?</a>", "", text)): unescape(link[1])
@@ -113,7 +115,10 @@ def test_many_of_a_kind_are_some(farebox: Farebox) -> None:
             add_finding(connection, each)
 
     farebox.run(farebox.services.database.write(trouble))
-    assert len(lines(person(farebox, Role.OWNER, customer.account_id))) == attention.EACH
+    owner = person(farebox, Role.OWNER, customer.account_id)
+    assert len(lines(owner)) == attention.EACH
+    first, _, further = owner.get("/ui/overview").text.partition("<summary>2 more</summary>")
+    assert [part.count('class="note warn"') for part in (first, further)] == [3, 2], "the balance is not pushed away"
 
 
 def test_limits_that_are_nearly_used_up_stand_on_the_overview(
@@ -143,6 +148,10 @@ def test_limits_that_are_nearly_used_up_stand_on_the_overview(
     assert one(lines(owner), "in a day")[0].startswith("100 % ")
     put_rules(customer, all_calls | {"limit": 20}, each_user)
     assert lines(owner) == {}, "it was raised"
+    put_rules(customer, all_calls | {"limit": 1e9}, each_user)
+    assert customer.chat("Hello").status_code == 200
+    spend("all", 9e8)
+    assert one(lines(owner), "1,000,000,000.00 USD in a day")[0].startswith("90 % "), "the highest limit there is"
     put_rules(customer, all_calls | {"enabled": False}, each_user)
     assert lines(owner) == {}, "it is off"
     spend("users", 3.9)

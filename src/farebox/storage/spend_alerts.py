@@ -52,7 +52,8 @@ _NEARLY_SPENT = (
     "SELECT scope, spent + held AS used, first_value(most) OVER (PARTITION BY scope ORDER BY start DESC) AS latest "
     "FROM (SELECT scope, start, spent, held, most FROM budgets WHERE bucket = ? AND account_id = ? AND ends_at > ? "
     "ORDER BY scope, start LIMIT ?) looked_at) slots "
-    "GROUP BY scope HAVING max(latest) > 0 AND sum(used) * 100 >= max(latest) * ? "
+    # The sum is what is multiplied: on PostgreSQL it is numeric, whereas the product of a high limit is no bigint.
+    "GROUP BY scope HAVING max(latest) > 0 AND sum(used) * 100 / ? >= max(latest) "
     "ORDER BY sum(used) * 100 / max(latest) DESC, scope LIMIT ?"
 )
 

@@ -89,8 +89,8 @@ def _jobs(services: Services) -> Iterator[Attention]:
 def _alarms(alarms: list[Alarm]) -> Iterator[Attention]:
     for alarm in alarms[:SHOWN]:
         action, path = _ACTIONS.get(alarm.kind, ("See the alarm", "/ui/system#alarms"))
-        about = alarm.about if len(alarm.about) <= _ABOUT_MAX else f"{alarm.about[:_ABOUT_MAX]}…"
-        yield _line("bad", f"{SUBJECTS.get(alarm.kind, alarm.kind)}: {about}.", action, path)
+        about = f"{alarm.about}." if len(alarm.about) <= _ABOUT_MAX else f"{alarm.about[:_ABOUT_MAX]}…"
+        yield _line("bad", f"{SUBJECTS.get(alarm.kind, alarm.kind)}: {about}", action, path)
     if len(alarms) > SHOWN:
         yield _line("bad", "There are further alarms.", "See all alarms", "/ui/system#alarms")
 
