@@ -167,6 +167,27 @@ def test_a_page_is_shown_to_the_roles_of_its_row(page: Page, ours: Furnished, pe
             assert faults_of(response.text) == []
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_nobody_is_shown_links_and_forms_that_are_not_for_them(
+    role: Role, ours: Furnished, people: dict[Role, Person]
+) -> None:
+    who = _signed_in(people[role])
+    links: dict[str, str] = {}
+    for page in PAGE_ROWS:
+        if not page.template or role not in page.roles:
+            continue
+        shown = who.get(_filled(page.path, ours))
+        if shown.status_code != 200:  # it leads elsewhere, or wanted to be told of what
+            continue
+        links |= dict.fromkeys(re.findall(r'href="(/[^"?#]*)', shown.text), page.path)
+        for action in re.findall(r'method="post" action="([^"]*)"', shown.text):
+            (row,) = [each for each in FORM_ROWS if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each.path), action)][:1]
+            assert role in row.roles, (page.path, action)
+    assert len(links) > 5
+    for link, path in links.items():
+        assert who.get(link).status_code in ALLOWED, (path, link)
+
+
 @pytest.mark.parametrize("form", FORM_ROWS, ids=lambda form: form.path)
 def test_a_form_works_for_the_roles_of_its_row(form: Form, others: dict[Role, Person], theirs: Furnished) -> None:
     for role, who in others.items():

@@ -14,6 +14,7 @@ from farebox.storage.policies import PolicyRow
 from tests.http.support import GATEWAY_FIELDS
 from tests.pages.forms import form_of
 from tests.pages.people import Person, person
+from tests.pages.valid import faults_of
 from tests.support import Customer, Farebox
 
 HOSTILE = """"><script>alert(1)</script>"""
@@ -122,7 +123,7 @@ def test_a_token_is_limited_on_its_page(farebox: Farebox, owner: Person, custome
     made = owner.send("/ui/tokens", name="limited", run="on", models="", expires="", rate_limiting_limit="1000")
     secret = re.findall(r"fbx_[\w-]{43}", made.text)[0]
     page = owner.get("/ui/tokens").text
-    assert "1,000 in 60 s" in page
+    assert "1,000 calls in 60 s" in page
     token_id = re.findall(r'<a href="/ui/tokens/(\w+)" class="name">limited', page)[0]
     here = f"/ui/tokens/{token_id}"
     caller = Customer(farebox, customer.account_id, secret)
@@ -164,6 +165,8 @@ def test_a_token_is_limited_to_gateways_on_its_page(farebox: Farebox, owner: Per
     here = "/ui/tokens/" + re.findall(r'<a href="/ui/tokens/(\w+)" class="name">team<', page)[0]
     form = form_of(owner.get(here).text, expires_at="")
     assert form["gateways"].split() == ["team-a", "default"]
+    (link,) = re.findall(r'href="(/ui/limits[?][^"#]*)', owner.get(here).text)
+    assert form_of(owner.get(unescape(link)).text, gateway="team-a")["only_token"], "a limit where it counts"
     assert caller.chat("x").status_code == 200
     assert "Changed the token" in owner.told(here, **form | {"gateways": "team-a"})
     assert caller.chat("x").json()["internalCode"] == 2972
@@ -236,6 +239,32 @@ def test_the_message_about_a_deleted_gateway_names_the_tokens_that_reach_none_no
     assert "<b>two" not in page
     said = "Deleted the gateway other. It was the only gateway of these tokens, which reach none now: both."
     assert said in unescape(owner.told("/ui/gateways/other/delete"))
+def test_a_refused_token_keeps_what_was_typed(owner: Person) -> None:
+    typed = {
+        "name": "careful",
+        "read": "on",
+        "expires": "30",
+        "models": "demo/demo-1\nnonsense",
+        "gateways": "default",
+        "rate_limiting_limit": "7",
+    }
+    many = "\n".join(f"demo/m{number}" for number in range(101))
+    for wrong, said in (
+        ({}, "'nonsense' is not a model"),
+        ({"models": many}, "1 to 100 models"),
+        ({"read": ""}, "at least one permission"),
+        ({"expires": "x"}, "one of the lifetimes"),
+        ({"models": "", "gateways": "nowhere"}, "no gateway 'nowhere'"),
+        ({"rate_limiting_limit": "many"}, "Expected number"),
+    ):
+        page = owner.told("/ui/tokens", **typed | wrong)
+        assert said in unescape(page)
+        form = form_of(page, rate_limiting_limit=(typed | wrong)["rate_limiting_limit"])
+        kept = {name: form.get(name, "").strip() for name in typed}
+        assert kept == typed | wrong | ({"expires": ""} if wrong.get("expires") == "x" else {})
+        assert "run" not in form, "what was not wanted stays so"
+        assert "careful" not in re.sub(r'value="[^"]*"', "", page), "nothing was created"
+        assert faults_of(page) == []
 
 
 def _rule(**more: object) -> dict[str, object]:
@@ -302,6 +331,13 @@ def test_what_is_left_of_a_tokens_budget_is_on_its_page(farebox: Farebox, owner:
     assert f'datetime="{mine["resets_at"][:16]}' in owner.get(here).text
     assert f"{labels.exact_usd(5 * 10**9 - more)} of 5.00 USD left" in _words(owner.get(others).text, "budget")
     assert f"{labels.exact_usd(shared)} USD of 0.50" in _words(owner.get("/ui/tokens").text, "tokens")
+    rules = _words(owner.get("/ui/limits").text, "rules")
+    assert f"counted: {labels.exact_usd(5 * 10**9 - spent)} of 5.00 USD left" in rules, "tokens have their names"
+    assert token_id not in rules
+    (link,) = re.findall(r'href="(/ui/limits[?][^"#]*)', owner.get(here).text)
+    form = form_of(owner.get(unescape(link)).text, only_token=token_id)
+    assert form["gateway"] == "default"
+    form_of(owner.get("/ui/limits?token=none&gateway=none").text, only_token="", gateway="default")
 
 
 @pytest.mark.both_engines

@@ -71,18 +71,25 @@ def create_token(
     require_account(connection, account_id)
     if not permissions:
         raise Refused("a token needs at least one permission: " + ", ".join(Permission))
-    allowed = tuple([_allowed_model(model) for model in models])
+    allowed = _allowed(models) if models else None
     reached = _reached(connection, account_id, gateways) if gateways else None
     must_be_ahead(expires_at, at)
     secret = TOKEN_PREFIX + ids.secret()
     token_id = ids.account_id()  # the same format as Cloudflare's token IDs: 32 hexadecimal characters
     token = AccessToken(
-        token_id, account_id, name, frozenset(permissions), at, expires_at, None, allowed or None, rate, reached
+        token_id, account_id, name, frozenset(permissions), at, expires_at, None, allowed, rate, reached
     )
     accounts.add_token(connection, token, vault.hash_token(secret))
     if by is not None:
         record_act(connection, by, "token.create", at, account_id=account_id, subject=token_id, after=_state(token))
     return NewToken(token, secret)
+
+
+def _allowed(models: Sequence[str]) -> tuple[str, ...]:
+    """The models, each once. Raises Refused."""
+    if not 1 <= len(models) <= TOKEN_MODELS_MAX:
+        raise Refused(f"a token may call 1 to {TOKEN_MODELS_MAX} models, or all", of="models")
+    return tuple(dict.fromkeys(_allowed_model(model) for model in models))
 
 
 def _allowed_model(model: str) -> str:
@@ -151,9 +158,7 @@ def change_token(connection: Connection, token: AccessToken, changes: TokenChang
     """Like `set_token`, for a token that has been found. Raises Refused."""
     given: dict[str, Any] = {name: value for name, value in asdict(changes).items() if value is not UNSET}
     if changes.models is not UNSET and changes.models is not None:
-        if not 1 <= len(changes.models) <= TOKEN_MODELS_MAX:
-            raise Refused(f"a token may call 1 to {TOKEN_MODELS_MAX} models, or all", of="models")
-        given["models"] = tuple(dict.fromkeys(_allowed_model(model) for model in changes.models))
+        given["models"] = _allowed(changes.models)
     if changes.gateways is not UNSET and changes.gateways is not None:
         given["gateways"] = _reached(connection, token.account_id, changes.gateways)
     if changes.expires_at is not UNSET:

@@ -19,7 +19,7 @@ from farebox.http.envelope import Response
 from farebox.http.pages import charts, labels
 from farebox.http.pages.fields import words_of
 from farebox.http.pages.policy_lines import PolicyLine, lines_of
-from farebox.http.pages.table import BUILD, Fields, Shown
+from farebox.http.pages.table import BUILD, MONEY, Fields, Shown
 from farebox.http.pages.visit import Visit, see_other
 from farebox.money import InvalidAmount, nanos_to_usd, parse_usd
 from farebox.periods import Period, Zones
@@ -56,6 +56,7 @@ class RuleLine:
 async def limits(visit: Visit) -> Shown:
     """The rules, and what is left of each."""
     services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
+    asked = dict(visit.request.query_pairs())
 
     def read(connection: Connection) -> tuple[list[RuleLine], list[PolicyLine], list[str], dict[str, str]]:
         gateways = list_gateways(connection, account_id)
@@ -74,6 +75,9 @@ async def limits(visit: Visit) -> Shown:
         "policies": policies,
         "account_limit": await spending_limit.state(services, account_id),
         "builds": visit.may(BUILD),
+        "pays": visit.may(MONEY),
+        "chosen_gateway": asked["gateway"] if asked.get("gateway") in gateways else DEFAULT_GATEWAY,
+        "chosen_token": asked["token"] if asked.get("token") in tokens else "",
         **_choices(gateways, tokens),
     }
 
@@ -99,11 +103,19 @@ def _lines(
     for rule in found.rules:
         window = window_of(gateway.gateway_id, rule, zones)
         states = RuleStates(connection, gateway.account_id, rule, window, now, found.enabled)
-        shown = states.states(_STATES_SHOWN, 0)
+        shown = [_with_name(state, tokens) for state in states.states(_STATES_SHOWN, 0)]
         text = said(rule, tokens)
         enforced = found.enabled and rule.enabled
         lines.append(RuleLine(gateway.gateway_id, rule, text, technique_of(rule), shown, states.count(), enforced))
     return lines
+
+
+def _with_name(state: SpendState, tokens: dict[str, str]) -> SpendState:
+    """The state of a rule with the token's name in place of its ID."""
+    token_id = state.partition.get("token")
+    if token_id is None:
+        return state
+    return msgspec.structs.replace(state, partition=state.partition | {"token": tokens.get(token_id, token_id)})
 
 
 def technique_of(rule: SpendRule) -> str:

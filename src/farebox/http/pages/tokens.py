@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from farebox.calendar import DAY_MS
-from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
+from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control import tokens as api
 from farebox.http.envelope import Response
 from farebox.http.pages.fields import Field, Group, shown, values_of, words_of
@@ -15,7 +15,7 @@ from farebox.http.pages.sdk_snippets import example_model, first_call
 from farebox.http.pages.table import OWNER, Fields, Shown, shell
 from farebox.http.pages.token_budgets import TokenBudget, budgets_of
 from farebox.http.pages.visit import Visit
-from farebox.http.validation import InvalidInput, read
+from farebox.http.validation import InvalidInput, invalid, read
 from farebox.model import AccessToken, Permission
 from farebox.operator import tokens
 from farebox.operator.administer import Refused
@@ -106,6 +106,11 @@ class TokenLine:
 
 async def token_list(visit: Visit) -> Shown:
     """The account's tokens, the active ones first."""
+    return await _list(visit, {permission.name.lower(): "on" for permission in offered_to(visit)[:1]})
+
+
+async def _list(visit: Visit, sent: Fields, error: InvalidInput | None = None) -> Shown:
+    """The page's content. `sent` fills in the form for a new token; `error`: why it was refused."""
     account_id, now = visit.account_id, visit.services.clock.now_ms()
 
     def read(connection: Connection) -> list[TokenLine]:
@@ -120,9 +125,12 @@ async def token_list(visit: Visit) -> Shown:
     offered = offered_to(visit)
     return {
         "lines": [replace(line, budget=tightest.get(line.token.token_id)) for line in lines],
-        "offered": [(permission, SAYS[permission]) for permission in offered],
+        "offered": [
+            (permission, SAYS[permission], sent.get(permission.name.lower()) == "on") for permission in offered
+        ],
         "lifetimes": LIFETIMES,
-        "limits": shown(_RATE, {}),
+        "sent": sent,
+        "limits": shown(_RATE, values_of((*_LIMITS, _MODELS, _GATEWAYS), sent), error),
         "now": now,
     }
 
@@ -139,14 +147,25 @@ def offered_to(visit: Visit) -> tuple[Permission, ...]:
 
 async def create(visit: Visit, form: Fields) -> Response:
     """Create a token, and show its secret: once, here."""
+    try:
+        made = await _create(visit, form)
+    except InvalidInput as error:
+        return shell(visit, "tokens.html", {"title": "Tokens", **await _list(visit, form, error)}, "/ui/tokens")
+    services = visit.services
+    await services.configuration.notice_own_change()
+    call = first_call(services.base_url, visit.account_id, example_model(demo=services.configuration.demo), made.secret)
+    return shell(visit, "token_made.html", {"title": "The new token", "made": made, "first_call": call}, "/ui/tokens")
+
+
+async def _create(visit: Visit, form: Fields) -> NewToken:
+    """Raises InvalidInput."""
     services, now = visit.services, visit.services.clock.now_ms()
     permissions = [permission for permission in offered_to(visit) if form.get(permission.name.lower()) == "on"]
-    name = form.get("name", "").strip()[:_NAME_MAX]
     days = form.get("expires", "")
     if days not in LIFETIMES:
-        raise Problem(VALIDATION_FAILED, "Choose one of the lifetimes", path=("body", "expires"))
+        raise invalid("Choose one of the lifetimes", "body")
     if not permissions:
-        raise Problem(VALIDATION_FAILED, "Choose at least one permission", path=("body",))
+        raise invalid("Choose at least one permission", "body")
     limits = api.changes_of(read(_RATE.body(form), api.TokenChange, "body", strict=True))
 
     def job(connection: Connection) -> NewToken:
@@ -159,7 +178,7 @@ async def create(visit: Visit, form: Fields) -> Response:
             account_id=visit.account_id,
             permissions=permissions,
             at=now,
-            name=name,
+            name=form.get("name", "").strip()[:_NAME_MAX],
             expires_at=now + int(days) * DAY_MS if days else None,
             models=words_of(form.get("models", "")),
             gateways=words_of(form.get("gateways", "")),
@@ -167,12 +186,10 @@ async def create(visit: Visit, form: Fields) -> Response:
         )
 
     try:
-        made = await services.database.write(job)
+        return await services.database.write(job)
     except Refused as refused:
-        raise Problem(VALIDATION_FAILED, str(refused)[:1].upper() + str(refused)[1:]) from refused
-    await services.configuration.notice_own_change()
-    call = first_call(services.base_url, visit.account_id, example_model(demo=services.configuration.demo), made.secret)
-    return shell(visit, "token_made.html", {"title": "The new token", "made": made, "first_call": call}, "/ui/tokens")
+        text = str(refused)
+        raise invalid(text[:1].upper() + text[1:], "body", *filter(None, [refused.of])) from refused
 
 
 async def one_token(visit: Visit) -> Shown:
