@@ -23,6 +23,7 @@ from farebox.storage.calls import add_usage, encode_detail
 from farebox.storage.reports import UsageWindow
 from farebox.storage.sql import Connection
 from tests.pages.people import Person, person
+from tests.pages.valid import faults_of
 from tests.support import Customer, Farebox
 
 HOSTILE = """"><script>alert(1)</script><img src=x onerror=alert(1)>'"""
@@ -249,6 +250,22 @@ def test_names_are_neither_formulas_in_csv_nor_markup_on_pages(
         page = owner.get(path).text
         assert "<script>alert" not in page
         assert "<img" not in page
+
+
+@pytest.mark.parametrize("name", ["\x02", "\x03", "\x04", "\x02a\x03b\x04", "<\x02a<\x03b<\x04", "&lt;\x02"])
+def test_names_do_not_forge_the_marks_that_align_numbers(
+    farebox: Farebox, owner: Person, customer: Customer, used: Used, name: str
+) -> None:
+    customer.chat("x", model=f"demo/{name}", headers={"cf-aig-metadata": json.dumps({name: name})}, user=name)
+    used(name, farebox.services.clock.now_ms(), 1)
+    for path in ("/ui/calls", "/ui/usage", "/ui/overview"):
+        page = owner.get(path).text
+        tables = re.findall(r"<thead><tr>(.*?)</tr></thead>\s*<tbody>(.*?)</tbody>", page, re.DOTALL)
+        assert tables
+        for head, body in tables:
+            rows = re.findall(r"<tr.*?</tr>", body, re.DOTALL)
+            assert {row.count("<td") for row in rows} == {head.count("<th ") + head.count("<td")}
+        assert faults_of(page) == []
 
 
 # --- limits, tokens, members ------------------------------------------------------------------------------------------

@@ -139,6 +139,7 @@ def _bounds(view: View) -> dict[str, Any]:
 @cache
 def _environment() -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined  # loaded only when a page is opened
+    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader(__package__),
@@ -183,7 +184,7 @@ def _environment() -> "Environment":
     }
     environment.globals |= {
         "asset": assets.address_of,
-        "marks": (columns.BEGIN, columns.CONTENT, columns.END),
+        "marks": tuple(map(Markup, (columns.BEGIN, columns.CONTENT, columns.END))),
         "kinds": labels.KINDS,
         "refund_states": labels.REFUNDS,
         "dispute_states": labels.DISPUTES,
