@@ -117,7 +117,7 @@ def test_many_of_a_kind_are_some(farebox: Farebox) -> None:
     farebox.run(farebox.services.database.write(trouble))
     owner = person(farebox, Role.OWNER, customer.account_id)
     assert len(lines(owner)) == attention.EACH
-    first, _, further = owner.get("/ui/overview").text.partition("<summary>2 more</summary>")
+    first, _, further = owner.get("/ui/overview").text.partition("<summary>2 more need attention</summary>")
     assert [part.count('class="note warn"') for part in (first, further)] == [3, 2], "the balance is not pushed away"
 
 
