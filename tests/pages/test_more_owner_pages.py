@@ -239,6 +239,8 @@ def test_the_message_about_a_deleted_gateway_names_the_tokens_that_reach_none_no
     assert "<b>two" not in page
     said = "Deleted the gateway other. It was the only gateway of these tokens, which reach none now: both."
     assert said in unescape(owner.told("/ui/gateways/other/delete"))
+
+
 def test_a_refused_token_keeps_what_was_typed(owner: Person) -> None:
     typed = {
         "name": "careful",
