@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import anthropic
 import httpx
@@ -13,11 +14,13 @@ from google.genai.errors import ClientError
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from farebox.http.call_target import MODEL_CALLS, MODEL_LISTS
 from farebox.http.router import Access
 from farebox.http.routes import SERVED
 from farebox.model import Permission
 from farebox.operator import tokens
 from farebox.operator.administer import Refused
+from farebox.storage.custom_domains import CustomDomain, put_domain
 from tests.calls.kit import log_rows
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import GATEWAY_FIELDS, errors, http, result
@@ -94,58 +97,138 @@ def refusal(response: httpx.Response) -> tuple[int, int]:
 # --- calls ------------------------------------------------------------------------------------------------------------
 
 
-def ways(caller: Customer, gateway_id: str) -> dict[str, Callable[[], httpx.Response]]:
-    """The ways in which a call comes to a gateway."""
-    base, rest = at_gateway(caller, gateway_id).gateway_url, f"{caller.api_url}/ai"
-    own = caller.headers
-    by_header = own | {"cf-aig-gateway-id": gateway_id}
-    chat, native = {"model": "demo/demo-1", "messages": HI}, {"model": "demo-1", "messages": HI}
-    steps = [{"provider": "demo", "endpoint": "v1/chat/completions", "query": native}]
-    messages = {**chat, "max_tokens": 20}
-    own_key = {"authorization": "Bearer callers-own", "cf-aig-authorization": f"Bearer {caller.token}"}
-    background = {"model": "demo-1", "input": "Hi", "background": True}
-    return {
-        "compat": lambda: http.post(f"{base}/compat/chat/completions", json=chat, headers=own),
-        "embeddings": lambda: http.post(f"{base}/compat/embeddings", json={"model": "demo/demo-1"}, headers=own),
-        "provider": lambda: http.post(f"{base}/demo/v1/chat/completions", json=native, headers=own),
-        "own key": lambda: http.post(f"{base}/demo/v1/chat/completions", json=native, headers=own_key),
-        "universal": lambda: http.post(base, json=steps, headers=own),
-        "run": lambda: http.post(f"{rest}/run/demo/demo-1", json={"messages": HI}, headers=by_header),
-        "run by body": lambda: http.post(
-            f"{rest}/run", json={"model": "demo/demo-1", "input": {"messages": HI}}, headers=by_header
+@dataclass(frozen=True)
+class At:
+    """A caller and the gateway that it calls."""
+
+    caller: Customer
+    gateway_id: str
+
+    def post(self, path: str, body: object, **headers: str) -> httpx.Response:
+        """To a path below the gateway."""
+        url = at_gateway(self.caller, self.gateway_id).gateway_url + path
+        return http.post(url, json=body, headers=headers or self.caller.headers)
+
+    def get(self, path: str) -> httpx.Response:
+        return http.get(at_gateway(self.caller, self.gateway_id).gateway_url + path, headers=self.caller.headers)
+
+    def delete(self, path: str) -> httpx.Response:
+        return http.delete(at_gateway(self.caller, self.gateway_id).gateway_url + path, headers=self.caller.headers)
+
+    def rest(self, path: str, body: object = None) -> httpx.Response:
+        """To a path below `/ai`, with the gateway in the header."""
+        headers = self.caller.headers | {"cf-aig-gateway-id": self.gateway_id}
+        return http.request(
+            "GET" if body is None else "POST", f"{self.caller.api_url}/ai{path}", json=body, headers=headers
+        )
+
+    def domain(self, times: int = 1) -> httpx.Response:
+        """To a custom domain of the gateway, several times on one connection; the last response."""
+        farebox, account_id = self.caller.farebox, self.caller.account_id
+        host = f"{self.gateway_id}.{account_id}.example"
+        row = CustomDomain(host, account_id, self.gateway_id, "", "active", None, None, 1, 1)
+        farebox.run(farebox.services.database.write(lambda connection: put_domain(connection, row)))
+        farebox.run(farebox.services.configuration.notice_own_change())
+        with httpx.Client(base_url=farebox.url, headers=self.caller.headers | {"host": host}) as client:
+            return [client.post("/compat/chat/completions", json=CHAT) for _ in range(times)][-1]
+
+
+CHAT: dict[str, Any] = {"model": "demo/demo-1", "messages": HI}
+NATIVE: dict[str, Any] = {"model": "demo-1", "messages": HI}
+BELOW, REST = "/v1/{account_id}/{gateway_id}", "/client/v4/accounts/{account_id}/ai"
+PROVIDER = f"{BELOW}/{{provider}}/{{path}}"
+UPLOAD = {"x-goog-upload-protocol": "resumable", "x-goog-upload-command": "start"}
+
+
+class Way(NamedTuple):
+    """A way in which a call comes to a gateway."""
+
+    path: str
+    """In the tables of what is served."""
+    status: int
+    """Where the gateway is allowed."""
+    send: Callable[[At], httpx.Response]
+
+
+WAYS = {
+    "compat": Way(f"{BELOW}/compat/chat/completions", 200, lambda at: at.post("/compat/chat/completions", CHAT)),
+    "embeddings": Way(
+        f"{BELOW}/compat/embeddings", 200,
+        lambda at: at.post("/compat/embeddings", {"model": "demo/demo-1", "input": "Hi"}),
+    ),
+    "custom domain": Way(f"{BELOW}/compat/chat/completions", 200, lambda at: at.domain()),
+    "custom domain again": Way(f"{BELOW}/compat/chat/completions", 200, lambda at: at.domain(times=2)),
+    "provider": Way(PROVIDER, 200, lambda at: at.post("/demo/v1/chat/completions", NATIVE)),
+    "own key": Way(
+        PROVIDER, 200,
+        lambda at: at.post(
+            "/demo/v1/chat/completions", NATIVE,
+            **{"authorization": "Bearer callers-own", "cf-aig-authorization": f"Bearer {at.caller.token}"},
         ),
-        "rest chat": lambda: http.post(f"{rest}/v1/chat/completions", json=chat, headers=by_header),
-        "rest messages": lambda: http.post(f"{rest}/v1/messages", json=messages, headers=by_header),
-        "models": lambda: http.get(f"{base}/compat/models", headers=own),
-        "rest models": lambda: http.get(f"{rest}/v1/models", headers=by_header),
-        "background": lambda: http.post(f"{base}/openai/responses", json=background, headers=own),
-        "a response": lambda: http.get(f"{base}/openai/responses/resp_1", headers=own),
-        "batches": lambda: http.get(f"{base}/openai/batches", headers=own),
-        "a batch": lambda: http.post(f"{base}/openai/batches", json={"input_file_id": "file-1"}, headers=own),
-        "files": lambda: http.get(f"{base}/openai/files", headers=own),
-        "delete": lambda: http.delete(f"{base}/openai/files/file-1", headers=own),
-        "key in the query": lambda: http.post(
-            f"{base}/google-ai-studio/v1beta/models/m:generateContent?key={caller.token}", json={}
+    ),
+    "key in the query": Way(
+        PROVIDER, 400,
+        lambda at: at.post(
+            f"/google-ai-studio/v1beta/models/m:generateContent?key={at.caller.token}", {}, accept="*/*"
         ),
-    }
+    ),
+    "upload": Way(
+        PROVIDER, 400,
+        lambda at: at.post(
+            "/google-ai-studio/upload/v1beta/files", {}, **at.caller.headers, **UPLOAD,
+            **{"x-goog-upload-header-content-length": "10"},
+        ),
+    ),
+    "background": Way(
+        PROVIDER, 400,
+        lambda at: at.post("/openai/responses", {"model": "demo-1", "input": "Hi", "background": True}),
+    ),
+    "a response": Way(PROVIDER, 400, lambda at: at.get("/openai/responses/resp_1")),
+    "batches": Way(PROVIDER, 400, lambda at: at.get("/openai/batches")),
+    "a batch": Way(PROVIDER, 400, lambda at: at.post("/openai/batches", {"input_file_id": "file-1"})),
+    "files": Way(PROVIDER, 400, lambda at: at.get("/openai/files")),
+    "delete": Way(PROVIDER, 400, lambda at: at.delete("/openai/files/file-1")),
+    "universal": Way(
+        BELOW, 200,
+        lambda at: at.post("", [{"provider": "demo", "endpoint": "v1/chat/completions", "query": NATIVE}]),
+    ),
+    "run": Way(f"{REST}/run/{{model}}", 200, lambda at: at.rest("/run/demo/demo-1", {"messages": HI})),
+    "run at Workers AI": Way(
+        f"{REST}/run/{{model}}", 400, lambda at: at.rest("/run/@cf/meta/llama-3.1-8b-instruct", {"messages": HI})
+    ),
+    "run by body": Way(
+        f"{REST}/run", 200, lambda at: at.rest("/run", {"model": "demo/demo-1", "input": {"messages": HI}})
+    ),
+    "rest chat": Way(f"{REST}/v1/chat/completions", 200, lambda at: at.rest("/v1/chat/completions", CHAT)),
+    "rest messages": Way(
+        f"{REST}/v1/messages", 200, lambda at: at.rest("/v1/messages", CHAT | {"max_tokens": 20})
+    ),
+    "rest responses": Way(
+        f"{REST}/v1/responses", 200, lambda at: at.rest("/v1/responses", {"model": "demo/demo-1", "input": "Hi"})
+    ),
+    "rest embeddings": Way(
+        f"{REST}/v1/embeddings", 200, lambda at: at.rest("/v1/embeddings", {"model": "demo/demo-1", "input": "Hi"})
+    ),
+    "models": Way(f"{BELOW}/compat/models", 200, lambda at: at.get("/compat/models")),
+    "a model": Way(f"{BELOW}/compat/models/{{model}}", 200, lambda at: at.get("/compat/models/demo/demo-1")),
+    "rest models": Way(f"{REST}/v1/models", 200, lambda at: at.rest("/v1/models")),
+    "a rest model": Way(f"{REST}/v1/models/{{model}}", 200, lambda at: at.rest("/v1/models/demo/demo-1")),
+}  # fmt: skip
 
 
-NAMES = (
-    "compat", "embeddings", "provider", "own key", "universal", "run", "run by body", "rest chat", "rest messages",
-    "models", "rest models", "background", "a response", "batches", "a batch", "files", "delete", "key in the query",
-)  # fmt: skip
+def test_every_path_of_model_calls_is_tried() -> None:
+    assert {way.path for way in WAYS.values()} == {path for path, _ in (*MODEL_CALLS, *MODEL_LISTS)}
 
 
-@pytest.mark.parametrize("way", NAMES)
+@pytest.mark.parametrize("way", WAYS)
 def test_no_way_leads_to_another_gateway(owner: Customer, member: Customer, way: str) -> None:
-    assert sorted(ways(member, TEAM)) == sorted(NAMES)
     for gateway_id in ("other", "default", "nowhere"):
-        refused = ways(member, gateway_id)[way]()
+        refused = WAYS[way].send(At(member, gateway_id))
         assert refused.status_code == 403, refused.text
         assert "gateway_not_allowed" in refused.text or "2972" in refused.text
         assert repr(gateway_id) in refused.text
-    allowed = ways(member, TEAM)[way]()
-    assert allowed.status_code != 403, allowed.text
+    allowed = WAYS[way].send(At(member, TEAM))
+    assert allowed.status_code == WAYS[way].status, allowed.text
     assert owner.balance.held == 0
 
 
@@ -192,10 +275,12 @@ def test_sdks_see_it(member: Customer) -> None:
 )
 def test_no_websocket_leads_to_another_gateway(member: Customer, path: str) -> None:
     url = at_gateway(member, "other").gateway_url.replace("http", "ws", 1) + path
-    with pytest.raises(InvalidStatus) as refused:
-        connect(url, additional_headers=member.headers)
-    assert refused.value.response.status_code == 403
-    assert json.loads(refused.value.response.body)["internalCode"] == 2972
+    words: Any = ["realtime", f"openai-insecure-api-key.{member.token}"]
+    for given in ({"additional_headers": member.headers}, {"subprotocols": words}):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(url, **given)
+        assert refused.value.response.status_code == 403
+        assert json.loads(refused.value.response.body)["internalCode"] == 2972
 
 
 def test_a_websockets_next_message_is_refused_once_its_token_does_not_reach_the_gateway(
