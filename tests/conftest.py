@@ -5,7 +5,7 @@ import inspect
 import os
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 import trustme
 
+from farebox.storage.sqlite.database import SqliteDatabase
 from tests import engines
 from tests.memory import memory_folder
 from tests.postgres.server import PostgresServer
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _HAVE_DATABASES = frozenset({"tmp_path", "tmp_path_factory", "postgres"})
 """A database belongs to a folder. A test that none of these fixtures leads to has no database, whatever the mark of its
-module, and runs once."""
+module, and runs once; it fails if it opens one all the same (`engines.may_open`)."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # inherited by workers and by servers that tests start
         _trust_nobody(config)
         _use_memory()
+    _guard_databases()
     _share_contexts()
     _wait_for_busy_machines()
     hypothesis.settings.register_profile(
@@ -111,10 +113,25 @@ def _use_memory() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
+def _has_database(fixtures: Collection[str]) -> bool:
+    return not _HAVE_DATABASES.isdisjoint(fixtures)
+
+
+def _guard_databases() -> None:
+    """Let a test that seemed to have no database fail if it opens one all the same."""
+    make = SqliteDatabase.__init__
+
+    def guarded(self: SqliteDatabase, *arguments: Any, **named: Any) -> None:
+        engines.may_open()
+        make(self, *arguments, **named)
+
+    SqliteDatabase.__init__ = guarded  # type: ignore[method-assign]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine" in metafunc.fixturenames:
         chosen = engines.engines_of(metafunc.definition.get_closest_marker)
-        if _HAVE_DATABASES.isdisjoint(metafunc.fixturenames):
+        if not _has_database(metafunc.fixturenames):
             chosen = chosen[:1]
         metafunc.parametrize("engine", chosen, indirect=True, scope="session")
 
@@ -124,7 +141,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before any fixture opens a database."""
     callspec = getattr(item, "callspec", None)
     engine = callspec.params.get("engine") if callspec else None
-    engines.use_engine(engine or engines.engines_of(item.get_closest_marker)[0])
+    marked = engines.engines_of(item.get_closest_marker)
+    narrowed = len(marked) > 1 and not _has_database(getattr(item, "fixturenames", ()))
+    engines.use_engine(engine or marked[0], databases=not narrowed)
 
 
 @pytest.hookimpl(trylast=True)

@@ -55,7 +55,7 @@ SQLITE_ONLY = pytest.mark.sqlite_only
 
 SECONDS = 300.0
 
-_now = {"engine": CHOSEN or "sqlite"}
+_now = {"engine": CHOSEN or "sqlite", "databases": "may be opened"}
 _urls: dict[Path, str] = {}
 
 
@@ -73,8 +73,18 @@ def engine_now() -> str:
     return _now["engine"]
 
 
-def use_engine(engine: str) -> None:
+def use_engine(engine: str, *, databases: bool = True) -> None:
+    """Set the engine of the current test. `databases`: whether it may open one (`may_open`)."""
     _now["engine"] = engine
+    _now["databases"] = "may be opened" if databases else ""
+
+
+def may_open() -> None:
+    """Fails in a test that runs on one engine of both, because it seemed to have no database (tests.conftest)."""
+    assert _now["databases"], (
+        "this test is marked for both engines, but runs on one of them, as it has no fixture that leads to a folder: "
+        "request tmp_path or tmp_path_factory"
+    )
 
 
 # Databases.
@@ -82,6 +92,7 @@ def use_engine(engine: str) -> None:
 
 def database_url(folder: Path) -> str:
     """FAREBOX_DATABASE_URL of the folder's database; empty on SQLite, where it is the default."""
+    may_open()
     if engine_now() == "sqlite":
         return ""
     folder = folder.absolute()
