@@ -109,8 +109,8 @@ class Jobs:
         return sorted(name for name, one in found if not one.ended and now - one.began > one.at_most)
 
     def failing(self) -> list[str]:
-        """The jobs that ended, and have not completed a round since."""
-        return sorted(name for name, count in self._in_a_row.items() if count)
+        """The jobs that ended twice or more, and have not completed a round since."""
+        return sorted(name for name, count in self._in_a_row.items() if count > 1)
 
 
 def _task(name: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

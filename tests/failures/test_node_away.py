@@ -15,7 +15,9 @@ import pytest
 
 from farebox import worker
 from farebox.ledger import lanes
+from farebox.storage.account_keys import key_of
 from farebox.storage.accounts import add_account, find_account
+from farebox.storage.deliveries import add_delivery, count_given_up
 from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
 from tests import engines
@@ -30,6 +32,7 @@ pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="nodes are th
 BUCKETS = 4
 VIEWED = (
     "balances", "holds", "transfers", "lots", "gateways", "calls", "usage_hours", "top_ups", "cards", "cache_totals",
+    "deliveries",
 )  # fmt: skip
 PREPARE = """
 CREATE TABLE away (bucket INTEGER, how TEXT NOT NULL DEFAULT 'gone');
@@ -314,3 +317,17 @@ def test_the_audit_checks_the_rest_and_reports_what_was_not_checked(world: World
     assert outcome.startswith(
         "Checked the accounts outside of 1 bucket: the books balance. To check all, start the node"
     )
+
+
+def test_what_needs_the_operator_is_shown_without_the_lost_node(world: World) -> None:
+    account_id = world.here.account_id
+
+    def give_up(connection: Connection) -> None:
+        key = key_of(connection, account_id)
+        add_delivery(connection, key.bucket, account_id, "n", "we_1", 1)
+        connection.execute("UPDATE deliveries SET next_at = NULL WHERE bucket = ?", (key.bucket,))
+
+    database = world.farebox.services.database
+    world.farebox.run(database.write(give_up))
+    world.take_away()
+    assert world.farebox.run(database.scan(lambda connection: count_given_up(connection, 100))) == 1

@@ -61,9 +61,17 @@ def test_every_price_of_the_list_says_its_own_date_and_tier() -> None:
 def test_a_version_is_read(version: str, source: str, since: date | None, hours: str, tier: dict[str, str]) -> None:
     found = facts_of(version)
     assert (found.source, found.since, found.hours, found.tier) == (source, since, hours, tier)
-    assert not found.doubtful
+    assert not found.doubts
 
 
-def test_a_tier_without_a_price_is_doubtful() -> None:
-    found = facts_of("genai-prices/0.2.3/openai/gpt-5/unknown:service_tier=turbo")
-    assert (found.doubtful, found.tier) == (True, {"service_tier": "turbo"})
+@pytest.mark.parametrize(
+    ("doubts", "tier"),
+    [
+        ("service_tier=turbo", {"service_tier": "turbo"}),
+        ("12-hour caching", {}),
+        ("service_tier=turbo, 12-hour caching", {"service_tier": "turbo"}),
+    ],
+)
+def test_what_has_no_price_is_in_the_version(doubts: str, tier: dict[str, str]) -> None:
+    found = facts_of(f"genai-prices/0.2.3/openai/gpt-5/2026-10-12/unknown:{doubts}")
+    assert (found.doubts, found.tier, found.since) == (doubts, tier, date(2026, 10, 12))

@@ -38,6 +38,11 @@ class FairMemory(Generic[K, V]):
         found = None if share is None else share.entries.get(key)
         return None if found is None else found[0]
 
+    def of(self, account_id: str) -> dict[K, V]:
+        """All values of the account."""
+        share = self._shares.get(account_id)
+        return {} if share is None else {key: value for key, (value, _) in share.entries.items()}
+
     def put(self, account_id: str, key: K, value: V, size: int) -> None:
         """Keep the value, replacing any under the same key. It is not kept if it is larger than an account's limit."""
         self.drop(account_id, key)

@@ -32,6 +32,10 @@ class PausedKeys:
         everywhere, here = ((key_id, ""), (key_id, model))
         return max(self._until.get(owner, everywhere) or 0, self._until.get(owner, here) or 0)
 
+    def of(self, owner: str) -> dict[tuple[str, str], int]:
+        """Until when each of the owner's keys is paused, by key and model; those in the past are over."""
+        return self._until.of(owner)
+
     @staticmethod
     def _none() -> FairMemory[tuple[str, str], int]:
         return FairMemory(BYTES_MAX, ACCOUNT_BYTES_MAX)

@@ -109,7 +109,7 @@ def compile_policy(policy_id: str, document: PolicyDocument, slugs: Mapping[str,
         document,
         compile_actor(document.actor),
         covered,
-        _resource_key(covered),
+        resource_key(covered),
         compile_condition(document.condition),
     )
 
@@ -222,7 +222,7 @@ def _limits(policies: Policies, matched: list[tuple[str, Policy]]) -> Iterator[P
                 policy.policy_id,
                 policy.document.name,
                 actor,
-                f"{scope_prefix(policies.gateway_id)}{period}/{resource}/{_named(actor)}",
+                f"{scope_prefix(policies.gateway_id)}{period}/{resource}/{actor_named(actor)}",
                 nanos_of(amount),
                 period,
                 policies.zones,
@@ -239,13 +239,15 @@ def scope_prefix(gateway_id: str) -> str:
     return f"policy:{gateway_id}/"
 
 
-def _named(actor: str) -> str:
+def actor_named(actor: str) -> str:
+    """A resolved actor as it is named in scopes: as JSON; a long one by its hash."""
     if len(actor) > ACTOR_SHOWN_MAX:
         return f"sha256:{hashlib.sha256(actor.encode()).hexdigest()}"
     return msgspec.json.encode(actor).decode()
 
 
-def _resource_key(covered: Covered) -> str:
+def resource_key(covered: Covered) -> str:
+    """The name of a resource in scopes: the same for all that cover the same models and providers."""
     if covered.models is None and covered.providers is None:
         return "*"
     models = None if covered.models is None else sorted(set(covered.models))

@@ -32,6 +32,10 @@ class Actor(msgspec.Struct, frozen=True):
             found[place] = _value(found[place], fields, metadata)
         return "".join(found)
 
+    def may_be(self, text: str) -> bool:
+        """Whether it may resolve to this text."""
+        return _segment_fits(self.parts[::2], text)
+
 
 def _value(name: str, fields: Mapping[str, str], metadata: Mapping[str, str | int | float | bool]) -> str:
     source, _, key = name.partition(".")

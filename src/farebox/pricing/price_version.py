@@ -33,8 +33,9 @@ class PriceFacts:
     """The hours of the day that it is for: `16:30–00:30 UTC`; empty: all."""
     tier: dict[str, str]
     """What it is for besides: `{"service_tier": "flex"}`; empty: it is the standard price."""
-    doubtful: bool
-    """Whether `tier` has no known price, and the highest that the provider may take was charged."""
+    doubts: str
+    """What has no known price, so that the highest that the provider may take was charged: `service_tier=turbo`,
+    `12-hour caching`; empty: all has one."""
 
 
 def facts_of(version: str) -> PriceFacts:
@@ -51,7 +52,7 @@ def facts_of(version: str) -> PriceFacts:
         before = step
     source, release = _source(version, first, steps)
     since = max(days) if days and source == "list" else None
-    return PriceFacts(source, release, since, hours, context_of(version), "/unknown:" in version)
+    return PriceFacts(source, release, since, hours, context_of(version), version.partition("/unknown:")[2])
 
 
 def _day(text: str) -> date | None:

@@ -133,9 +133,10 @@ def given_up(connection: Connection, account_id: str | None, limit: int) -> list
 
 
 def count_given_up(connection: Connection, most: int) -> int:
-    """How many deliveries of all accounts were given up; no more than `most` are counted."""
+    """How many deliveries of all accounts were given up; no more than `most` are counted. Those of a node that is away
+    are not."""
     sql = f"SELECT count(*) FROM (SELECT 1 {_GIVEN_UP} LIMIT ?) AS few"
-    return min(most, sum(int(count) for (count,) in rows_everywhere(connection, sql, most)))
+    return min(most, sum(int(count) for (count,) in rows_at_hand(connection, sql, most)))
 
 
 def _delivery(fields: tuple[Any, ...]) -> Delivery:

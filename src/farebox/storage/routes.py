@@ -1,5 +1,6 @@
 """The store of dynamic routes: an account's named flows, their versions, and which of these is deployed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,16 @@ class RouteRow:
     deployment: DeploymentRow
 
 
+@dataclass(frozen=True, slots=True)
+class RouteInUse:
+    """A route with the elements of the version that is deployed (JSON array: farebox.routing.elements)."""
+
+    gateway_id: str
+    route_id: str
+    name: str
+    elements: str
+
+
 _OF_GATEWAY = f"{OF_ACCOUNT} AND gateway_id = ?"
 _OF_ROUTE = f"{_OF_GATEWAY} AND route_id = ?"
 _VERSION = "version_id, elements, valid, created_at"
@@ -71,14 +82,19 @@ def find_route_named(connection: Connection, account_id: str, gateway_id: str, n
     return None if found is None else _route(found)
 
 
-def find_route_name(connection: Connection, account_id: str, route_id: str) -> tuple[str, str] | None:
-    """The gateway and the name of one of the account's routes. Reads the keys of the account's routes."""
-    found = row(
+def routes_in_use(connection: Connection, account_id: str, route_ids: Sequence[str]) -> list[RouteInUse]:
+    """Those of these routes of the account that exist, with what is deployed."""
+    if not route_ids:
+        return []
+    found = rows(
         connection,
-        f"SELECT gateway_id, name FROM routes WHERE {OF_ACCOUNT} AND route_id = ? LIMIT 1",
-        (*key_of(connection, account_id), route_id),
+        "SELECT r.gateway_id, r.route_id, r.name, v.elements FROM routes r "
+        "JOIN route_versions v ON v.bucket = r.bucket AND v.account_id = r.account_id AND v.gateway_id = r.gateway_id "
+        "AND v.route_id = r.route_id AND v.version_id = r.version_id "
+        f"WHERE r.bucket = ? AND r.account_id = ? AND r.route_id IN ({', '.join('?' for _ in route_ids)})",
+        (*key_of(connection, account_id), *route_ids),
     )
-    return None if found is None else (found[0], found[1])
+    return [RouteInUse(*fields) for fields in found]
 
 
 def list_routes(

@@ -37,34 +37,27 @@ def half_spent(connection: Connection, account_id: str, at: int, limit: int) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class NearBudget:
-    """A budget that is nearly used up. Nano-dollars."""
+class Slot:
+    """A slot of a budget, in whose window it may no longer be. Nano-dollars, milliseconds."""
 
     scope: str
+    start: int
     used: int
-    """What is spent of it, and what open holds reserve in it."""
-    limit: int
-    """As its latest hold knew it."""
+    """What is spent, and what open holds reserve."""
+    most: int
+    """The limit when its latest hold was opened; 0: not known."""
 
 
-_NEARLY_SPENT = (
-    "SELECT scope, sum(used) AS used, max(latest) AS most FROM ("
-    "SELECT scope, spent + held AS used, first_value(most) OVER (PARTITION BY scope ORDER BY start DESC) AS latest "
-    "FROM (SELECT scope, start, spent, held, most FROM budgets WHERE bucket = ? AND account_id = ? AND ends_at > ? "
-    "ORDER BY scope, start LIMIT ?) looked_at) slots "
-    # The sum is what is multiplied: on PostgreSQL it is numeric, whereas the product of a high limit is no bigint.
-    "GROUP BY scope HAVING max(latest) > 0 AND sum(used) * 100 / ? >= max(latest) "
-    "ORDER BY sum(used) * 100 / max(latest) DESC, scope LIMIT ?"
-)
-
-
-def nearly_spent(
-    connection: Connection, account_id: str, at: int, *, percent: int, looked_at: int, limit: int
-) -> list[NearBudget]:
-    """Budgets of the account of whose limit at least so many percent are used, the fullest first; of the first
-    `looked_at` slots in order of their scopes."""
-    found = rows(connection, _NEARLY_SPENT, (*key_of(connection, account_id), at, looked_at, percent, limit))
-    return [NearBudget(scope, int(used), int(most)) for scope, used, most in found]
+def slots_from(connection: Connection, account_id: str, scope: str, end: str, limit: int) -> list[Slot]:
+    """The first `limit` slots of the account's budgets whose scopes are not before `scope`, and are before `end`; in
+    the order of the table's key, so that no others are read."""
+    found = rows(
+        connection,
+        "SELECT scope, start, spent + held, coalesce(most, 0) FROM budgets "
+        "WHERE bucket = ? AND account_id = ? AND scope >= ? AND scope < ? ORDER BY scope, start LIMIT ?",
+        (*key_of(connection, account_id), scope, end, limit),
+    )
+    return [Slot(name, start, int(used), int(most)) for name, start, used, most in found]
 
 
 def accounts_with_budgets(connection: Connection, at: int) -> list[str]:

@@ -29,6 +29,8 @@ SCOPE_MAX = 800
 ROUTE_SCOPE = "route:"
 """Prefix of the scopes of dynamic routes."""
 
+_HASH = "sha256"
+"""What a scope has in place of values that are too long."""
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -278,14 +280,28 @@ def end_user(body: bytes) -> str | None:
     return None
 
 
-def _selected(rule: SpendRule, of_call: ValuesOfCall) -> Iterator[tuple[str, Selector, tuple[str, ...]]]:
+def _selectors(rule: SpendRule) -> Iterator[tuple[str, Selector]]:
     for name in ("model", "provider", "token", "user"):
         selector = getattr(rule, name)
         if isinstance(selector, Selector):
-            yield name, selector, of_call.values(name)
+            yield name, selector
     if isinstance(rule.metadata, dict):
         for key, selector in rule.metadata.items():
-            yield f"metadata.{key}", selector, of_call.metadata(key)
+            yield f"metadata.{key}", selector
+
+
+def _selected(rule: SpendRule, of_call: ValuesOfCall) -> Iterator[tuple[str, Selector, tuple[str, ...]]]:
+    for name, selector in _selectors(rule):
+        kind, _, key = name.partition(".")
+        yield name, selector, of_call.metadata(key) if kind == "metadata" else of_call.values(name)
+
+
+def counts_in(rule: SpendRule, name: str, scope: str) -> bool:
+    """Whether the rule, with the properties by which it partitions now, counts calls in this scope of its name."""
+    values = scope.removeprefix(name).removeprefix("/")
+    found = set(msgspec.json.decode(values, type=dict[str, str])) if values else set[str]()
+    wanted = {key for key, selector in _selectors(rule) if selector.mode == "partition"}
+    return found == wanted or (found == {_HASH} and bool(wanted))
 
 
 def _partition(rule: SpendRule, of_call: ValuesOfCall) -> dict[str, str] | None:
@@ -304,5 +320,5 @@ def _scope(name: str, values: dict[str, str]) -> str:
         return name
     text = _encode(values)
     if len(name) + len(text) > SCOPE_MAX:
-        text = _encode({"sha256": hashlib.sha256(text).hexdigest()})
+        text = _encode({_HASH: hashlib.sha256(text).hexdigest()})
     return f"{name}/{text.decode()}"

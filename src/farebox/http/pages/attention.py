@@ -3,37 +3,30 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
-
-import msgspec
 
 from farebox.billing import auto_top_up, cards, top_up
 from farebox.calls.spending import spending_limit
+from farebox.calls.spending.near_limits import NearLimit, near_limits
 from farebox.calls.spending.spend_alerts import described
-from farebox.gateway import GatewayConfig, SpendLimits, SpendRule
+from farebox.gateway import Selector
 from farebox.http.pages import labels
 from farebox.http.pages.limits import said
 from farebox.http.pages.table import BUILD, MEMBERS, MONEY
 from farebox.http.pages.view import Tone
 from farebox.http.pages.visit import Visit
 from farebox.model import Balance, Role
-from farebox.money import NANOS_PER_USD
 from farebox.payments.model import Card, Dispute
 from farebox.storage.accounts import list_tokens, read_owed
 from farebox.storage.findings import Finding, open_findings_of
-from farebox.storage.gateways import find_gateway
 from farebox.storage.refunds import open_disputes_of
-from farebox.storage.routes import find_route_name
-from farebox.storage.spend_alerts import NearBudget, nearly_spent
 from farebox.storage.sql import Connection
 
 NEAR_PERCENT: Final = 80
 """How much of a limit is used when it is mentioned."""
 EACH: Final = 5
 """Lines of one kind, at most."""
-LOOKED_AT: Final = 2_000
-"""Slots of limits that are looked at: the page is as fast with a limit for each of a million users."""
 _TOP_UPS: Final = 5
 _CARD_MONTHS: Final = 2
 """How long before a card expires it is mentioned."""
@@ -49,7 +42,7 @@ class Attention:
     action: str = ""
     path: str = ""
     roles: frozenset[Role] = MONEY
-    """Who can do it; others are shown the text alone."""
+    """Who can do it; others are shown the text alone, or nothing about money."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +54,8 @@ class _Stored:
 
 
 async def attention(visit: Visit, balance: Balance, now: int) -> list[Attention]:
-    """What needs somebody, the most urgent first."""
+    """What needs somebody, the most urgent first. What only those who see the account's money can do something about
+    is for them alone."""
     services = visit.services
     stored = await services.database.scan(partial(_stored, account_id=visit.account_id, at=now))
     found = [
@@ -74,17 +68,19 @@ async def attention(visit: Visit, balance: Balance, now: int) -> list[Attention]
         *_differences(stored.findings),
     ]
     found.sort(key=lambda each: each.tone != "bad")
-    return [each if visit.may(each.roles) else Attention(each.tone, each.text) for each in found]
+    return [
+        each if visit.may(each.roles) else Attention(each.tone, each.text)
+        for each in found
+        if visit.may(each.roles) or each.roles != MONEY
+    ]
 
 
 def _stored(connection: Connection, account_id: str, at: int) -> _Stored:
-    near = nearly_spent(connection, account_id, at, percent=NEAR_PERCENT, looked_at=LOOKED_AT, limit=4 * EACH)
-    limits = [line for budget in near if (line := _limit(connection, account_id, budget)) is not None]
     return _Stored(
         read_owed(connection, account_id),
         open_disputes_of(connection, account_id, EACH),
         open_findings_of(connection, account_id, EACH),
-        limits[:EACH],
+        _limits(connection, account_id, at),
     )
 
 
@@ -161,67 +157,42 @@ async def _spending_limit(visit: Visit) -> list[Attention]:
     limit = await spending_limit.state(visit.services, visit.account_id)
     if limit is None or (limit.spent + limit.held) * 100 < limit.limit.amount * NEAR_PERCENT:
         return []
-    percent = _percent(limit.spent + limit.held, limit.limit.amount)
-    period = labels.DURATIONS[limit.limit.duration]
-    text = f"{percent} % of the spending limit of this {period} is used."
-    return [Attention(_tone(percent), text, "Change it", "/billing#limit")]
+    text = f"of the spending limit of this {labels.DURATIONS[limit.limit.duration]} is used."
+    return [_near(limit.spent + limit.held, limit.limit.amount, text, "Change it", "/billing#limit")]
 
 
-def _limit(connection: Connection, account_id: str, budget: NearBudget) -> Attention | None:
-    """A limit of a gateway, a policy or a dynamic route that is nearly used up; None: there is no such limit any
-    more, or it has been raised since."""
-    of, _ = described(budget.scope)
-    if of["of"] == "rule":
-        return _rule(connection, account_id, budget, of)
-    if of["of"] == "policy":
-        gateway_id = of["gateway_id"]
-        text = f"of a policy’s {of['period']} limit for {_short(of['actor'])} is used (gateway {gateway_id})."
-        path = f"/ui/gateways/{quote(gateway_id, safe='')}/policies"
-        return _near(budget.used, budget.limit, text, "See the policies", path, BUILD)
-    route = find_route_name(connection, account_id, of["route_id"])
-    if route is None:
-        return None
-    gateway_id, name = route
-    text = f"of the limit at {_short(of['element_id'])} of the dynamic route {name} is used (gateway {gateway_id})."
-    path = f"/ui/gateways/{quote(gateway_id, safe='')}/routes/{quote(of['route_id'], safe='')}"
-    return _near(budget.used, budget.limit, text, "See the route", path, BUILD)
-
-
-def _rule(connection: Connection, account_id: str, budget: NearBudget, of: dict[str, Any]) -> Attention | None:
-    rule = _find_rule(connection, account_id, of["gateway_id"], of["rule_id"])
-    if rule is None:
-        return None
-    values, tokens = of.get("partition") or {}, dict[str, str]()
-    if "token" in values or not isinstance(rule.token, msgspec.UnsetType):
+def _limits(connection: Connection, account_id: str, at: int) -> list[Attention]:
+    """Limits of gateways, policies and dynamic routes that are nearly used up."""
+    near = near_limits(connection, account_id, at, percent=NEAR_PERCENT, limit=EACH)
+    tokens = dict[str, str]()
+    if any(each.rule is not None and isinstance(each.rule.token, Selector) for each in near):
         tokens = {each.token_id: each.name or each.token_id[:8] for each in list_tokens(connection, account_id)}
-    whose = [_short(tokens.get(value, value) if name == "token" else value) for name, value in values.items()]
-    text = f"of a limit of the gateway {of['gateway_id']} is used: {said(rule, tokens)}"
-    text += f" ({', '.join(whose)})." if whose else "."
-    return _near(budget.used, round(rule.limit * NANOS_PER_USD), text, "See the limits", "/ui/limits", MEMBERS)
+    return [_limit(each, tokens) for each in near]
 
 
-def _find_rule(connection: Connection, account_id: str, gateway_id: str, rule_id: str) -> SpendRule | None:
-    """The rule, if it is in force."""
-    gateway = find_gateway(connection, account_id, gateway_id)
-    if gateway is None:
-        return None
-    limits = msgspec.json.decode(gateway.config, type=GatewayConfig).spend_limits or SpendLimits()
-    return next((rule for rule in limits.rules if limits.enabled and rule.enabled and rule.id == rule_id), None)
+def _limit(near: NearLimit, tokens: dict[str, str]) -> Attention:
+    of, _ = described(near.scope)
+    if near.rule is not None:
+        values = of.get("partition") or {}
+        whose = [_short(tokens.get(value, value) if name == "token" else value) for name, value in values.items()]
+        text = f"of a limit of the gateway {near.gateway_id} is used: {said(near.rule, tokens)}"
+        text += f" ({', '.join(whose)})." if whose else "."
+        return _near(near.used, near.limit, text, "See the limits", "/ui/limits", MEMBERS)
+    path = f"/ui/gateways/{quote(near.gateway_id, safe='')}"
+    if of["of"] == "policy":
+        text = f"of a policy’s {of['period']} limit for {_short(of['actor'])} is used (gateway {near.gateway_id})."
+        return _near(near.used, near.limit, text, "See the policies", f"{path}/policies", BUILD)
+    text = f"of the limit at {_short(of['element_id'])} of the dynamic route {near.route} is used"
+    text += f" (gateway {near.gateway_id})."
+    return _near(near.used, near.limit, text, "See the route", f"{path}/routes/{quote(of['route_id'], safe='')}", BUILD)
 
 
-def _near(used: int, limit: int, text: str, action: str, path: str, roles: frozenset[Role]) -> Attention | None:
-    if used * 100 < limit * NEAR_PERCENT:
-        return None
-    percent = _percent(used, limit)
-    return Attention(_tone(percent), f"{percent} % {text}", action, path, roles)
-
-
-def _percent(used: int, limit: int) -> int:
-    return min(100, used * 100 // limit)
-
-
-def _tone(percent: int) -> Tone:
-    return "bad" if percent >= 100 else "warn"
+def _near(used: int, limit: int, text: str, action: str, path: str, roles: frozenset[Role] = MONEY) -> Attention:
+    """The line about a limit. When less than a percent is left, calls may be refused already: each must fit with what
+    it may cost at most."""
+    percent = min(100, used * 100 // limit)
+    share = "Nearly all" if percent == 99 else f"{percent} %"
+    return Attention("bad" if percent >= 99 else "warn", f"{share} {text}", action, path, roles)
 
 
 def _short(text: object) -> str:

@@ -1,5 +1,6 @@
 """What needs the operator, with what to do about it beside it: the first lines of the page "Accounts"."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -110,16 +111,32 @@ def _counts(stored: _Stored) -> Iterator[Attention]:
 
 
 def _paused_keys(services: Services, slugs: list[str]) -> list[Attention]:
-    """Keys that this process does not use for a while, because their provider refused them or limits their rate."""
+    """Keys that this process does not use for a while, at all or for a model, because their provider refused them or
+    limits their rate."""
     now, found = services.clock.now_ms(), list[Attention]()
+    pauses = defaultdict[str, dict[str, int]](dict)
+    for (key_id, model), until in services.paused_keys.of(OPERATORS_OWN).items():
+        if until > now:
+            pauses[key_id][model] = until
     for slug in slugs:
         access = services.configuration.provider(slug)
         for key in () if access is None else keys_of(access):
-            until = services.paused_keys.until(OPERATORS_OWN, key.key_id, "")
-            if until > now:
-                text = f"A key at {slug} is paused until {labels.second(until)}, as the provider refused or limited it."
+            if key.key_id in pauses:
+                text = (
+                    f"A key at {slug} is paused {_paused(pauses[key.key_id])}, as the provider refused or limited it."
+                )
                 found.append(_line("warn", text, "See the keys", "/ui/provider-keys"))
     return found[:SHOWN]
+
+
+def _paused(pauses: dict[str, int]) -> str:
+    """`rests`: until when, by model; for the empty one, for all models."""
+    if "" in pauses:
+        return f"until {labels.second(pauses[''])}"
+    model, until = max(pauses.items(), key=lambda pause: pause[1])
+    if len(pauses) > 1:
+        return f"for {len(pauses)} models, the longest until {labels.second(until)}"
+    return f"for {model[:_ABOUT_MAX]} until {labels.second(until)}"
 
 
 def _line(tone: Tone, text: str, action: str, path: str) -> Attention:

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from farebox.http.pages import labels
 from farebox.pricing.charge import PER_MILLION
-from farebox.pricing.price_version import facts_of
+from farebox.pricing.price_version import PriceFacts, facts_of
 from farebox.pricing.pricebook import PriceBook
 from farebox.pricing.receipt import Receipt, ReceiptAttempt, ReceiptLine
 
@@ -133,16 +133,24 @@ def _price_facts(receipt: Receipt, version: str, prices: PriceBook) -> list[tupl
         "supplement": f"the date of the supplement, {known.release}",
         "own": _since(prices.valid_from(known.release)),
     }.get(known.source, "")
-    tiers = [f"{labels.meter(name)} {value}" for name, value in known.tier.items()]
-    if known.doubtful:
-        tiers = [f"{each} (no price is known: the highest was charged)" for each in tiers]
-    special = [*tiers, known.hours]
     return [
         ("Price from", _FROM.get(known.source, "").format(known.release)),
         ("Valid from", since),
-        ("Tier", ", ".join(filter(None, special)) or "standard"),
+        ("Tier", _tier(known)),
         ("Input length", _input_tier(receipt)),
     ]
+
+
+def _tier(known: PriceFacts) -> str:
+    """Which tier and hours the price is for; empty: it is one that has no tiers (a custom provider's, a bound)."""
+    doubted = list(filter(None, known.doubts.split(", ")))
+    tiers = [f"{labels.meter(name)} {value}" for name, value in known.tier.items() if f"{name}={value}" not in doubted]
+    for each in doubted:
+        name, equals, value = each.partition("=")
+        what = f"{labels.meter(name)} {value}" if equals else name
+        tiers.append(f"{what} (no price is known: the highest was charged)")
+    standard = "standard" if known.source in ("list", "supplement", "own") else ""
+    return ", ".join(filter(None, [*tiers, known.hours])) or standard
 
 
 def _since(at: int | None) -> str:
@@ -157,7 +165,7 @@ def _input_tier(receipt: Receipt) -> str:
     if above:
         return f"tier above {max(above):,} tokens" if max(above) else "lowest tier"
     if receipt.lines and receipt.other_meters is None:
-        return "tier not recorded: the call is from a release before 0.6"
+        return "tier not recorded"
     return ""
 
 
