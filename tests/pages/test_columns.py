@@ -20,7 +20,7 @@ def pad(text: str) -> Markup:
 
 def plain(made: Markup) -> str:
     """Without marks."""
-    return re.sub(f"{BEGIN}.*?{CONTENT}|{END}", "", made)
+    return re.sub(f"{BEGIN}[^<]*{CONTENT}|{END}", "", made)
 
 
 def pads(shown: Markup) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.http.pages import labels
+from farebox.http.pages import labels, tokens
 from farebox.http.pages.policy_lines import lines_of
 from farebox.model import Role
 from farebox.storage.policies import PolicyRow
@@ -344,6 +344,29 @@ def test_what_is_left_of_a_tokens_budget_is_on_its_page(farebox: Farebox, owner:
 
 @pytest.mark.both_engines
 @pytest.mark.usefixtures("engine")
+def test_the_list_of_tokens_reads_only_so_many_budgets(
+    farebox: Farebox, owner: Person, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert customer.chat("x").status_code == 200
+    for name in ("one", "two"):
+        _caller(farebox, owner, customer, name)
+    rules = [_rule(id=name, token={"mode": "partition"}) for name in ("a", "b")]
+    _set_rules(customer, "default", *rules)
+    url = f"{customer.api_url}/ai-gateway/gateways/default/policies?commit=true"
+    action = {"type": "limit", "period": "daily", "technique": "named-interval", "amount": 5}
+    policy = {"name": "p", "actor": "{token.id}", "action": action, "condition": "true", "resource": "*"}
+    assert httpx.post(url, headers=customer.headers, json=policy).is_success
+
+    def shown() -> tuple[int, int]:
+        words = _words(owner.get("/ui/tokens").text, "tokens")
+        return words.count("see its page"), words.count("of 5.00")
+
+    assert shown() == (0, 3)
+    for most, listed in ((9, 3), (8, 2), (3, 1), (2, 0), (1, 0)):
+        monkeypatch.setattr(tokens, "BUDGETS_READ", most)
+        assert shown() == (3 - listed, listed)
+
+
 def test_a_policys_limit_for_a_token_is_its_budget(farebox: Farebox, owner: Person, customer: Customer) -> None:
     assert customer.chat("x").status_code == 200
     caller, token_id = _caller(farebox, owner, customer, "policed")

@@ -28,6 +28,7 @@ PIECES: dict[str, tuple[str, ...]] = {
     "', '.join(('?' for _ in log_ids))": ("?",),
     "', '.join(('?' for _ in there))": ("?",),
     "', '.join(('?' for _ in some))": ("?",),
+    "', '.join(('?' for _ in route_ids))": ("?",),
     "_tests(wanted)": ("TRUE",),
     "names:column": ("payment_id",),
     "_where(key, wanted)": ("bucket = ? AND account_id = ? AND kind = ?",),

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.own_rows import OwnRows
+from farebox.storage.sql import Connection, rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +28,9 @@ POLICIES = OwnRows(
     "policies", _COLUMNS, ("gateway_id", "policy_id"), "created_at, policy_id", PolicyRow, served=True
 )  # fmt: skip
 """A gateway's policies and drafts, oldest first."""
+
+
+def gateways_with_policies(connection: Connection, account_id: str) -> set[str]:
+    """The account's gateways that have policies or drafts."""
+    sql = f"SELECT DISTINCT gateway_id FROM policies WHERE {OF_ACCOUNT}"
+    return {gateway_id for (gateway_id,) in rows(connection, sql, key_of(connection, account_id))}

@@ -86,12 +86,13 @@ def routes_in_use(connection: Connection, account_id: str, route_ids: Sequence[s
     """Those of these routes of the account that exist, with what is deployed."""
     if not route_ids:
         return []
+    places = ", ".join("?" for _ in route_ids)
     found = rows(
         connection,
         "SELECT r.gateway_id, r.route_id, r.name, v.elements FROM routes r "
         "JOIN route_versions v ON v.bucket = r.bucket AND v.account_id = r.account_id AND v.gateway_id = r.gateway_id "
         "AND v.route_id = r.route_id AND v.version_id = r.version_id "
-        f"WHERE r.bucket = ? AND r.account_id = ? AND r.route_id IN ({', '.join('?' for _ in route_ids)})",
+        f"WHERE r.bucket = ? AND r.account_id = ? AND r.route_id IN ({places})",
         (*key_of(connection, account_id), *route_ids),
     )
     return [RouteInUse(*fields) for fields in found]

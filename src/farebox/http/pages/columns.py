@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-BEGIN, CONTENT, END = "<!--cell:", "-->", "<!--end-->"
-"""Comments, which no text on a page can contain, as its `<` is escaped. Without them a cell is as it was."""
-_CELL: Final = re.compile(f"{BEGIN}(.*?){CONTENT}(.*?){END}", re.DOTALL)
+BEGIN, CONTENT, END = "<\x02", "<\x03", "<\x04"
+"""No text that is shown can forge them, because its `<` is escaped. Without them a cell is as it was."""
+_CELL: Final = re.compile(f"{BEGIN}([^<]*){CONTENT}(.*?){END}", re.DOTALL)
 _NUMBER: Final = re.compile(r"(\s*(?:<[^>]*>\s*)?\(?[+−-]?[\d,]+)(\.\d+)?(?=[\s<)]|$)")
 """What a cell begins with: the number, perhaps in a link."""
 _UNIT: Final = re.compile(r"[^<]*")

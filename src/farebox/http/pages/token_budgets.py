@@ -21,7 +21,8 @@ from farebox.policies.conditions import CF_USER_EMAIL, CF_USER_ID, TOKEN_ID, TOK
 from farebox.policies.decide import Policies, limits_apart
 from farebox.runtime.services import Services
 from farebox.storage.account_settings import read_settings
-from farebox.storage.gateways import GatewayRow, list_gateways
+from farebox.storage.gateways import list_gateways
+from farebox.storage.policies import gateways_with_policies
 from farebox.storage.sql import Connection
 
 _OF_TOKEN = frozenset((TOKEN_ID, TOKEN_NAME, CF_USER_ID, CF_USER_EMAIL))
@@ -84,17 +85,27 @@ class _OfToken(msgspec.Struct, frozen=True):
 
 
 async def budgets_of(
-    services: Services, account_id: str, tokens: Sequence[AccessToken], names: Mapping[str, str]
+    services: Services,
+    account_id: str,
+    tokens: Sequence[AccessToken],
+    names: Mapping[str, str],
+    most: int | None = None,
 ) -> dict[str, list[TokenBudget]]:
     """The budgets of each of these tokens of the account, by its ID, that with the smallest part left first. `names`:
-    what the account's tokens are called. Raises DatabaseUnavailable."""
+    what the account's tokens are called. `most`: how many budgets are read at most; tokens for which that is too few
+    are left out. None: none is. Raises DatabaseUnavailable."""
     database, now = services.database, services.clock.now_ms()
-    gateways, settings = await database.scan(
-        lambda connection: (list_gateways(connection, account_id), read_settings(connection, account_id))
-    )
-    policies = [await services.configuration.policies(account_id, gateway.gateway_id) for gateway in gateways]
-    zones = () if settings is None else settings.zones
-    found = await asyncio.to_thread(_limits, gateways, list(filter(None, policies)), zones, tokens, names)
+    stored = await database.scan(partial(_stored, account_id=account_id, tokens=tokens))
+    limits, policies, zones = len(stored.rules), list[Policies](), stored.zones
+    for gateway_id in stored.with_policies:
+        if most is not None and limits > most:  # not one token
+            break
+        of_gateway = await services.configuration.policies(account_id, gateway_id)
+        if of_gateway is not None:
+            policies.append(of_gateway)
+            limits += len(of_gateway.policies)
+    tokens = tokens if most is None else tokens[: most // max(1, limits)]
+    found = await asyncio.to_thread(_limits, stored.rules, policies, zones, tokens, names)
     counted = await database.scan(partial(_counted, account_id=account_id, limits=found, now=now))
     budgets: dict[str, list[TokenBudget]] = {token.token_id: [] for token in tokens}
     for limit in found:
@@ -102,23 +113,46 @@ async def budgets_of(
     return {token_id: sorted(of_token, key=_tightness) for token_id, of_token in budgets.items()}
 
 
+class _Stored(msgspec.Struct, frozen=True):
+    """What may limit the tokens: rules with their gateways, and the gateways with policies, of those that one of the
+    tokens reaches."""
+
+    rules: list[tuple[str, SpendRule]]
+    with_policies: list[str]
+    zones: Zones
+
+
+def _stored(connection: Connection, account_id: str, tokens: Sequence[AccessToken]) -> _Stored:
+    rules: list[tuple[str, SpendRule]] = []
+    reached: list[str] = []
+    for gateway in list_gateways(connection, account_id):
+        if not any(token.may_reach(gateway.gateway_id) for token in tokens):
+            continue
+        reached.append(gateway.gateway_id)
+        limits = msgspec.json.decode(gateway.config, type=GatewayConfig).spend_limits
+        if limits is not None and limits.enabled:
+            of_tokens = (rule for rule in limits.rules if rule.enabled and isinstance(rule.token, Selector))
+            rules += ((gateway.gateway_id, rule) for rule in of_tokens)
+    settings, having = read_settings(connection, account_id), gateways_with_policies(connection, account_id)
+    zones = () if settings is None else settings.zones
+    return _Stored(rules, [gateway_id for gateway_id in reached if gateway_id in having], zones)
+
+
 def _tightness(budget: TokenBudget) -> tuple[bool, float]:
     return budget.by_value, budget.left / budget.limit
 
 
 def _limits(
-    gateways: Iterable[GatewayRow],
+    rules: Iterable[tuple[str, SpendRule]],
     policies: Iterable[Policies],
     zones: Zones,
     tokens: Sequence[AccessToken],
     names: Mapping[str, str],
 ) -> list[_Limit]:
     found: list[_Limit] = []
-    for gateway in gateways:
-        limits = msgspec.json.decode(gateway.config, type=GatewayConfig).spend_limits
-        for rule in () if limits is None or not limits.enabled else limits.rules:
-            if rule.enabled and isinstance(rule.token, Selector):
-                found += _of_rule(gateway.gateway_id, rule, rule.token, zones, tokens, names)
+    for gateway_id, rule in rules:
+        if isinstance(rule.token, Selector):
+            found += _of_rule(gateway_id, rule, rule.token, zones, tokens, names)
     for each in policies:
         found += (limit for token in tokens for limit in _of_policies(each, token))
     return found

@@ -34,7 +34,9 @@ SAYS = {
     Permission.BILLING_WRITE: "change cards, auto top-up and invoice details",
 }
 BUDGETS_LISTED = 100
-"""Active tokens of which the list shows what is left; the page of a token always does."""
+BUDGETS_READ = 2_000
+"""Active tokens of which the list shows what is left, and budgets that are read for that: with many limits, the list
+shows it of fewer tokens. The page of a token always does."""
 _NAME_MAX = 100
 _FOR_DEVELOPERS = (Permission.RUN, Permission.READ)
 """A token created by a member without access to money can spend money only by calls."""
@@ -102,6 +104,8 @@ class TokenLine:
     active: bool
     budget: TokenBudget | None = None
     """Of its budgets, that with the smallest part left."""
+    looked_at: bool = True
+    """Whether its budgets were read."""
 
 
 async def token_list(visit: Visit) -> Shown:
@@ -120,11 +124,18 @@ async def _list(visit: Visit, sent: Fields, error: InvalidInput | None = None) -
 
     lines = sorted(await visit.services.database.scan(read), key=lambda line: not line.active)
     some = [line.token for line in lines if line.active][:BUDGETS_LISTED]
-    budgets = await budgets_of(visit.services, account_id, some, _names(line.token for line in lines))
+    budgets = await budgets_of(visit.services, account_id, some, _names(line.token for line in lines), BUDGETS_READ)
     tightest = {token_id: found[0] for token_id, found in budgets.items() if found}
     offered = offered_to(visit)
     return {
-        "lines": [replace(line, budget=tightest.get(line.token.token_id)) for line in lines],
+        "lines": [
+            replace(
+                line,
+                budget=tightest.get(line.token.token_id),
+                looked_at=not line.active or line.token.token_id in budgets,
+            )
+            for line in lines
+        ],
         "offered": [
             (permission, SAYS[permission], sent.get(permission.name.lower()) == "on") for permission in offered
         ],
