@@ -130,7 +130,7 @@ def _paused_keys(services: Services, slugs: list[str]) -> list[Attention]:
 
 
 def _paused(pauses: dict[str, int]) -> str:
-    """`rests`: until when, by model; for the empty one, for all models."""
+    """`pauses`: until when, by model; for the empty one, for all models."""
     if "" in pauses:
         return f"until {labels.second(pauses[''])}"
     model, until = max(pauses.items(), key=lambda pause: pause[1])
