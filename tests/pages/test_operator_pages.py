@@ -508,11 +508,11 @@ CREDIT = {
 }
 
 STRANGE = [
-    ("deepseek", "strange", "not as the provider describes"),
-    ("deepseek", "huge", "not as the provider describes"),
-    ("deepseek", "endless", "not as the provider describes"),
-    ("deepseek", "nested", "not as the provider describes"),
-    ("deepgram", "elsewhere", "not as the provider describes"),
+    ("deepseek", "strange", "does not have the form that the provider documents"),
+    ("deepseek", "huge", "does not have the form that the provider documents"),
+    ("deepseek", "endless", "does not have the form that the provider documents"),
+    ("deepseek", "nested", "does not have the form that the provider documents"),
+    ("deepgram", "elsewhere", "does not have the form that the provider documents"),
     ("deepseek", "refusing", "status 401"),
 ]
 """Provider, its base URL, and the message shown."""
