@@ -4,6 +4,7 @@ overflows, and the console stays empty."""
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -55,8 +56,8 @@ def furnished(farebox: Farebox) -> tuple[Customer, dict[str, str]]:
     save_card(customer)
     farebox.run(membership.add(farebox.services, account_id, f"{'long' * 12}@{'example' * 5}.com", Role.VIEWER))
     tokens = farebox.run(farebox.services.database.scan(lambda connection: list_tokens(connection, account_id)))
-    limited = replace(tokens[0], token_id="t" * 32, name="n" * 100, gateways=(names["gateway_id"], "default"))
-    gone = replace(limited, token_id="u" * 32, gateways=())
+    limited = replace(tokens[0], token_id=uuid4().hex, name="n" * 100, gateways=(names["gateway_id"], "default"))
+    gone = replace(limited, token_id=uuid4().hex, gateways=())
     for token in (limited, gone):
         add = partial(add_token, token=token, token_hash=token.token_id.encode())
         farebox.run(farebox.services.database.write(add))

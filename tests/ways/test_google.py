@@ -359,7 +359,7 @@ def test_changes_of_a_cache_at_once_are_charged_once(
 UNCACHED: list[tuple[dict[str, Any], str]] = [
     ({"ttl": "1h"}, "$.ttl"),
     ({"ttl": "99999999s"}, "$.ttl"),
-    ({"expireTime": "2027-01-01T00:00:00Z"}, "said as `ttl`"),
+    ({"expireTime": "2027-01-01T00:00:00Z"}, "given as `ttl`"),
     ({"tools": [{"googleSearch": {}}]}, "hosted tools"),
     ({"contents": [{"parts": [{"inlineData": {"mimeType": "audio/wav", "data": "AAAA"}}]}]}, "sound and video"),
     *(

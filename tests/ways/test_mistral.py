@@ -214,7 +214,7 @@ def test_files_and_batches_belong_to_the_account(
         ({"requests": [question(0, stream=True)]}, "streamed"),
         ({"requests": [{"custom_id": "x", "body": {}}]}, "Line 1"),
         ({"endpoint": "/v1/ocr"}, "a batch must be for one of"),
-        ({"agent_id": "ag-1", "model": None}, "not of an agent"),
+        ({"agent_id": "ag-1", "model": None}, "not an agent"),
         ({"timeout_hours": 168}, "timeout_hours"),
         ({"input_files": ["file-x"]}, "either"),
     ],

@@ -301,7 +301,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     (GROK, {**PENDING, "image": {"file_id": "file-of-another"}}, "No such File"),
     (GROK, {**PENDING, "reference_images": [{"file_id": "file-of-another"}]}, "No such File"),
     (VEO_PATH, {"instances": []}, "one instance"),
-    (VEO_PATH, {"instances": [{"video": {"uri": "x"}}]}, "continued"),
+    (VEO_PATH, {"instances": [{"video": {"uri": "x"}}]}, "continuing"),
     (VEO_PATH, {"instances": [{"image": {"uri": "x"}}]}, "images are"),
     (VEO_PATH, {"instances": [{"lastFrame": {"gcs_uri": "x"}}]}, "images are"),
     (VEO_PATH, {"instances": [{"last_frame": {}}]}, "`instances[0].last_frame`"),
