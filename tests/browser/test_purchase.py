@@ -37,9 +37,13 @@ def test_save_a_card_buy_and_let_auto_top_up_do_the_rest(owner: Owner) -> None:
     owner.sees("Bought 50.00 USD of credit.")
     owner.has("50.00")
 
-    owner.switch_on(threshold="50", amount="25", cap="200")
+    owner.switch_on(threshold="50", amount="25", cap="40")
     owner.sees("Auto top-up is on: 25.00 USD whenever the balance falls below 50.00 USD.")
-    expect(page.locator("#auto .state")).to_contain_text("at most 200.00 USD in a calendar month")
+    expect(page.locator("#auto .state")).to_contain_text("at most 40.00 USD in a calendar month")
+    expect(page.locator("#auto")).to_contain_text(
+        "Next: 25.00 USD at the next charge or sooner, because the balance, 50.00 USD"
+    )
+    expect(page.locator("#auto")).to_contain_text("Charged automatically this month: 0.00 of at most 40.00 USD")
     owner.has("50.00")  # not below the threshold
 
     owner.call()
@@ -49,6 +53,13 @@ def test_save_a_card_buy_and_let_auto_top_up_do_the_rest(owner: Owner) -> None:
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("Automatic")
     expect(rows.first).to_contain_text("Paid")
+    posted = owner.customer.balance.posted
+    room = f"{(posted - 50 * 10**9) / 10**9:.9f}".rstrip("0")
+    next_one = (
+        f"Next: 25.00 USD once the balance is below 50.00 USD: {room} USD can be spent before. But this would exceed"
+    )
+    expect(page.locator("#auto")).to_contain_text(next_one)
+    expect(page.locator("#auto")).to_contain_text("Charged automatically this month: 25.00 of at most 40.00 USD")
     expect(page.locator("#usage")).to_contain_text("demo/demo-1")
     expect(page.locator("#transfers")).to_contain_text("Credit bought")
 

@@ -3,7 +3,7 @@
 from functools import partial
 
 from farebox.billing import auto_top_up, cards, disputes, documents, refund, reports, top_up
-from farebox.calendar import DAY_MS
+from farebox.calendar import DAY_MS, month_start
 from farebox.calls.spending import spending_limit
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.pages import labels
@@ -11,7 +11,7 @@ from farebox.http.pages.view import TRANSFERS_READ, Details, Spending, View
 from farebox.payments.model import Dispute, Refund, TopUp
 from farebox.runtime.services import Services
 from farebox.storage.accounts import find_account
-from farebox.storage.top_ups import not_paid
+from farebox.storage.top_ups import charged_since, not_paid
 
 _TOP_UPS = 10
 _FAILURES_MS = 7 * DAY_MS
@@ -29,6 +29,7 @@ async def load_view(services: Services, account_id: str) -> View:
     refunds = await refund.refunds(services, account_id)
     contested = await disputes.disputes(services, account_id)
     profile = await cards.profile(services, account_id)
+    charged = partial(charged_since, account_id=account_id, since=month_start(now))
     return View(
         account=account,
         now=now,
@@ -47,6 +48,7 @@ async def load_view(services: Services, account_id: str) -> View:
         limits=await top_up.limits(services, account_id),
         top_ups=top_ups,
         rule=await auto_top_up.rule(services, account_id),
+        charged_cents=await database.get(charged),
         spending=await _spending(services, account_id),
         refunds=refunds,
         disputes=contested,

@@ -92,6 +92,8 @@ class View:
     top_ups: list[TopUp] = field(default_factory=list)
     """The latest ones, newest first, in any state."""
     rule: Rule | None = None
+    charged_cents: int = 0
+    """By auto top-up in this calendar month, with fees and taxes: what the rule's monthly cap counts."""
     spending: Spending | None = None
     refunds: list[Refund] = field(default_factory=list)
     disputes: list[Dispute] = field(default_factory=list)
@@ -114,6 +116,15 @@ class View:
     def declined(self) -> TopUp | None:
         """An auto top-up whose card was declined and will be retried."""
         return next((each for each in self.top_ups if each.state == "declined"), None)
+
+    @property
+    def until_purchase(self) -> int | None:
+        """How far the balance is above the threshold of auto top-up, in nano-dollars; 0: it is not above it. None if
+        nothing would be bought: auto top-up is off or stopped, or a charge is open or will be retried."""
+        pending = any(each.kind == "auto" and each.state in (*PENDING_TOP_UPS, "declined") for each in self.top_ups)
+        if self.rule is None or self.rule.state != "active" or self.switch != "on" or pending:
+            return None
+        return max(self.balance.posted - self.rule.threshold_cents * NANOS_PER_CENT, 0)
 
     @property
     def contested(self) -> bool:
