@@ -1,11 +1,11 @@
 #!/bin/bash
 # genai-prices 0.2.3 lists context windows that are smaller than what the models read.
 #
-# Whoever bounds a call by `context_window` bounds it too low: Claude Sonnet 4.5 has a window of 200,000 tokens there
+# A bound on a call that relies on `context_window` is too low: Claude Sonnet 4.5 has a window of 200,000 tokens there
 # and prices for more than 200,000, because a header makes it a million; gpt-4.1 has 1,000,000, and reads 1,047,576.
 #
 # Guess: a model's context window is the most that it reads, so each of its price tiers begins below it.
-# Seen:  the dearer tier of claude-sonnet-4-5 begins at its very window, where no call could meet it.
+# Seen:  the more expensive tier of claude-sonnet-4-5 begins at its very window, where no call could meet it.
 #
 # Exits with 0 as long as that is so.
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/bin/bash
-# structlog 26.1.0 (PyPI): a log line that cannot be written raises into whoever logs.
+# structlog 26.1.0 (PyPI): a log line that cannot be written raises in the code that logs it.
 #
 # Guess: as with the standard library's logging, whose handlers swallow OSError, a call such as log.info("…") returns
 #        whatever happens to the stream; losing a line is the worst that a full disk does to a program.

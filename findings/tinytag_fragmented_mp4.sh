@@ -5,7 +5,7 @@
 # and cameras record it; and a stream of AAC is either measured or refused as an unknown format.
 # Seen: the fragmented file, whose `mvhd` truly says 0 because its length was not known when it began, has a length of
 # 0.0 seconds. The ADTS stream is taken for MP3 and comes out many times too short. Neither raises or gives None.
-# Whoever bills or limits by this length counts recordings as nothing.
+# A program that bills or limits by this length counts recordings as nothing.
 #
 # Both files are written and checked here by PyAV 18.1.0 (FFmpeg). Exits 0 while tinytag behaves as described.
 set -euo pipefail

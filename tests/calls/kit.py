@@ -106,6 +106,13 @@ def set_gateway(customer: Customer, gateway_id: str = "default", **config: Any) 
     forget(farebox)
 
 
+def caching(farebox: Farebox) -> Customer:
+    """A customer with 5 USD whose gateway keeps responses for ten minutes."""
+    made = farebox.funded("5")
+    set_gateway(made, cache_ttl=600)
+    return made
+
+
 def spend_rule(rule_id: str, nanos: int, **more: Any) -> dict[str, Any]:
     """A rule of spend limits: this many nano-dollars in thirty days."""
     fields = {"id": rule_id, "limit": nanos / NANOS_PER_USD, "limitType": "cost", "window": 30 * 86_400}

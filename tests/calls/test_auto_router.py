@@ -61,7 +61,7 @@ def test_the_cheapest_capable_model_answers(customer: Customer) -> None:
     assert routed(customer) == ("groq/cheap", cheapest)
     assert routed(customer, tools=TOOLS) == ("groq/calls", cheapest)
     assert routed(customer, response_format=SCHEMA) == ("openai/gpt-4o-mini", "forced_by_candidate_pool")
-    # GPT-4o mini counts so many tokens for an image of unknown size that Claude is cheaper.
+    # For an image of unknown size, GPT-4o mini counts more than enough tokens for Claude to be cheaper.
     assert routed(customer, messages=[{"role": "user", "content": [IMAGE]}])[0] == "anthropic/claude-sonnet-4-5"
     only_claude = ("anthropic/claude-sonnet-4-5", "forced_by_candidate_pool")
     assert routed(customer, reasoning_effort="high") == only_claude

@@ -11,7 +11,6 @@ import pytest
 import uvloop
 
 from farebox import worker
-from farebox.clock import SystemClock
 from farebox.limits.fair_memory import ENTRY_BYTES, FairMemory
 from farebox.runtime.response_cache import DatabaseStore
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
@@ -28,8 +27,9 @@ from farebox.storage.cached_responses import (
 )
 from farebox.storage.gateways import find_gateway, put_gateway
 from farebox.storage.sql import Connection, Rows, rows
-from tests.calls.kit import differences, forget, log_row, log_rows, set_gateway, set_provider
+from tests.calls.kit import caching, differences, forget, log_row, log_rows, set_gateway, set_provider
 from tests.calls.upstream import serving
+from tests.clocks import Ahead
 from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.http.support import GATEWAY_FIELDS, http
 from tests.sdks import openai
@@ -40,15 +40,6 @@ pytestmark = ON_BOTH_ENGINES
 
 CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello there"}]}
 STREAM = CHAT | {"stream": True}
-
-
-class Ahead(SystemClock):
-    """The system clock plus an offset that the test sets."""
-
-    ahead_ms = 0
-
-    def now_ms(self) -> int:
-        return super().now_ms() + self.ahead_ms
 
 
 CLOCK = Ahead()
@@ -63,9 +54,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 @pytest.fixture
 def customer(farebox: Farebox) -> Customer:
-    made = farebox.funded("5")
-    set_gateway(made, cache_ttl=600)
-    return made
+    return caching(farebox)
 
 
 def post(

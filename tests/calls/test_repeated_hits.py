@@ -18,9 +18,9 @@ from farebox.http.server.outlet import WRITE_HIGH
 from farebox.metrics.families import CACHE_LOOKUPS, CALLS
 from farebox.operator import administer, tokens
 from farebox.storage.sql import Connection
-from tests.calls.kit import differences, forget, log_row, log_rows, set_gateway, set_provider
-from tests.calls.test_cache import Ahead
+from tests.calls.kit import caching, differences, forget, log_row, log_rows, set_gateway, set_provider
 from tests.calls.upstream import serving
+from tests.clocks import Ahead
 from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.http.support import http as client
 from tests.support import Customer, Farebox, running_on
@@ -47,9 +47,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 @pytest.fixture
 def customer(farebox: Farebox) -> Customer:
-    made = farebox.funded("5")
-    set_gateway(made, cache_ttl=600)
-    return made
+    return caching(farebox)
 
 
 @pytest.fixture(autouse=True)

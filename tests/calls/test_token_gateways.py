@@ -1,11 +1,16 @@
 """Access tokens that are limited to gateways: what they do not reach is refused on every way, and held nowhere."""
 
+import asyncio
 import json
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import anthropic
+import asyncpg
 import httpx
 import openai
 import pytest
@@ -21,6 +26,7 @@ from farebox.model import Permission
 from farebox.operator import tokens
 from farebox.operator.administer import Refused
 from farebox.storage.custom_domains import CustomDomain, put_domain
+from farebox.storage.sqlite import connect as connect_sqlite
 from tests.calls.kit import log_rows
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import GATEWAY_FIELDS, errors, http, result
@@ -490,3 +496,49 @@ def test_a_token_of_another_account_is_rejected_as_before(owner: Customer, membe
     there = Customer(owner.farebox, stranger.account_id, member.token)
     assert refusal(there.chat()) == (401, 2009)
     assert errors(http.get(f"{there.api_url}/ai-gateway/gateways/{TEAM}", headers=there.headers))[0][0] == 10000
+
+
+@contextmanager
+def uncommitted(farebox: Farebox, *statements: str) -> Iterator[None]:
+    """What another process has changed, and commits at the end."""
+    settings = farebox.services.settings
+    if settings.engine == "sqlite":
+        with closing(connect_sqlite(settings.database_path)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in statements:
+                connection.execute(statement)
+            yield
+            connection.execute("COMMIT")
+        return
+    with asyncio.Runner() as runner:
+        session = runner.run(asyncpg.connect(settings.database_url))
+        for statement in ("BEGIN", *statements):
+            runner.run(session.execute(statement))
+        yield
+        runner.run(session.execute("COMMIT"))
+        runner.run(session.close())
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "reached"), [({"gateways": [TEAM]}, 400, None), ({"rate_limiting_limit": 5}, 200, [])]
+)
+def test_a_gateway_that_another_process_deletes_does_not_come_back(
+    owner: Customer, change: dict[str, Any], status: int, reached: list[str] | None
+) -> None:
+    limited_now = reached is not None
+    if limited_now:
+        limited(owner, TEAM)
+    listed = result(http.get(f"{owner.api_url}/farebox/tokens", headers=owner.headers))
+    token_id = next(each["id"] for each in listed if (each["gateways"] is not None) == limited_now)
+    url, of_account = f"{owner.api_url}/farebox/tokens/{token_id}", f"account_id = '{owner.account_id}'"
+    deleting = (
+        "UPDATE config_version SET version = version + 1",  # as storage.gateways.delete_gateway begins
+        f"UPDATE access_tokens SET gateways = '[]' WHERE {of_account} AND gateways IS NOT NULL",
+        f"DELETE FROM gateways WHERE {of_account} AND gateway_id = '{TEAM}'",
+    )
+    with ThreadPoolExecutor(1) as thread:
+        with uncommitted(owner.farebox, *deleting):
+            changing = thread.submit(http.put, url, json=change, headers=owner.headers)
+            time.sleep(0.3)  # so that it has read what was there before, if it reads without waiting
+        assert changing.result().status_code == status
+    assert result(http.get(url, headers=owner.headers))["gateways"] == reached

@@ -458,7 +458,7 @@ def test_an_exception_in_a_stream_passes(customer: Customer, upstream: Upstream,
     ],
 )
 def test_a_key_or_clock_that_amazon_refuses(customer: Customer, upstream: Upstream, bedrock: Any, message: str) -> None:
-    """This is the operator's problem: the caller is told that the provider is unavailable."""
+    """This is the operator's problem: to the caller, the provider is unavailable."""
     upstream.status, upstream.response = 403, {"message": message}
     with free(customer), pytest.raises(botocore.exceptions.ClientError) as raised:
         bedrock.converse(modelId=HAIKU, messages=MESSAGES, inferenceConfig=LIMIT)

@@ -15,12 +15,12 @@ import uvloop
 from farebox import app, worker
 from farebox.calls.responses import relay
 from farebox.calls.watch import Interrupted, Watch, Watches
-from farebox.clock import SystemClock
 from farebox.ledger.commands import Command, Hold, Verdict
 from tests.calls.gate import SLUG as GATED
 from tests.calls.gate import gated
 from tests.calls.kit import differences, log_row, log_rows, price_of, set_price, set_provider
 from tests.calls.wire import post, start
+from tests.clocks import Ahead
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox, running_on
 from tests.waiting import eventually, until
@@ -152,17 +152,8 @@ async def test_usage_reported_before_an_interruption_is_charged(
 # How long a hold lives
 
 
-class Later(SystemClock):
-    """A wall clock that the test can advance."""
-
-    ahead_ms = 0
-
-    def now_ms(self) -> int:
-        return super().now_ms() + self.ahead_ms
-
-
 async def test_a_hold_expires_a_minute_after_the_longest_duration_of_its_call(tmp_path: Path) -> None:
-    clock = Later()
+    clock = Ahead()
     with running_on(uvloop.new_event_loop, clock, tmp_path) as farebox, gated(farebox) as gate:
         customer = farebox.funded("5")
         call = asyncio.ensure_future(post(customer, body(), GATE_PATH))

@@ -76,9 +76,9 @@ def test_a_change_evicts_only_the_cache_of_its_account(farebox: Farebox) -> None
     assert known(other) is before
     assert services.configuration.loads == loads
     assert busy.chat().status_code == 200  # the deleted gateway is created again
-    anew = farebox.run(services.configuration.gateway(busy.account_id, DEFAULT_GATEWAY))
-    assert anew is not None
-    assert anew.collect_logs
+    reloaded = farebox.run(services.configuration.gateway(busy.account_id, DEFAULT_GATEWAY))
+    assert reloaded is not None
+    assert reloaded.collect_logs
 
 
 # --- in another process -----------------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def test_a_declined_card_is_402(buyer: Customer, reason: str) -> None:
 
 
 def test_a_purchase_in_progress_blocks_another(buyer: Customer) -> None:
-    """The same request waits for the response to the first; a different one is told to wait."""
+    """The same request waits for the response to the first; a different one is refused until then."""
     fault = {"match": "POST /v1/invoices/*/pay", "kind": "delay_ms", "milliseconds": 700}
     http.post(f"{buyer.farebox.stripe_url}/_fake/faults", json=fault).raise_for_status()
     with ThreadPoolExecutor(2) as pool:

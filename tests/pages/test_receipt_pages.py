@@ -29,7 +29,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 
 def called(customer: Customer, model: str, words: int = 2, **more: str) -> str:
-    """The log ID of a call of so many tokens."""
+    """The log ID of a call with this number of input tokens."""
     response = httpx.post(
         f"{customer.gateway_url}/openai/chat/completions",
         json={

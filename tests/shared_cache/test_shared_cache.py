@@ -27,9 +27,10 @@ from farebox.settings import SettingsError, load
 from farebox.storage.cached_responses import CacheBounds, CachedResponse
 from farebox.storage.shared_responses import SharedResponses
 from farebox.vault import Vault
-from tests.calls.kit import differences, set_gateway, set_provider
-from tests.calls.test_cache import CHAT, STREAM, Ahead, post, status
+from tests.calls.kit import caching, differences, set_gateway, set_provider
+from tests.calls.test_cache import CHAT, STREAM, post, status
 from tests.calls.test_repeated_hits import Repeater, emptied
+from tests.clocks import Ahead
 from tests.engines import read_now
 from tests.http.support import GATEWAY_FIELDS, http
 from tests.shared_cache.server import PASSWORD, PROGRAM, CacheServer, cache_server
@@ -62,9 +63,7 @@ def farebox(server: CacheServer, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def customer(farebox: Farebox) -> Customer:
-    made = farebox.funded("5")
-    set_gateway(made, cache_ttl=600)
-    return made
+    return caching(farebox)
 
 
 def forget_memory(farebox: Farebox) -> None:

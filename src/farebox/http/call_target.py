@@ -49,7 +49,7 @@ _CODEX = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
 LIMIT_STATUS = "farebox-limit-status"
 """A request header that states the status for limits for which waiting is useless."""
 _WAITING = re.compile(r"(opencode|QwenCode)/")
-"""Matches the beginning of the user agents of clients that silently wait after a 429 for as long as they are told."""
+"""Matches the beginning of the user agents of clients that wait silently after a 429, however long `Retry-After` is."""
 _WAITED_FOR: Final = ("cohere", "deepgram", "elevenlabs", "fal", "replicate")
 """Providers whose own SDKs retry a 429 whatever its headers say, most of them after a silent wait."""
 _HUGGING_FACE = "@huggingface/inference/"

@@ -123,8 +123,8 @@ _AMAZON_ERRORS = {
 _LIMITS = (NO_CREDIT, LIMIT_TOO_LOW, SPEND_LIMITED, RATE_LIMITED, TOKEN_RATE_LIMITED, KEY_RATE_LIMITED, GIVEN_UP)
 """Limits that end a run of Codex, and a run of other clients if waiting is useless."""
 _FINAL = {402, 400, 401, 403, 404, 413, 415, 422, 424, 426}
-"""Statuses after which the same request cannot succeed: SDKs are told not to retry. The same applies to a limit whose
-window lasts long, which the status alone does not show."""
+"""Statuses after which the same request cannot succeed: a header asks SDKs not to retry. The same applies to a limit
+whose window lasts long, which the status alone does not show."""
 
 _FINAL_WITHOUT_TIME = (PROVIDER_UNAVAILABLE, RESPONSE_UNSCORED, RESPONSE_UNSCREENED)
 

@@ -5,6 +5,7 @@ the same id with the same content is answered as the first was, the same id with
 A refusal changes nothing and is not remembered: the same command may be sent again later and then be admitted.
 """
 
+from abc import abstractmethod
 from enum import StrEnum
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -62,20 +63,21 @@ class Record(Protocol):
 class CallWritten:
     """A Record that is one call's row and nothing else: a fast path writes the row itself, next to those of others.
 
-    An abstract base, but no ABC: a msgspec.Struct, which inherits from it, cannot have that metaclass.
+    Only the type checker requires that the methods are overridden: a msgspec.Struct, which inherits from this class,
+    cannot have the metaclass of ABC.
     """
 
     __slots__ = ()
 
     @property
+    @abstractmethod
     def at(self) -> int:
         """The moment at which the call began, in whose hour its charge is counted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def row(self, verdict: "Verdict") -> CallRow:
         """The row, given the ledger's verdict. It may use the verdict's fields about the charge (amount, written_off,
         late, limit, spent), but not the account's balance."""
-        raise NotImplementedError
 
     def write(self, connection: Connection, bucket: int, verdict: "Verdict") -> None:
         insert_call(connection, bucket, self.row(verdict))

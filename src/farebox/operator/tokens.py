@@ -17,6 +17,7 @@ from farebox.operator.administer import Refused, must_be_ahead, require_account
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import compat_model
 from farebox.storage import accounts
+from farebox.storage.config import lock_configuration
 from farebox.storage.gateways import missing_gateways
 from farebox.storage.operator_acts import State, record_act
 from farebox.storage.sql import Connection
@@ -68,6 +69,7 @@ def create_token(
     """Create an access token of the account. Only its hash is kept: the secret cannot be shown again. If `models` is
     not empty, it may call only these: `provider/model` or `provider/*`; `gateways` restricts it in the same way. `by`,
     as below: the operator who does it, if an operator does. Raises Refused."""
+    lock_configuration(connection)  # a gateway that is being deleted is not named
     require_account(connection, account_id)
     if not permissions:
         raise Refused("a token needs at least one permission: " + ", ".join(Permission))
@@ -118,6 +120,7 @@ def set_token(
     connection: Connection, token_id: str, changes: TokenChanges, *, at: int, by: Operator | None = None
 ) -> AccessToken:
     """Change what the token may do. Raises Refused."""
+    lock_configuration(connection)
     found = _find(connection, token_id)
     changed = change_token(connection, found, changes, at=at)
     if by is not None and changed != found:
@@ -155,7 +158,8 @@ def _state(token: AccessToken) -> State:
 
 
 def change_token(connection: Connection, token: AccessToken, changes: TokenChanges, *, at: int) -> AccessToken:
-    """Like `set_token`, for a token that has been found. Raises Refused."""
+    """Like `set_token`, for a token that was found after `lock_configuration`: a gateway that is being deleted is not
+    named, and one that has been taken out of the token does not come back. Raises Refused."""
     given: dict[str, Any] = {name: value for name, value in asdict(changes).items() if value is not UNSET}
     if changes.models is not UNSET and changes.models is not None:
         given["models"] = _allowed(changes.models)

@@ -65,6 +65,12 @@ def config_version(connection: Connection) -> int:
     return int(found[0]) if found else 0
 
 
+def lock_configuration(connection: Connection) -> None:
+    """Wait for others who are changing the configuration. What is read afterwards, nobody else changes until the
+    commit; on SQLite, writers take turns anyway."""
+    connection.execute("UPDATE config_version SET version = version")
+
+
 def note_change(connection: Connection, account_id: str = "") -> int:
     """Record that the configuration of this account has changed, or with an empty ID that of all accounts. Returns the
     version, which is the number of this write. The version's row is locked until the commit, so versions are committed

@@ -54,7 +54,7 @@ ENDED: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
 LONG: Final = ("response", "batch", *POLLED)
 """Kinds of objects that can belong to a long call."""
 RUNS_MAX_MS: Final = {"response": DAY_MS, "batch": 3 * DAY_MS, **dict.fromkeys(POLLED, DAY_MS)}
-"""Time after which the provider is told to cancel the work. OpenAI ends a batch after a day, and then writes its
+"""Time after which Farebox asks the provider to cancel the work. OpenAI ends a batch after a day, and then writes its
 output."""
 FIRST_LOOK_MS: Final = 2_000
 LOOKS_MS: Final = (2_000, 60_000)

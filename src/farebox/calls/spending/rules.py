@@ -95,7 +95,7 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def rule_id(self) -> str:
-        """The ID by which the caller is told which limit it was."""
+        """The ID that names the limit in the response to the caller."""
         return self.rule.policy_id if isinstance(self.rule, PolicyLimit) else self.rule.id
 
     @property

@@ -16,6 +16,7 @@ from farebox.operator import tokens
 from farebox.operator.administer import Refused
 from farebox.operator.tokens import TOKEN_GATEWAYS_MAX, TOKEN_MODELS_MAX, TokenChanges
 from farebox.storage import accounts
+from farebox.storage.config import lock_configuration
 from farebox.storage.last_uses import uses_of
 from farebox.storage.sql import Connection
 
@@ -85,6 +86,7 @@ async def change(request: Request, body: TokenChange) -> Response:
     _check_may_widen(request, changes)
 
     def write(connection: Connection) -> Token:
+        lock_configuration(connection)
         token = tokens.change_token(connection, _found(connection, request), changes, at=now)
         return _wire(token, uses_of(connection, account_id, "token").get(token.token_id), now)
 

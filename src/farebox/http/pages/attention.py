@@ -18,7 +18,7 @@ from farebox.http.pages.view import Tone
 from farebox.http.pages.visit import Visit
 from farebox.model import Balance, Role
 from farebox.payments.model import Card, Dispute
-from farebox.storage.accounts import list_tokens, read_owed
+from farebox.storage.accounts import read_owed, token_labels
 from farebox.storage.findings import Finding, open_findings_of
 from farebox.storage.refunds import open_disputes_of
 from farebox.storage.sql import Connection
@@ -166,7 +166,7 @@ def _limits(connection: Connection, account_id: str, at: int) -> list[Attention]
     near = near_limits(connection, account_id, at, percent=NEAR_PERCENT, limit=EACH)
     tokens = dict[str, str]()
     if any(each.rule is not None and isinstance(each.rule.token, Selector) for each in near):
-        tokens = {each.token_id: each.name or each.token_id[:8] for each in list_tokens(connection, account_id)}
+        tokens = token_labels(connection, account_id)
     return [_limit(each, tokens) for each in near]
 
 
