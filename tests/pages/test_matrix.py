@@ -15,6 +15,7 @@ from farebox.http.pages.routes import FORM_ROWS, PAGE_ROWS
 from farebox.http.pages.table import Form, Page
 from farebox.model import Role
 from farebox.people import membership, sessions
+from farebox.runtime import last_uses
 from farebox.storage.accounts import list_tokens
 from farebox.storage.sql import Connection
 from farebox.storage.tables import Table, tables
@@ -249,6 +250,7 @@ def _rows(farebox: Farebox, place: Furnished) -> dict[str, list[tuple[object, ..
             if "account_id" in table.columns and table.name not in ignored
         }
 
+    farebox.run(last_uses.write(farebox.services))  # a job would write them between two readings
     return farebox.run(farebox.services.database.scan(read))
 
 
