@@ -109,8 +109,8 @@ class Periodic:
 def periodic_jobs(services: Services) -> dict[str, Periodic]:
     """All jobs of this process, by name.
 
-    Any number of processes run them on one PostgreSQL database. A job works on rows that it claims, or is part of
-    `alone`.
+    Any number of processes run them on one PostgreSQL database. A job works on rows that it claims, or is one of
+    `_exclusive_jobs`.
     """
     jobs = {
         "configuration": Periodic(WATCH_SECONDS, _notice_changes),
@@ -131,7 +131,6 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "usage_values": Periodic(kept_usage.EVERY_SECONDS, kept_usage.work, LONG_ROUND_SECONDS),
         "last_uses": Periodic(LAST_USES_SECONDS, last_uses.write),
         "auto_top_up": Periodic(SWEEP_EVERY_SECONDS, auto_top_up.sweep, LONG_ROUND_SECONDS),
-        "alone": Periodic(EXCLUSIVE_CHECK_SECONDS, _run_exclusive_jobs, LEASE_MS / 1000),
         "journal": Periodic(JOURNAL_SECONDS, _post_journal, LONG_ROUND_SECONDS),
         "journals_left": Periodic(TAKE_OVER_SECONDS, _take_over_journals, LONG_ROUND_SECONDS),
         "trouble": Periodic(ALARMS_EVERY_SECONDS, _report_failures),
@@ -141,7 +140,30 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         detector = FailureDetector(services)
         jobs["rates"] = Periodic(SHARE_RATES_SECONDS, _share_rates)
         jobs["instances"] = Periodic(detector.every_seconds, lambda _: detector.check(), LONG_ROUND_SECONDS)
-    return jobs
+    return jobs | _exclusive_jobs(services)
+
+
+def _exclusive_jobs(services: Services) -> dict[str, Periodic]:
+    """Jobs that one process runs for all: hourly the events that no webhook delivered, daily the reconciliation, and so
+    on. One that fails does not delay the others."""
+    jobs: dict[str, tuple[int, Callable[[Services], Awaitable[None]]]] = {
+        "spend_alerts_sweep": (spend_alerts.SWEEP_EVERY_MS, spend_alerts.sweep),
+        "expiring_cards": (DAY_MS, messages.daily),
+        "logs": (HOUR_MS, _forget_logs),
+        "cache": (EXCLUSIVE_EVERY_MS, _forget_responses),
+        "kept_objects": (HOUR_MS, _forget_objects),
+        "budgets": (EXCLUSIVE_EVERY_MS, _forget_slots),
+    }
+    if services.processor is not None:
+        jobs |= {"undelivered": (HOUR_MS, processor_events.sweep_undelivered), "reconcile": (DAY_MS, _reconcile)}
+    if services.database.engine == "postgres":
+        jobs["rate_windows"] = (EXCLUSIVE_EVERY_MS, _forget_windows)
+    return {
+        name: Periodic(
+            EXCLUSIVE_CHECK_SECONDS, partial(run_exclusive, name=name, every_ms=every_ms, job=job), LEASE_MS / 1000
+        )
+        for name, (every_ms, job) in jobs.items()
+    }
 
 
 async def run_periodic_jobs(services: Services) -> NoReturn:
@@ -263,22 +285,6 @@ async def _post_journal(services: Services) -> None:
 async def _take_over_journals(services: Services) -> None:
     if services.journal is not None:
         await services.journal.take_over()
-
-
-async def _run_exclusive_jobs(services: Services) -> None:
-    """Run the jobs that one process does for all: hourly the events that no webhook delivered, daily the
-    reconciliation, and so on."""
-    if services.processor is not None:
-        await run_exclusive(services, "undelivered", every_ms=HOUR_MS, job=processor_events.sweep_undelivered)
-        await run_exclusive(services, "reconcile", every_ms=DAY_MS, job=_reconcile)
-    await run_exclusive(services, "spend_alerts_sweep", every_ms=spend_alerts.SWEEP_EVERY_MS, job=spend_alerts.sweep)
-    await run_exclusive(services, "messages", every_ms=DAY_MS, job=messages.daily)
-    await run_exclusive(services, "logs", every_ms=HOUR_MS, job=_forget_logs)
-    await run_exclusive(services, "cache", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_responses)
-    await run_exclusive(services, "kept_objects", every_ms=HOUR_MS, job=_forget_objects)
-    await run_exclusive(services, "budgets", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_slots)
-    if services.database.engine == "postgres":
-        await run_exclusive(services, "rate_windows", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_windows)
 
 
 async def _reconcile(services: Services) -> None:

@@ -14,8 +14,12 @@ from farebox.payments.model import TopUp
 from farebox.payments.purchase import Tax, percent, price_purchase
 from farebox.runtime import leases
 from farebox.runtime.services import Services
+from farebox.storage.leases import list_leases
+from farebox.storage.sql import DatabaseUnavailable
+from farebox.worker import run_periodic_jobs
 from tests.engines import ON_BOTH_ENGINES
 from tests.payments.kit import DAY, HOUR, MINUTE, Shop, open_shop
+from tests.waiting import eventually
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -206,3 +210,38 @@ async def test_a_job_that_failed_is_tried_again_soon_and_not_at_once(shop: Shop)
     shop.clock.advance(leases.RETRY_MS)
     with pytest.raises(LookupError):
         await leases.run_exclusive(shop.services, "nightly", every_ms=DAY, job=job)
+
+
+async def test_the_exception_of_a_job_is_reported_even_if_its_lease_cannot_be_given_back(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unavailable(job: object) -> None:
+        raise DatabaseUnavailable("away")
+
+    async def job(services: Services) -> None:
+        monkeypatch.setattr(services.database, "write", unavailable)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await leases.run_exclusive(shop.services, "nightly", every_ms=DAY, job=job)
+    monkeypatch.undo()
+
+
+async def test_jobs_of_a_single_process_do_not_wait_for_one_that_fails(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stripe is down: its jobs fail, and the others are done."""
+    monkeypatch.setattr("farebox.jobs.PAUSES", (0.01,))
+    await shop.fault("GET **", "reset_before", times=10_000)
+    running = asyncio.create_task(run_periodic_jobs(shop.services))
+    wanted = {"expiring_cards", "logs", "cache", "kept_objects", "budgets", "spend_alerts_sweep"}
+
+    def done() -> set[str]:
+        return {lease.name for lease in shop.read(list_leases) if lease.done_at is not None}
+
+    restarts = shop.services.jobs.restarts
+    await eventually(lambda: wanted <= done() and {job for job, _ in restarts} >= {"undelivered", "reconcile"})
+    assert not done() & {"undelivered", "reconcile"}
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await shop.no_faults()

@@ -29,6 +29,7 @@ from farebox.payments.processor import (
     ProcessorUnavailable,
 )
 from farebox.runtime.services import Services, processor_of
+from farebox.runtime.tasks import gather_all
 from farebox.storage import processor_events as inbox
 from farebox.storage.customers import account_of_customer
 from farebox.storage.findings import Finding, add_finding, resolve_finding
@@ -150,7 +151,7 @@ async def work(services: Services) -> int:
     job = partial(inbox.claim_due, at=at, until=at + CLAIM_MS, limit=BATCH)
     events = await services.database.write(job)
     semaphore = asyncio.Semaphore(CONCURRENCY)
-    await asyncio.gather(*(_process_group(services, processor, group, semaphore) for group in _by_object(events)))
+    await gather_all(_process_group(services, processor, group, semaphore) for group in _by_object(events))
     return len(events)
 
 

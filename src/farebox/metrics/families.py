@@ -34,10 +34,11 @@ CAUSES: Final = (
 """Why calls fail: what happened to their responses, or the kind of error returned instead."""
 
 JOBS: Final = (
-    "alone", "auto_top_up", "configuration", "custom_domains", "evaluations", "expiry", "http_sweeper", "instances",
-    "jobs_late", "journal", "journals_left", "last_uses", "log_push", "long_calls", "messages", "meter_events",
-    "operator_alarms", "processor_events", "rates", "refunds", "spans", "spend_alerts", "sqlite_writer", "top_ups",
-    "trouble", "log_classification", "upstream_sweeper", "usage_values", OTHER,
+    "auto_top_up", "budgets", "cache", "configuration", "custom_domains", "expiring_cards", "evaluations", "expiry",
+    "http_sweeper", "instances", "jobs_late", "journal", "journals_left", "kept_objects", "last_uses",
+    "log_classification", "log_push", "logs", "long_calls", "messages", "meter_events", "operator_alarms",
+    "processor_events", "rate_windows", "rates", "reconcile", "refunds", "spans", "spend_alerts", "spend_alerts_sweep",
+    "sqlite_writer", "top_ups", "trouble", "undelivered", "upstream_sweeper", "usage_values", OTHER,
 )  # fmt: skip
 """Background work: the jobs of farebox.worker, and other tasks supervised by farebox.jobs."""
 

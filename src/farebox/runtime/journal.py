@@ -21,6 +21,7 @@ from farebox.ledger.commands import Conflict, Outcome, Settle, Verdict
 from farebox.ledger.ledger import Ledger
 from farebox.runtime.journal_entry import Entry, decode, encode
 from farebox.runtime.observers import best_effort
+from farebox.runtime.tasks import gather_all
 from farebox.runtime.verdicts import warn_if_unusual
 from farebox.runtime.waiters import Waiters
 from farebox.storage.database import Database
@@ -120,7 +121,7 @@ class Journal:
         written."""
         self._again_at = self._monotonic() + NODE_AWAY_SECONDS
         try:
-            await asyncio.gather(*(self._noting(self._files.add(encode(entry))) for entry in entries))
+            await gather_all(self._noting(self._files.add(encode(entry))) for entry in entries)
         except JournalUnwritable as error:
             raise away from error
 

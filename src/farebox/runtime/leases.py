@@ -1,10 +1,12 @@
 """Jobs that only one process may run at a time: a lease in the database, with an epoch."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 from farebox.runtime.services import Services
 from farebox.storage.leases import drop_lease, finish_lease, take_lease
+from farebox.storage.sql import DatabaseUnavailable
 
 LEASE_MS = 15 * 60_000
 """Longer than such a job takes. One that takes longer may be started a second time, and must tolerate that."""
@@ -22,7 +24,7 @@ async def run_exclusive(
     retry_ms: int = RETRY_MS,
 ) -> bool:
     """Run the job if it is due, counted from when it last finished, and no other process is running it. Returns whether
-    it ran."""
+    it ran. Raises what the job raises: it is then due again after `retry_ms`; and DatabaseUnavailable."""
     take = partial(
         take_lease,
         name=name,
@@ -34,16 +36,12 @@ async def run_exclusive(
     epoch = await services.database.write(take)
     if epoch is None:
         return False
-    done = False
     try:
         await job(services)
-        done = True
-    finally:
-        at = services.clock.now_ms()
-        end = (
-            partial(finish_lease, name=name, epoch=epoch, at=at)
-            if done
-            else partial(drop_lease, name=name, epoch=epoch, until=at + retry_ms)
-        )
-        await services.database.write(end)
+    except BaseException:
+        drop = partial(drop_lease, name=name, epoch=epoch, until=services.clock.now_ms() + retry_ms)
+        with suppress(DatabaseUnavailable):  # the job's own exception is the one to report; the lease runs out
+            await services.database.write(drop)
+        raise
+    await services.database.write(partial(finish_lease, name=name, epoch=epoch, at=services.clock.now_ms()))
     return True

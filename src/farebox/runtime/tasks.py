@@ -1,10 +1,20 @@
 """Work that continues after its caller has disconnected: a lost client never interrupts a charge."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+async def gather_all(work: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of all, in order. If some fail, the first exception is raised once all have ended: none continues
+    unobserved."""
+    ended = await asyncio.gather(*work, return_exceptions=True)
+    for one in ended:
+        if isinstance(one, BaseException):
+            raise one
+    return [one for one in ended if not isinstance(one, BaseException)]
 
 
 class Tasks:
