@@ -288,14 +288,25 @@ def test_fal_at_once_and_by_its_queue(
     assert differences(customer.farebox) == []
 
 
-def test_a_temporarily_unavailable_result_is_polled_again(customer: Customer, provider: Provider) -> None:
+@pytest.mark.parametrize("status", [401, 403, 404, 408, 429, 503])
+def test_a_result_that_cannot_be_fetched_now_is_fetched_later(
+    customer: Customer, provider: Provider, status: int
+) -> None:
     made = httpx.post(f"{customer.gateway_url}/fal/queue/fal-ai/flux/dev", json={}, headers=customer.headers).json()
-    provider.complete(made["request_id"], 503, {"detail": "busy"})
+    provider.complete(made["request_id"], status, {"detail": "not now"})
     look(customer.farebox)
     assert customer.balance.held == 100_000_000
     provider.complete(made["request_id"], units="1")
     settled(customer)
     assert spent(customer) == 25_000_000
+
+
+def test_a_result_that_can_never_be_fetched_is_ended_by_policy(customer: Customer, provider: Provider) -> None:
+    made = httpx.post(f"{customer.gateway_url}/fal/queue/fal-ai/flux/dev", json={}, headers=customer.headers).json()
+    provider.complete(made["request_id"], 429, {"detail": "not now"})
+    make_due(customer.farebox, ends_at=1)
+    look(customer.farebox)
+    assert (customer.balance.held, spent(customer), running(customer)) == (0, 0, [])
 
 
 def test_one_that_never_ends_is_canceled_and_ended_by_policy(customer: Customer, provider: Provider) -> None:

@@ -33,6 +33,7 @@ from farebox.providers.predictions import KINDS as POLLED
 from farebox.providers.skimmer import Skimmer
 from farebox.providers.upstream import UpstreamFailed
 from farebox.runtime.services import Services
+from farebox.runtime.tasks import gather_all
 from farebox.storage.account_keys import key_of
 from farebox.storage.kept_objects import find_object, keep_objects
 from farebox.storage.long_calls import (
@@ -64,6 +65,9 @@ LOOK_SECONDS: Final = 60.0
 AT_ONCE: Final = 16
 GONE_MS: Final = 10 * 60_000
 """How long a provider may respond that it does not know work that it has accepted."""
+REJECTED: Final = frozenset({400, 422})
+"""Statuses of a result which show that the model has rejected the request; others, such as 429, are only about fetching
+it."""
 DOCUMENT_MAX: Final = 64 * 2**20
 RESPONSE_MAX: Final = 2**30
 """Maximum bytes of a description, including any videos in it."""
@@ -211,8 +215,8 @@ async def _seen_prediction(services: Services, long: LongCall, described: dict[s
     found = _Found(200, [], body)
     if form.result_apart:
         result = await _fetch(services, long, "GET", _place(long))
-        if result is None or (result.status >= 500 and not described.get("error")):
-            return False
+        if result is None or not (result.status < 300 or result.status in REJECTED or described.get("error")):
+            return False  # the request may have succeeded, and its result may still be available
         found = result
     stage = await as_responded(services, long, found.status, found.body)
     assert stage.terms is not None
@@ -241,7 +245,7 @@ async def work(services: Services) -> None:
     """Look at the long calls that are due. Raises DatabaseUnavailable."""
     due = await services.database.scan(partial(due_long_calls, at=services.clock.now_ms(), limit=AT_ONCE))
     if due:
-        await asyncio.gather(*(_claim_and_look(services, long) for long in due))
+        await gather_all(_claim_and_look(services, long) for long in due)
 
 
 async def _claim_and_look(services: Services, long: LongCall) -> None:
@@ -261,17 +265,14 @@ async def look(services: Services, claimed: LongCall) -> None:
         return
     now = services.clock.now_ms()
     found = await _ask(services, claimed, cancel=now >= claimed.ends_at)
-    if found is None:
-        if now >= claimed.ends_at + HOUR_MS:
-            await _in_doubt(services, claimed, "it took longer than allowed, and could not be canceled")
-            return
-    else:
-        status, body = found.status, found.body
-        if status == 404 and now - claimed.created_at > GONE_MS:
-            await _in_doubt(services, claimed, "the provider no longer knows it")
-            return
-        if status < 300 and await seen(services, claimed, body):
-            return
+    if found is not None and found.status == 404 and now - claimed.created_at > GONE_MS:
+        await _in_doubt(services, claimed, "the provider no longer knows it")
+        return
+    if found is not None and found.status < 300 and await seen(services, claimed, found.body):
+        return
+    if now >= claimed.ends_at + HOUR_MS:
+        await _in_doubt(services, claimed, "it took longer than allowed, and could neither be canceled nor settled")
+        return
     pause = backoff.doubling(claimed.looks, *LOOKS_MS)
     await services.database.write(partial(postpone_long_call, claimed=claimed, next_at=now + pause))
 
