@@ -12,6 +12,7 @@ from farebox.calls import external_holds
 from farebox.calls.spending import spending_limit
 from farebox.errors import (
     ACCESS_DENIED,
+    ACCOUNT_FROZEN,
     CREDIT_HELD,
     HOLD_REFUSED,
     KEY_REUSED,
@@ -27,12 +28,13 @@ from farebox.errors import (
 )
 from farebox.ledger.recovery import expire_due
 from farebox.money import parse_usd
+from farebox.operator.administer import set_frozen
 from farebox.storage.app_holds import AppHold
 from farebox.storage.reports import usage_by_model
 from farebox.storage.spending import SpendingLimit, set_limit
 from farebox.worker import log
 from tests.calls.kit import differences
-from tests.engines import ON_BOTH_ENGINES
+from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.support import Customer, running_farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -70,6 +72,11 @@ class Holds:
     def read(self, sql: str) -> list[tuple[Any, ...]]:
         database, account_id = self.farebox.services.database, self.customer.account_id
         return self.farebox.run(database.scan(lambda c: c.execute(sql, (account_id,)).fetchall()))
+
+    def freeze(self) -> None:
+        """Freeze the account, like the operator."""
+        change = partial(set_frozen, by=TESTER, account_id=self.customer.account_id, frozen=True, reason="stolen", at=1)
+        self.farebox.run(self.farebox.services.database.write(change))
 
     def limit(self, nanos: int) -> None:
         limit, account_id = SpendingLimit(nanos, "daily", "sliding"), self.customer.account_id
@@ -163,6 +170,16 @@ def test_extending_raises_and_prolongs(holds: Holds) -> None:
     assert holds.extend().expires_at == longer.expires_at
     assert (holds.get().asked, holds.customer.balance.held) == (1000, 1500)
     assert refused(lambda: holds.extend(amount=FIVE + 1)) is NO_CREDIT
+
+
+def test_a_frozen_account_holds_nothing_more(holds: Holds) -> None:
+    """Work that has begun may still take longer, and is charged."""
+    first = holds.create("begun", 1000)
+    holds.freeze()
+    assert refused(lambda: holds.create("new")) is ACCOUNT_FROZEN
+    assert refused(lambda: holds.extend("begun", amount=1001)) is ACCOUNT_FROZEN
+    assert holds.extend("begun", amount=1000, expires_in_ms=10 * MINUTE).expires_at > first.expires_at
+    assert (holds.settle("begun").charge, holds.customer.balance.held) == (700, 0)
 
 
 def test_a_hold_is_refused_with_the_errors_of_a_call(holds: Holds) -> None:

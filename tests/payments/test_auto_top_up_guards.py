@@ -210,6 +210,38 @@ async def test_a_waiting_retry_is_given_up_when_the_account_is_frozen(shop: Shop
     assert (await shop.invoice(shop.the_auto().payment_id))["status"] == "void"
 
 
+@pytest.mark.parametrize(
+    ("match", "kind"),
+    [("POST /v1/invoices", "reset_before"), (CHARGES, "reset_before"), (CHARGES, "error_500_after_commit")],
+)
+async def test_an_unknown_auto_top_up_is_resolved_and_not_charged_when_the_account_is_frozen(
+    shop: Shop, match: str, kind: str
+) -> None:
+    await shop.set_rule()
+    await fire(shop)
+    await shop.fault(match, kind)
+    await shop.work()
+    assert shop.the_auto().state == "unknown"
+    charged = await shop.captured()
+    await freeze(shop, frozen=True)
+    await shop.let_pass(3 * DAY)
+    assert await shop.captured() == charged, "nothing is charged after the account was frozen"
+    found = shop.the_auto()
+    assert (found.state, found.next_at) == ("paid" if charged else "canceled", None)
+    assert (await shop.invoice(found.payment_id))["status"] == ("paid" if charged else "void")
+    assert charged or (shop.rule.state, shop.rule.reason) == ("paused", "account_frozen")
+
+
+async def test_an_unknown_purchase_is_not_charged_when_the_account_is_frozen(shop: Shop) -> None:
+    await shop.fault(CHARGES, "reset_before")
+    assert (await shop.buy()).state == "unknown"
+    await freeze(shop, frozen=True)
+    await shop.let_pass(3 * DAY)
+    (found,) = shop.top_ups()
+    assert (found.state, found.error, await shop.captured()) == ("canceled", "The account is frozen.", [])
+    assert (await shop.invoice(found.payment_id))["status"] == "void"
+
+
 async def test_a_dispute_freezes_auto_top_up_until_it_is_won(shop: Shop) -> None:
     await shop.set_rule()
     await fire(shop)

@@ -30,6 +30,7 @@ OFF_CHECK_MS: Final = DAY_MS
 """How often a rule stopped by the operator's switch is checked; a dry run then logs again what it would charge."""
 NOTIFIED_PAUSES: Final = frozenset({"monthly_cap_reached", "too_many_top_ups"})
 """Pauses that the owner is notified of: they may last, and the owner can act on them."""
+FROZEN: Final = "The account is frozen."
 DRY_RUN: Final = "dry run"
 """The beginning of the error text of a request that a dry run stopped."""
 
@@ -42,7 +43,7 @@ def decide_request(connection: Connection, settings: Settings, top_up: TopUp, at
         return _cancel(connection, top_up, "Auto top-up has been switched off.", at)
     if settings.auto_topup == "off":
         return _pause(connection, top_up, rule, Wait("switched_off", at + OFF_CHECK_MS), at)
-    if _frozen(connection, top_up.account_id):
+    if is_frozen(connection, top_up.account_id):
         return _pause(connection, top_up, rule, Wait("account_frozen", at + OFF_CHECK_MS), at)
     if voids_pending(connection, top_up.account_id):
         return postpone(connection, top_up, at, at + VOID_WAIT_MS)
@@ -113,13 +114,9 @@ def decide_retry(connection: Connection, settings: Settings, top_up: TopUp, at: 
         return wanted
     rule = rule_of(connection, top_up.account_id)
     assert rule is not None
-    if _frozen(connection, top_up.account_id):
-        closed = _abandon(connection, top_up, "The account is frozen.", at)
-        _rest(connection, rule, Wait("account_frozen", at + OFF_CHECK_MS), at, closed.error)
-        return closed
     if charged_since(connection, top_up.account_id, month_start(at)) + top_up.charge_cents > rule.monthly_cap_cents:
         closed = _abandon(connection, top_up, "The monthly cap is reached.", at)
-        _rest(connection, rule, Wait("monthly_cap_reached", next_month(at)), at, closed.error)
+        _pause_rule(connection, rule, Wait("monthly_cap_reached", next_month(at)), at, closed.error)
         return closed
     wait = check_auto(
         _recent_attempts(connection, top_up.account_id, at),
@@ -134,15 +131,20 @@ def decide_retry(connection: Connection, settings: Settings, top_up: TopUp, at: 
 
 
 def close_unless_wanted(connection: Connection, settings: Settings, top_up: TopUp, at: int) -> TopUp:
-    """End a charge whose outcome is unknown if it is no longer wanted; else leave it as it is.
+    """End a top-up that has an invoice if it is no longer wanted; else leave it as it is.
 
-    Its invoice is voided then, which also shows the outcome: an invoice that was paid meanwhile is credited.
+    Its invoice is voided then, which also shows the outcome of a charge that is not known: an invoice that was paid
+    meanwhile is credited.
     """
     rule = rule_of(connection, top_up.account_id)
     if rule is None or rule.state != "active" or settings.auto_topup != "on":
         return _abandon(connection, top_up, "Auto top-up has been switched off.", at)
     if _shortfall(connection, rule) <= 0:
         return _abandon(connection, top_up, "The balance is no longer below the threshold.", at)
+    if is_frozen(connection, top_up.account_id):
+        closed = _abandon(connection, top_up, FROZEN, at)
+        _pause_rule(connection, rule, Wait("account_frozen", at + OFF_CHECK_MS), at, closed.error)
+        return closed
     return top_up
 
 
@@ -163,7 +165,8 @@ def begin_charge(connection: Connection, top_up: TopUp, at: int) -> TopUp:
     return begun
 
 
-def _frozen(connection: Connection, account_id: str) -> bool:
+def is_frozen(connection: Connection, account_id: str) -> bool:
+    """Whether the operator has frozen the account: its cards are not charged."""
     account = find_account(connection, account_id)
     return account is not None and account.frozen_at is not None
 
@@ -191,11 +194,11 @@ def _abandon(connection: Connection, top_up: TopUp, text: str, at: int) -> TopUp
 
 def _pause(connection: Connection, top_up: TopUp, rule: Rule, wait: Wait, at: int, text: str | None = None) -> TopUp:
     """Cancel the request and pause the rule; the sweep resumes it."""
-    _rest(connection, rule, wait, at, rule.error)
+    _pause_rule(connection, rule, wait, at, rule.error)
     return _cancel(connection, top_up, text or f"Not now: {wait.reason}.", at)
 
 
-def _rest(connection: Connection, rule: Rule, wait: Wait, at: int, error: str | None) -> None:
+def _pause_rule(connection: Connection, rule: Rule, wait: Wait, at: int, error: str | None) -> None:
     until = max(wait.until, at + 1)
     change_rule(connection, rule, "paused", at, reason=wait.reason, until=until, error=error)
     account = find_account(connection, rule.account_id)

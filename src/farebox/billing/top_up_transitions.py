@@ -100,6 +100,8 @@ def prepare_charge(connection: Connection, settings: Settings, top_up: TopUp, re
         top_up = auto.close_unless_wanted(connection, settings, top_up, at)
         if top_up.state == "canceled":
             return top_up
+    elif auto.is_frozen(connection, top_up.account_id):
+        return close(connection, top_up, "canceled", at, code=None, text=auto.FROZEN)
     attempt = latest_attempt(connection, top_up)
     if attempt is None:
         return _first_attempt(connection, top_up, at)

@@ -12,6 +12,7 @@ from farebox.calls.spending.credit_refusal import credit_refusal
 from farebox.errors import ACCOUNT_FROZEN, HOLD_REFUSED, KEY_REUSED, NOT_FOUND, RATE_LIMITED, VALIDATION_FAILED, Problem
 from farebox.ledger.commands import Conflict, Extend, Hold, Outcome, Release, Settle, Verdict
 from farebox.ledger.posting import apply
+from farebox.model import Account
 from farebox.money import AMOUNT_MAX
 from farebox.runtime.services import Services
 from farebox.storage.accounts import find_account
@@ -80,8 +81,7 @@ async def create(
 
     def job(connection: Connection) -> Verdict:
         account = find_account(connection, account_id)
-        if account is not None and account.frozen_at is not None:
-            raise Problem(ACCOUNT_FROZEN, "The account is frozen. Nothing is held.")
+        _check_not_frozen(account)
         if account is not None and find_app_hold(connection, account_id, hold_id) is None:
             _check_number(open_app_holds(connection, account.bucket, account_id, OPEN_MAX))
         verdict = apply(connection, command)
@@ -104,7 +104,8 @@ async def extend(
     """Raise an open hold to a total of `amount` nano-dollars, and let it expire `expires_in_ms` milliseconds from now;
     neither is ever lowered.
 
-    Raises Problem as `create` does; NOT_FOUND; HOLD_REFUSED if the hold has ended.
+    Raises Problem as `create` does, ACCOUNT_FROZEN only if the amount is raised; NOT_FOUND; HOLD_REFUSED if the hold
+    has ended.
     """
     hold = await get(services, account_id, hold_id)
     now = services.clock.now_ms()
@@ -113,15 +114,20 @@ async def extend(
     if expires_in_ms is not None:
         _check_expiry(expires_in_ms)
     asked = hold.amount if amount is None else amount
-    verdict = await services.ledger.do(
-        Extend(
-            account_id=account_id,
-            hold_id=PREFIX + hold_id,
-            amount=asked,
-            at=now,
-            expires_at=hold.expires_at if expires_in_ms is None else now + expires_in_ms,
-        )
+    command = Extend(
+        account_id=account_id,
+        hold_id=PREFIX + hold_id,
+        amount=asked,
+        at=now,
+        expires_at=hold.expires_at if expires_in_ms is None else now + expires_in_ms,
     )
+
+    def job(connection: Connection) -> Verdict:
+        if asked > hold.amount:
+            _check_not_frozen(find_account(connection, account_id))
+        return apply(connection, command)
+
+    verdict = await services.database.write(job)
     _check_open(hold_id, verdict)
     if not verdict.ok:
         raise await credit_refusal(services, account_id, verdict, asked)
@@ -186,6 +192,11 @@ async def get(services: Services, account_id: str, hold_id: str) -> AppHold:
 def _check_open(hold_id: str, verdict: Verdict) -> None:
     if verdict.outcome is Outcome.NOT_OPEN:
         raise Problem(HOLD_REFUSED, f"The hold {hold_id!r} has already ended.")
+
+
+def _check_not_frozen(account: Account | None) -> None:
+    if account is not None and account.frozen_at is not None:
+        raise Problem(ACCOUNT_FROZEN, "The account is frozen. Nothing more is held.")
 
 
 def _check_number(already_open: int) -> None:
