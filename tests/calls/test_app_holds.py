@@ -284,6 +284,17 @@ def test_an_accounts_open_holds_are_limited(holds: Holds, monkeypatch: pytest.Mo
     assert holds.create("d").state == "open"
 
 
+def test_further_models_of_an_hour_are_counted_together(holds: Holds, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(external_holds, "MODELS_MAX", 2)
+    for name, model in (("1", "a"), ("2", "b"), ("3", "c"), ("4", "d"), ("5", "b")):
+        holds.create(name)
+        settled = holds.settle(name, 100, provider="mine", model=model)
+        assert (settled.provider, settled.model) == (("application", "(other)") if model in "cd" else ("mine", model))
+    found = holds.read("SELECT provider, model, calls, charge FROM usage_hours WHERE account_id = ? ORDER BY model")
+    assert found == [("application", "(other)", 2, 200), ("mine", "a", 1, 100), ("mine", "b", 2, 200)]
+    assert differences(holds.farebox) == []
+
+
 def test_a_hundred_holds_at_once_admit_what_the_balance_covers(holds: Holds) -> None:
     services, account_id = holds.farebox.services, holds.customer.account_id
     each = FIVE // 10

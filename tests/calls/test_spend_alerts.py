@@ -46,7 +46,7 @@ def alerts(customer: Customer) -> list[dict[str, Any]]:
 
 def look(customer: Customer) -> None:
     """Run the job for this account now, regardless of the server's own job."""
-    customer.farebox.run(spend_alerts._tell(customer.farebox.services, customer.account_id))
+    customer.farebox.run(spend_alerts._alert(customer.farebox.services, customer.account_id))
 
 
 def seen(customer: Customer, of: str) -> list[int]:
@@ -167,6 +167,47 @@ async def test_alerts_about_the_spending_limit_can_be_switched_off_and_on(farebo
     url = f"{customer.api_url}/farebox/messages"
     messages = await asyncio.to_thread(httpx.get, url, headers=customer.headers)
     assert [message["type"] for message in messages.json()["result"]] == ["spend_alert"] * 2
+
+
+async def test_a_spending_limit_is_examined_only_if_more_is_spent(
+    farebox: Farebox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer = farebox.funded("5")
+    services, examined = farebox.services, list[str]()
+    await asyncio.to_thread(
+        farebox.run,
+        services.database.write(lambda c: set_limit(c, customer.account_id, SpendingLimit(1_000, "daily", "fixed"))),
+    )
+
+    async def alert(_: object, account_id: str) -> None:
+        examined.append(account_id)
+
+    monkeypatch.setattr(spend_alerts, "_alert", alert)
+    for name, nanos, times in (("one", 600, 1), ("two", 0, 1), ("three", 100, 2)):
+        assert await charge(customer, services.clock.now_ms(), nanos, name) == "done"
+        for _ in range(2):
+            await asyncio.to_thread(farebox.run, spend_alerts._alert_limited(services))
+        assert examined.count(customer.account_id) == times, name
+
+
+async def test_after_the_alerts_of_a_day_an_account_is_not_examined(
+    farebox: Farebox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer = farebox.funded("5")
+    services, due, examined = farebox.services, spend_alerts._due, list[int]()
+    limit = SpendingLimit(1_000, "daily", "fixed")
+    await asyncio.to_thread(farebox.run, services.database.write(lambda c: set_limit(c, customer.account_id, limit)))
+    assert await charge(customer, services.clock.now_ms(), 900, "most of it") == "done"
+
+    def counted(connection: Connection, account_id: str, at: int) -> Any:
+        examined.extend([at] * (account_id == customer.account_id))
+        return due(connection, account_id, at)
+
+    monkeypatch.setattr("farebox.limits.spend_watch.ALERTS_A_DAY", 1)
+    monkeypatch.setattr(spend_alerts, "_due", counted)
+    for _ in range(3):
+        await asyncio.to_thread(look, customer)
+    assert (seen(customer, "account"), len(examined)) == ([50], 1)
 
 
 async def charge(customer: Customer, at: int, nanos: int, name: str, *budgets: Budget) -> str:

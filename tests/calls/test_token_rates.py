@@ -35,6 +35,14 @@ def tokens(customer: Customer) -> list[dict[str, Any]]:
     return found
 
 
+def test_a_limit_goes_on_if_the_clock_is_set_back() -> None:
+    limiter, key, minute = RateLimiter(), ("a", "g"), 60_000
+    for at in (100 * minute, 99 * minute):
+        assert limiter.admit(key, 2, 60, sliding=False, now_ms=at) is None
+    assert limiter.admit(key, 2, 60, sliding=False, now_ms=98 * minute) == 99 * minute
+    assert limiter.admit(key, 2, 60, sliding=False, now_ms=99 * minute) is None
+
+
 def limit(customer: Customer, token_id: str, **rate: object) -> Any:
     return http.put(f"{customer.api_url}/farebox/tokens/{token_id}", json=rate, headers=customer.headers)
 

@@ -24,7 +24,7 @@ from farebox.storage.app_holds import (
     open_app_holds,
     settle_app_hold,
 )
-from farebox.storage.calls import add_usage
+from farebox.storage.calls import add_usage, is_new_beyond
 from farebox.storage.sql import Connection
 
 EXPIRES_MIN_MS = 1_000
@@ -34,6 +34,10 @@ OPEN_MAX = 10_000
 RETRY_SECONDS = 10
 PROVIDER = "application"
 """The provider that a charge is counted under if the application names none."""
+MODELS_MAX = 100
+"""Maximum models of an account whose charges are counted separately in an hour; those of holds that name further ones
+are counted together, so that reports and spending limits read few rows."""
+OTHER_MODELS = "(other)"
 LABEL_MAX, PROVIDER_MAX, MODEL_MAX, NOTE_MAX = 200, 64, 200, 500
 _HOLD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -53,11 +57,12 @@ class _Usage:
     def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
         if not verdict.ok:
             return
-        settle_app_hold(
-            connection, bucket, self.account_id, self.hold_id, self.at, self.provider, self.model, self.note
-        )
+        provider, model = self.provider, self.model
+        if verdict.amount and is_new_beyond(connection, bucket, self.account_id, self.at, provider, model, MODELS_MAX):
+            provider, model = PROVIDER, OTHER_MODELS
+        settle_app_hold(connection, bucket, self.account_id, self.hold_id, self.at, provider, model, self.note)
         if verdict.amount:
-            add_usage(connection, bucket, self.account_id, self.at, self.provider, self.model, verdict.amount)
+            add_usage(connection, bucket, self.account_id, self.at, provider, model, verdict.amount)
 
 
 async def create(

@@ -34,8 +34,9 @@ class LogRoom:
 
     def learn(self, key: Key, calls: int, now: float) -> None:
         """Set the number of calls in the log, as counted in the database."""
+        self._counted.pop(key, None)
         if len(self._counted) >= KEYS_MAX:
-            self._counted.clear()
+            del self._counted[next(iter(self._counted))]  # the one counted longest ago: it is counted again
         self._counted[key] = _Counted(calls, now + RECOUNT_SECONDS)
 
     def admit(self, key: Key, most: int) -> bool:

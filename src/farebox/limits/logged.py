@@ -12,7 +12,7 @@ ACCOUNTS_MAX: Final = 10_000
 
 
 class LoggedBytes:
-    """A token bucket per account with a capacity of AT_ONCE_BYTES, refilled with BYTES_PER_SECOND."""
+    """A token bucket per account with a capacity of BURST_BYTES, refilled with BYTES_PER_SECOND."""
 
     __slots__ = ("_taken",)
 
@@ -28,7 +28,8 @@ class LoggedBytes:
         missing = max(0, missing - round((now - last) * BYTES_PER_SECOND))
         if missing + size > BURST_BYTES:
             return False
+        self._taken.pop(account_id, None)
         if len(self._taken) >= ACCOUNTS_MAX:
-            self._taken.clear()
+            del self._taken[next(iter(self._taken))]  # the one that has logged nothing for the longest time
         self._taken[account_id] = (now, missing + size)
         return True

@@ -1,4 +1,4 @@
-"""Rate limits: a number of calls per window, per gateway.
+"""Rate limits: a number of calls per window and key, such as a gateway or an element of a route.
 
 Counted in this process; a restart starts from zero. If several processes serve one database, each reports its counts
 and reads the others' (limits.sharing); counts since the last exchange are not visible to the others.
@@ -79,9 +79,11 @@ class RateLimiter:
             if len(self._windows) >= KEYS_MAX:
                 self._make_room()
             window = self._windows[key] = _Window(length, number)
-        elif window.number != number:
+        elif window.number < number:
             window.before = window.count if number == window.number + 1 else 0
             window.number, window.count = number, 0
+        else:
+            window.number = number  # unchanged, or the clock was set back: the count goes on
         return window
 
     def _make_room(self) -> None:

@@ -4,6 +4,7 @@ Kept only in the memory of this process. The sweep over all budgets finds what i
 (calls.spending.spend_alerts).
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 ACCOUNTS_MAX: Final = 100_000
@@ -16,6 +17,7 @@ class SpendWatch:
 
     def __init__(self) -> None:
         self._touched: set[str] = set()
+        self._limited: Mapping[str, tuple[int, int]] = {}
         self._day = 0
         self._sent: dict[str, int] = {}
 
@@ -29,6 +31,15 @@ class SpendWatch:
         found = sorted(self._touched)
         self._touched.clear()
         return found
+
+    def unexamined(self, limited: Mapping[str, tuple[int, int]]) -> list[str]:
+        """Of these accounts with spending limits, those of which another amount is spent than when they were examined
+        last, or that have another limit."""
+        return [account_id for account_id, spent in limited.items() if self._limited.get(account_id) != spent]
+
+    def examined(self, limited: Mapping[str, tuple[int, int]]) -> None:
+        """Note that these accounts have been examined."""
+        self._limited = limited
 
     def room(self, account_id: str, day: int) -> int:
         """How many more alerts the account may be sent on that day."""

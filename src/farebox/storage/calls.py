@@ -222,6 +222,27 @@ def add_usage(
     )
 
 
+def is_new_beyond(
+    connection: Connection, bucket: int, account_id: str, at: int, provider: str, model: str, most: int
+) -> bool:
+    """Whether the hour of `at` has the sums of at least `most` models, and none of this one."""
+    hour = (bucket, account_id, at - at % HOUR_MS)
+    found = row(
+        connection,
+        "SELECT count(*) FROM ("
+        "SELECT 1 FROM usage_hours WHERE bucket = ? AND account_id = ? AND hour = ? LIMIT ?) found",
+        (*hour, most),
+    )
+    assert found is not None
+    if found[0] < most:
+        return False
+    return None is row(
+        connection,
+        "SELECT 1 FROM usage_hours WHERE bucket = ? AND account_id = ? AND hour = ? AND provider = ? AND model = ?",
+        (*hour, provider, model),
+    )
+
+
 _RECEIPT = "c.receipt, c.account_id, c.log_id, c.gateway_id, c.provider, c.model, c.detail, c.cost, c.charge"
 
 

@@ -68,11 +68,11 @@ def accounts_with_budgets(connection: Connection, at: int) -> list[str]:
     return [account_id for (account_id,) in found]
 
 
-def limited_accounts(connection: Connection) -> list[str]:
-    """Accounts that have spent half of a spending limit, or more."""
+def limited_accounts(connection: Connection) -> dict[str, tuple[int, int]]:
+    """Accounts that have spent half of a spending limit, or more, with what is spent and the limit."""
     found = rows_at_hand(
         connection,
-        "SELECT account_id FROM balances INDEXED BY balances_limited WHERE bucket = ? "
+        "SELECT account_id, limit_spent, limit_amount FROM balances INDEXED BY balances_limited WHERE bucket = ? "
         "AND limit_amount IS NOT NULL AND limit_spent * 2 >= limit_amount",
     )
-    return [account_id for (account_id,) in found]
+    return {account_id: (int(spent), int(limit)) for account_id, spent, limit in found}

@@ -8,6 +8,7 @@ from farebox.runtime.services import Services
 from farebox.storage.top_ups import auto_under_way
 
 HELD_RETRY_SECONDS = 1
+"""Suggested wait if calls in flight hold what a call needs."""
 TOP_UP_RETRY_SECONDS = 2
 
 

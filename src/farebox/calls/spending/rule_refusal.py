@@ -1,18 +1,16 @@
 """The refusal of a call by a rule of its gateway's spend limits, or a policy's limit, as an error for the caller."""
 
 from functools import partial
-from typing import Final
 
 from farebox.calendar import seconds_until, utc
 from farebox.calls.model import Call
+from farebox.calls.spending.credit_refusal import HELD_RETRY_SECONDS
 from farebox.calls.spending.rules import rules_for
 from farebox.errors import CREDIT_HELD, LIMIT_TOO_LOW, SPEND_LIMITED, Problem, Shortage
 from farebox.ledger.budgets import room_at
 from farebox.ledger.commands import Outcome, Verdict
 from farebox.money import format_usd
 from farebox.runtime.services import Services
-
-HELD_RETRY_SECONDS: Final = 1
 
 
 async def spend_refusal(services: Services, call: Call, verdict: Verdict, asked: int, least: int) -> Problem:

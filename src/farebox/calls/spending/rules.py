@@ -30,7 +30,7 @@ ROUTE_SCOPE = "route:"
 """Prefix of the scopes of dynamic routes."""
 
 _HASH = "sha256"
-"""What a scope has in place of values that are too long."""
+"""Prefix of the hash that replaces values of a scope that are too long."""
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 

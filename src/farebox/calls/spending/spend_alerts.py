@@ -63,30 +63,35 @@ class Alert(msgspec.Struct, frozen=True):
 async def work(services: Services) -> None:
     """One round: the accounts whose calls counted in budgets since the last one, and those with a spending limit."""
     for account_id in services.spend_watch.take():
-        await _tell(services, account_id)
-    await run_exclusive(services, "spend_alerts", every_ms=LIMITS_EVERY_MS, retry_ms=0, job=_tell_limited)
+        await _alert(services, account_id)
+    await run_exclusive(services, "spend_alerts", every_ms=LIMITS_EVERY_MS, retry_ms=0, job=_alert_limited)
 
 
 async def sweep(services: Services) -> None:
-    """All accounts: what a process that has ended did not examine any more."""
+    """All accounts: what a process that has ended did not examine any more, and who has switched alerts on since."""
     now = services.clock.now_ms()
-    for account_id in await services.database.scan(partial(accounts_with_budgets, at=now)):
+    limited = await services.database.scan(limited_accounts)
+    for account_id in [*limited, *await services.database.scan(partial(accounts_with_budgets, at=now))]:
         services.spend_watch.touch(account_id)
 
 
-async def _tell_limited(services: Services) -> None:
-    for account_id in await services.database.scan(limited_accounts):
-        await _tell(services, account_id)
+async def _alert_limited(services: Services) -> None:
+    limited = await services.database.scan(limited_accounts)
+    for account_id in services.spend_watch.unexamined(limited):
+        await _alert(services, account_id)
+    services.spend_watch.examined(limited)
 
 
-async def _tell(services: Services, account_id: str) -> None:
-    """Write the account's alerts that are due and have not been written yet."""
+async def _alert(services: Services, account_id: str) -> None:
+    """Write the account's alerts that are due and have not been written yet, up to the most of a day."""
     now = services.clock.now_ms()
-    due = await services.database.scan(partial(_due, account_id=account_id, at=now))
     room = services.spend_watch.room(account_id, now // DAY_MS)
-    if len(due) > room:
+    if not room:
+        return
+    due = await services.database.scan(partial(_due, account_id=account_id, at=now))
+    if len(due) > room:  # once a day: after this, there is no room
         log.warning("alerts held back", account_id=account_id, alerts=len(due) - room)
-    if due[:room]:
+    if due:
         written = await services.database.write(partial(_write, account_id=account_id, due=due[:room], at=now))
         services.spend_watch.sent(account_id, written)
 
@@ -103,11 +108,11 @@ def _due(connection: Connection, account_id: str, at: int) -> _Due:
         (alert, percent)
         for alert in _alerts(connection, account_id, at)
         for percent in alert.crossed
-        if not _told(connection, account_id, alert, percent, at)
+        if not _is_written(connection, account_id, alert, percent, at)
     ]
 
 
-def _told(connection: Connection, account_id: str, alert: Alert, percent: int, at: int) -> bool:
+def _is_written(connection: Connection, account_id: str, alert: Alert, percent: int, at: int) -> bool:
     """Whether the alert was already written in this window; for a sliding window, within its length."""
     if find_notice(connection, account_id, alert.notice_id(percent)) is not None:
         return True
@@ -121,7 +126,7 @@ def _write(connection: Connection, account_id: str, due: _Due, at: int) -> int:
     key = key_of(connection, account_id)
     written = 0
     for alert, percent in due:
-        if _told(connection, account_id, alert, percent, at):  # another process has just written it
+        if _is_written(connection, account_id, alert, percent, at):  # another process has just written it
             continue
         content = {"percent": percent, **alert.content, "limit_nanos": alert.limit, "spent_nanos": alert.spent}
         notice_id = alert.notice_id(percent)

@@ -136,13 +136,13 @@ async def refusal(services: Services, account_id: str, verdict: Verdict, asked: 
             "window_end": end,
         }
 
-        def tell(connection: Connection) -> None:
+        def write_notice(connection: Connection) -> None:
             account = find_account(connection, account_id)
             if account is not None:
                 add_notice(connection, account.bucket, account_id, notice_id, "limit_reached", content, at)
 
-        await services.database.write(tell)
-    room_at = await services.database.get(lambda connection: _room_at(connection, account_id, limit, least, at, end))
+        await services.database.write(write_notice)
+    room_at = await services.database.scan(lambda connection: _room_at(connection, account_id, limit, least, at, end))
     return Problem(
         SPEND_LIMITED,
         _message(limit, verdict, asked, end),
