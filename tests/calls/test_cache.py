@@ -91,6 +91,27 @@ def stored(customer: Customer) -> list[tuple[Any, ...]]:
     return read_now(services.database, read)
 
 
+def test_a_row_that_cannot_be_written_does_not_take_others_with_it(
+    farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = type(farebox.services.ledger)
+    write, failed = ledger.record_all, list[int]()
+
+    async def once_broken(self: Any, records: Any) -> None:
+        if not failed:
+            failed.append(len(records))
+            raise LookupError("one of the rows")
+        await write(self, records)
+
+    post(customer)
+    assert len(stored(customer)) == 1
+    monkeypatch.setattr(ledger, "record_all", once_broken)
+    hits = [post(customer).headers["cf-aig-log-id"] for _ in range(3)]
+    until(lambda: not farebox.services.tasks.running("records of hits"))
+    assert failed
+    assert all(log_row(customer, log_id)["cached"] for log_id in hits)
+
+
 def total(customer: Customer) -> int:
     def read(connection: Connection) -> list[tuple[Any, ...]]:
         key = key_of(connection, customer.account_id)

@@ -24,7 +24,7 @@ from tests.engines import ON_BOTH_ENGINES, looking
 from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
 from tests.waiting import until
-from tests.ways.kit import begin, look, make_due, running, settled, spent
+from tests.ways.kit import MODEL, TEXT, begin, look, make_due, running, settled, spent
 from tests.ways.openai_objects import COST, OpenAIObjects
 
 pytestmark = ON_BOTH_ENGINES
@@ -155,6 +155,34 @@ def test_a_refused_background_response_is_free(
         begin(client)
     assert (customer.balance.held, spent(customer)) == (0, 0)
     until(lambda: not running(customer), "the end of its row")
+
+
+def test_a_refused_step_in_the_background_leaves_no_row(customer: Customer, provider: OpenAIObjects) -> None:
+    def answer(_: Any) -> Any:
+        provider.upstream.status = 500
+        return {"error": {"message": "No.", "type": "server_error", "param": None, "code": None}}
+
+    provider.upstream.response = answer
+    body = {"model": MODEL, "input": TEXT, "max_output_tokens": 200, "background": True}
+    chat = {"model": "demo-1", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20}
+    steps = [
+        {"provider": "openai", "endpoint": "responses", "headers": {}, "query": body},
+        {"provider": "demo", "endpoint": "v1/chat/completions", "headers": {}, "query": chat},
+    ]
+    served = httpx.post(customer.gateway_url, json=steps, headers=customer.headers)
+    assert (served.status_code, served.headers["cf-aig-step"]) == (200, "1")
+    assert (customer.balance.held, running(customer)) == (0, [])
+
+
+def test_without_its_hold_no_work_begins(
+    customer: Customer, client: openai.OpenAI, provider: OpenAIObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process was declared dead after the hold, and another one has ended it."""
+    monkeypatch.setattr(long_calls, "adopt_hold", lambda *_: False)
+    with pytest.raises(openai.InternalServerError) as caught:
+        begin(client)
+    assert caught.value.status_code == 503
+    assert (provider.upstream.sent, customer.balance.held, running(customer)) == ([], 0, [])
 
 
 def test_the_hold_of_a_background_response_outlives_the_process(

@@ -10,7 +10,7 @@ from typing import Final
 from farebox.calls.model import Call
 from farebox.calls.persist import persist
 from farebox.calls.record import CallRecord
-from farebox.runtime.observers import best_effort
+from farebox.runtime.observers import best_effort, observer_failed
 from farebox.runtime.services import Services
 from farebox.storage.sql import DatabaseUnavailable
 
@@ -52,8 +52,11 @@ async def _write(services: Services, records: list[CallRecord]) -> None:
     try:
         services.database.check()
         await services.ledger.record_all([(record.call.account_id, record) for record in records])
+        return
     except DatabaseUnavailable as error:
         services.database.report_failure(error)
-        for record in records:
-            with best_effort("the log"):  # the journal takes the record
-                await persist(services, None, record, services.clock.now_ms())
+    except Exception as error:  # noqa: BLE001 - a row that cannot be written must not take the others with it
+        observer_failed("the log", error)
+    for record in records:
+        with best_effort("the log"):  # the journal takes the record if the database is unavailable
+            await persist(services, None, record, services.clock.now_ms())

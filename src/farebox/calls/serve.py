@@ -13,7 +13,7 @@ from farebox.calls.forward import reach_provider
 from farebox.calls.logs import with_room
 from farebox.calls.long_calls.batches import hold_batch
 from farebox.calls.long_calls.kept_objects import checked_objects, pass_object, prepare_object
-from farebox.calls.long_calls.long_calls import begin
+from farebox.calls.long_calls.long_calls import begin, refused
 from farebox.calls.long_calls.relay import relay_begun
 from farebox.calls.model import Call, Sink
 from farebox.calls.near_models import near_models
@@ -28,6 +28,7 @@ from farebox.calls.stages import (
     CallContext,
     Metered,
     Priced,
+    Responded,
     Stage,
     Terms,
     is_plain,
@@ -97,13 +98,20 @@ async def serve_call(
             await begin(admitted, admitted.long_kind)
         stage = responded = await reach_provider(admitted)
         if responded.response.status >= 400 and more is not None and more():
-            await responded.response.close()
-            await end_without_response(responded, FREE)
-            return False
+            return await _leave_to_next_step(responded)
         await (relay_begun(responded, admitted.long_kind) if goes_on else relay_response(responded))
         return True
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the hold must not outlive the call
         return await _end_early(stage, error)
+
+
+async def _leave_to_next_step(stage: Responded) -> bool:
+    """End a call to which the provider responded with an error that is not passed on. Returns False."""
+    await stage.response.close()
+    await end_without_response(stage, FREE)
+    if stage.goes_on:
+        await refused(stage)
+    return False
 
 
 async def _end_early(stage: Stage, error: BaseException) -> bool:

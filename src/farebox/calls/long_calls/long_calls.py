@@ -6,6 +6,7 @@ changes nothing, because the ID of the charge is derived from its cause.
 """
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -21,7 +22,7 @@ from farebox.calls.model import Call
 from farebox.calls.ownership import description, objects_of
 from farebox.calls.settle import settle_call
 from farebox.calls.stages import Admitted, Responded
-from farebox.errors import OBJECT_BUSY, UPSTREAM_INVALID, UPSTREAM_TIMEOUT, Problem
+from farebox.errors import DATABASE_UNAVAILABLE, OBJECT_BUSY, UPSTREAM_INVALID, UPSTREAM_TIMEOUT, Problem
 from farebox.ledger.commands import Conflict, Release, Settle
 from farebox.ledger.long_holds import adopt_hold, hold_is_open
 from farebox.providers.batch_forms import FORMS
@@ -48,7 +49,7 @@ from farebox.storage.long_calls import (
     postpone_long_call,
     run_long_call,
 )
-from farebox.storage.sql import Connection
+from farebox.storage.sql import Connection, DatabaseUnavailable
 
 ENDED: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
 """States in which a response uses nothing more."""
@@ -76,9 +77,9 @@ log = structlog.get_logger("farebox.calls")
 
 
 async def begin(stage: Admitted, kind: str, batch: BatchTerms | None = None) -> None:
-    """Turn the hold into that of a long call, before the provider is called. Raises Problem (OBJECT_BUSY) if another
+    """Turn the hold into that of a long call, before the provider is called. Raises Problem (OBJECT_BUSY if another
     request is changing the object that this call changes, or it has changed since the call was priced;
-    DatabaseUnavailable."""
+    DATABASE_UNAVAILABLE if the hold has ended, because this process was declared dead), DatabaseUnavailable."""
     context = stage.context
     services, call, now = context.services, context.call, context.services.clock.now_ms()
     ends_at = now + RUNS_MAX_MS[kind]
@@ -99,8 +100,9 @@ async def begin(stage: Admitted, kind: str, batch: BatchTerms | None = None) -> 
 
     def job(connection: Connection) -> None:
         _check_unchanged(connection, call, now)
-        if adopt_hold(connection, call.account_id, call.log_id, ends_at + DAY_MS):
-            add_long_call(connection, long)
+        if not adopt_hold(connection, call.account_id, call.log_id, ends_at + DAY_MS):
+            raise Problem(DATABASE_UNAVAILABLE, "The call's hold ended before the provider was asked.")
+        add_long_call(connection, long)
 
     await services.database.write(job)
     context.watch.stay()
@@ -149,8 +151,10 @@ async def accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
 
 
 async def refused(stage: Responded) -> None:
-    """The provider has not accepted the work, and the hold has ended. Raises DatabaseUnavailable."""
-    await end(stage.context.services, stage.context.call.account_id, stage.context.call.log_id)
+    """The provider has not accepted the work, and the hold has ended. If the database is not available, the worker ends
+    the row."""
+    with suppress(DatabaseUnavailable):
+        await end(stage.context.services, stage.context.call.account_id, stage.context.call.log_id)
 
 
 async def end(services: Services, account_id: str, log_id: str) -> None:
