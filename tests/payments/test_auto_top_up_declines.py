@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from farebox.storage import top_ups as store
+from farebox.storage.findings import open_findings
 from tests.payments.kit import CHARGES, DAY, HOUR, MINUTE, Shop, open_shop
 
 
@@ -194,6 +195,24 @@ async def test_a_second_invoice_waits_until_the_first_is_void(shop: Shop) -> Non
     await shop.let_pass(HOUR)
     assert [row.state for row in shop.top_ups()] == ["paid", "canceled"]
     assert await shop.captured() == [1_000]
+
+
+async def test_an_invoice_that_cannot_be_voided_becomes_a_finding(shop: Shop) -> None:
+    await shop.save_card("pm_card_mastercard", "insufficient_funds")
+    await shop.set_rule()
+    await fire(shop)
+    await shop.work()
+    await shop.fault("POST /v1/invoices/*/void", "reset_before", times=1_000)
+    await shop.save_card("pm_card_visa")
+    await shop.let_pass(HOUR // 2)
+    assert shop.findings() == []
+    await shop.let_pass(2 * HOUR)
+    (found,) = shop.read(open_findings)
+    assert (found.kind, found.payment_id) == ("not_void", shop.top_ups()[0].payment_id)
+    await shop.no_faults()
+    await shop.let_pass(2 * HOUR)
+    assert [row.state for row in shop.top_ups()] == ["canceled", "paid"]
+    assert shop.read(open_findings) == []
 
 
 async def test_a_declined_top_up_that_is_no_longer_needed_is_voided(shop: Shop) -> None:

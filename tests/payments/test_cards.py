@@ -1,21 +1,24 @@
 """Saved cards: their order, one default, separate by account; and the billing profile."""
 
+import dataclasses
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from farebox.billing import cards, processor_events
-from farebox.errors import NOT_FOUND, PAYMENTS_OFF, PROCESSOR_UNAVAILABLE, VALIDATION_FAILED, Problem
+from farebox.errors import NOT_FOUND, PAYMENTS_OFF, PROCESSOR_REFUSED, PROCESSOR_UNAVAILABLE, VALIDATION_FAILED, Problem
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card
+from farebox.payments.stripe import StripeProcessor
 from farebox.storage import customers as store
-from farebox.storage.customers import Profile, default_card
+from farebox.storage.customers import Profile, default_card, find_card
 from farebox.storage.sql import row
-from tests.payments.kit import Shop, open_shop
-from tests.payments.stripe_kit import FORM
+from tests.payments.kit import WAIT_SECONDS, Shop, open_shop
+from tests.payments.stripe_kit import FORM, local_client
 
 BACK = {"success_url": "http://shop.example/ok", "cancel_url": "http://shop.example/no"}
 
@@ -110,6 +113,22 @@ async def test_a_copy_that_is_about_to_be_charged_stays_until_then(shop: Shop) -
     assert last4(await cards.refresh(shop.services, shop.account)) == ["4242*"]
 
 
+async def test_a_copy_is_removed_only_once_no_purchase_can_choose_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await save(shop)
+    processor: Any = shop.services.processor
+    remove, chosen = processor.remove_card, list[Card | None]()
+
+    async def look_and_remove(card_id: str) -> None:
+        chosen.append(shop.read(partial(find_card, account_id=shop.account, card_id=card_id)))
+        await remove(card_id)
+
+    monkeypatch.setattr(processor, "remove_card", look_and_remove)
+    await save(shop)
+    assert (chosen, await at_stripe(shop)) == ([None], ["4242*"])
+
+
 async def test_removing_the_default_chooses_another_or_none(shop: Shop) -> None:
     await save(shop)
     await save(shop, "5555555555554444")
@@ -153,6 +172,17 @@ async def test_a_page_of_another_account_is_not_found(shop: Shop) -> None:
         with pytest.raises(Problem) as problem:
             await processor_events.note_checkout(shop.services, name, account_id=shop.account)
         assert problem.value.kind is NOT_FOUND
+
+
+async def test_a_page_that_cannot_be_fetched_is_not_called_missing(shop: Shop) -> None:
+    checkout_id = await save(shop)
+    base = shop.services.settings.stripe_api_base
+    wrong = StripeProcessor("no key", webhook_secret="", api_base=base, http_client=local_client(WAIT_SECONDS))
+    services = dataclasses.replace(shop.services, processor=wrong)
+    with pytest.raises(Problem) as problem:
+        await processor_events.note_checkout(services, checkout_id, account_id=shop.account)
+    assert problem.value.kind is PROCESSOR_REFUSED
+    await wrong.close()
 
 
 async def test_an_account_has_one_customer_despite_repeats(shop: Shop) -> None:

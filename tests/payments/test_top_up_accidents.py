@@ -10,7 +10,9 @@ import pytest
 from farebox.billing import top_up
 from farebox.errors import PROCESSOR_REFUSED, PROCESSOR_UNAVAILABLE, ErrorKind, Problem
 from farebox.payments.model import TopUp
+from farebox.runtime.services import Services
 from farebox.storage import top_ups as store
+from farebox.storage.sql import DatabaseUnavailable
 from tests.payments.kit import CHARGES, DAY, HOUR, MINUTE, Shop, open_services, open_shop, until
 
 
@@ -120,6 +122,18 @@ async def test_a_refusal_by_the_processor_is_an_error_without_a_charge(shop: Sho
     await refused(shop, PROCESSOR_REFUSED)
     assert shop.top_ups()[0].state == "failed"
     assert shop.next_due() is None
+
+
+async def test_an_outage_after_the_outcome_is_stored_does_not_hide_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(services: Services, account_id: str) -> None:
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr("farebox.billing.cards.refresh", away)
+    await shop.change(lambda c: c.execute("UPDATE customers SET customer_id = 'cus_gone'"))
+    await refused(shop, PROCESSOR_REFUSED)
+    assert shop.top_ups()[0].state == "failed"
 
 
 async def test_a_disconnect_does_not_stop_the_purchase(shop: Shop) -> None:

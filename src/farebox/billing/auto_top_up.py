@@ -1,7 +1,7 @@
 """Auto top-up as its owner sees it: the rule, its suspension and resumption; and the sweep that resumes it.
 
-A suspended rule never resumes by itself: only a card with another fingerprint, or the owner saving the rule again,
-lifts it. A rule paused by a guard resumes when the pause ends.
+A suspended rule does not resume after a time: a card with another fingerprint, the owner saving the rule again or, if a
+payment was disputed, winning the dispute ends the suspension. A rule paused by a guard resumes when the pause ends.
 """
 
 from functools import partial

@@ -159,8 +159,8 @@ async def open_setup(services: Services, account_id: str, *, success_url: str, c
 async def refresh(services: Services, account_id: str) -> list[Card]:
     """Fetch the cards from the processor, order them, and store them.
 
-    If a card was saved twice, the newest copy is kept, and becomes the default if the older one was. A single card is
-    the default.
+    If a card was saved twice, the newest copy is kept, and becomes the default if the older one was. The older one is
+    removed once no purchase can choose it any more. A single card is the default.
 
     Raises Problem: PAYMENTS_OFF, PROCESSOR_UNAVAILABLE, PROCESSOR_REFUSED.
     """
@@ -171,8 +171,10 @@ async def refresh(services: Services, account_id: str) -> list[Card]:
     with translate_processor_errors("list the cards"):
         requested_at = services.clock.now_ms()
         found = await _cards_of(processor, customer_id)
-        in_order = await _in_order(services, processor, account_id, customer_id, found)
-    return await _store(services, account_id, in_order, requested_at)
+        in_order, copies = await _in_order(services, processor, account_id, customer_id, found)
+    stored = await _store(services, account_id, in_order, requested_at)
+    await _remove_copies(services, processor, account_id, copies)
+    return stored
 
 
 async def _cards_of(processor: Processor, customer_id: str) -> list[Card]:
@@ -242,8 +244,9 @@ async def _make_default(services: Services, account_id: str, card_id: str) -> li
 
 async def _in_order(
     services: Services, processor: Processor, account_id: str, customer_id: str, found: Sequence[Card]
-) -> list[Card]:
-    """Remove older copies of the same card, except those that an open top-up is to be charged to; choose a default."""
+) -> tuple[list[Card], list[Card]]:
+    """Choose a default. Returns the cards to store, and the older copies of the same card to remove: all but those that
+    an open top-up is to be charged to."""
     in_use = await services.database.get(partial(store.cards_in_use, account_id=account_id))
     newest: dict[str, Card] = {}
     copies: list[Card] = []
@@ -257,15 +260,25 @@ async def _in_order(
         chosen = next(iter(newest.values()))
     if chosen is not None and not chosen.is_default:  # before the older copy is removed, which may be the default
         await processor.set_default_card(customer_id, chosen.card_id)
-    left = list(newest.values())
-    for card in copies:
-        if card.card_id in in_use:
-            left.append(card)
-        else:
-            await processor.remove_card(card.card_id)
-    return [
+    left = [*newest.values(), *(card for card in copies if card.card_id in in_use)]
+    stored = [
         msgspec.structs.replace(card, is_default=chosen is not None and card.card_id == chosen.card_id) for card in left
     ]
+    return stored, [card for card in copies if card.card_id not in in_use]
+
+
+async def _remove_copies(services: Services, processor: Processor, account_id: str, copies: Sequence[Card]) -> None:
+    """Remove copies that are no longer stored, unless a top-up has just begun with one. The next refresh removes what
+    is left."""
+    if not copies:
+        return
+    in_use = await services.database.get(partial(store.cards_in_use, account_id=account_id))
+    for card in copies:
+        if card.card_id not in in_use:
+            try:
+                await processor.remove_card(card.card_id)
+            except (ProcessorUnavailable, ProcessorRefused) as error:
+                log.warning("copy of a card not removed", account=account_id, card=card.card_id, error=str(error))
 
 
 async def _store(services: Services, account_id: str, found: Sequence[Card], requested_at: int) -> list[Card]:
@@ -300,7 +313,7 @@ def _same_but_renewed(before: Card, now: Card) -> bool:
 
 
 async def profile(services: Services, account_id: str) -> Profile:
-    """Whom the account's invoices are addressed to, and its own limits."""
+    """The recipient of the account's invoices, and the account's own limits."""
     return await services.database.get(partial(store.find_profile, account_id=account_id))
 
 
@@ -345,10 +358,10 @@ def _checked(profile: Profile, settings: Settings) -> Profile:
         if len(text) > _TEXT_MAX or any(ord(sign) < 32 and (sign != "\n" or name != "address") for sign in text):
             raise _invalid(name, f"At most {_TEXT_MAX} characters, without control characters")
     if texts["email"] and not _EMAIL.fullmatch(texts["email"]):
-        raise _invalid("email", "No e-mail address")
+        raise _invalid("email", "This is not a valid e-mail address")
     texts["country"] = texts["country"].upper()
     if texts["country"] and not _COUNTRY.fullmatch(texts["country"]):
-        raise _invalid("country", "A country has two letters (ISO 3166-1)")
+        raise _invalid("country", "The country must be a two-letter code (ISO 3166-1)")
     low, high = profile.top_up_min_cents, profile.top_up_max_cents
     for name, cents in (("top_up_min_cents", low), ("top_up_max_cents", high)):
         if cents is not None and not _TOP_UP_CENTS[0] <= cents <= _TOP_UP_CENTS[1]:

@@ -22,6 +22,7 @@ from farebox.runtime.services import Services
 from farebox.settings import Settings
 from farebox.storage.accounts import find_account
 from farebox.storage.customers import default_low_balance
+from farebox.storage.findings import resolve_finding
 from farebox.storage.sql import Connection
 from farebox.storage.top_up_attempts import end_attempt
 from farebox.storage.top_up_rules import change_rule, rearm, rule_of
@@ -88,6 +89,7 @@ def credit(
         first_unknown_at=None,
         retry_at=None,
     )
+    resolve_finding(connection, f"not_void:{invoice.invoice_id}", at)
     number = issue_invoice(connection, settings, account.bucket, paid, at)
     notify(connection, paid, "top_up_paid", at, invoice_number=number)
     _after_success(connection, settings, account.bucket, paid, at)

@@ -20,6 +20,7 @@ from farebox.errors import BAD_SIGNATURE, NOT_FOUND, Problem
 from farebox.metrics.families import WEBHOOKS
 from farebox.payments.metadata import top_up_of
 from farebox.payments.processor import (
+    MISSING,
     Checkout,
     Event,
     InvalidSignature,
@@ -97,6 +98,8 @@ async def note_checkout(services: Services, checkout_id: str, *, account_id: str
         try:
             checkout = await processor.fetch_checkout(checkout_id)
         except ProcessorRefused as error:
+            if error.code != MISSING:
+                raise
             raise missing from error
         if account_id is not None and await _account_of(services, checkout.customer_id) != account_id:
             raise missing
@@ -191,7 +194,7 @@ async def _applied(services: Services, processor: Processor, event: StoredEvent)
     try:
         return await apply(services, processor, event)
     except ProcessorRefused as error:
-        if error.code == "resource_missing":
+        if error.code == MISSING:
             return GONE
         raise
 

@@ -18,6 +18,7 @@ from farebox.model import Operator
 from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.payments.metadata import top_up_of
 from farebox.payments.processor import (
+    MISSING,
     Processor,
     ProcessorDispute,
     ProcessorInvoice,
@@ -48,6 +49,8 @@ KINDS: dict[str, str] = {
     "refund_differs": "A refund is missing on one side, or its amount or state differs.",
     "dispute_differs": "A dispute is missing on one side, or its amount or state differs.",
     "payment_taken": "The processor answered a purchase with an invoice that belongs to another one.",
+    "not_void": "The invoice of a purchase that failed could not be voided for an hour: it may still be paid, and auto "
+    "top-up waits for it. Void it at the processor.",
     "event_given_up": "An event from the processor could not be processed for three days.",
 }
 """Kind of finding → what it means. Documented in docs/payments.md."""
@@ -185,7 +188,7 @@ async def _complete(
     try:
         known[object_id] = await fetch(object_id)
     except ProcessorRefused as error:
-        if error.code != "resource_missing":
+        if error.code != MISSING:
             raise
         known[object_id] = None
 

@@ -23,7 +23,7 @@ from farebox.errors import Problem
 from farebox.payments.model import TopUp
 from farebox.runtime.services import Services
 from farebox.settings import Settings
-from farebox.storage.sql import Connection
+from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.top_ups import StaleLease, claim, find
 
 Step: TypeAlias = Callable[[Services, TopUp, StepResult | None], Awaitable[StepResult]]
@@ -188,7 +188,9 @@ async def _commit(services: Services, top_up: TopUp, result: StepResult) -> TopU
     if result.refusal is not None:
         code, text = result.refusal.code, str(result.refusal)
         log.error("the processor refused", account=top_up.account_id, top_up=top_up.top_up_id, code=code, error=text)
-        with suppress(Problem):  # a card or the customer may have been deleted at the processor
+        with suppress(
+            Problem, DatabaseUnavailable
+        ):  # the outcome is stored; a card or the customer may have been deleted at the processor
             await cards.refresh(services, top_up.account_id)
     return changed
 

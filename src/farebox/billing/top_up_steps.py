@@ -1,7 +1,8 @@
 """The steps of a top-up at the payment processor: the requests sent to it, and their results as events.
 
-Each step makes one request and writes nothing to the database. Every outcome, including a refusal or no response, is
-an event that `top_up_machine` looks up in its table; the processor's exceptions do not leave a step.
+A step sends one request or several, and writes nothing about the top-up to the database. Every outcome, including a
+refusal or no response, is an event that `top_up_machine` looks up in its table; the processor's exceptions do not leave
+a step.
 """
 
 from collections.abc import Mapping

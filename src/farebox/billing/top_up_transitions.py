@@ -28,6 +28,7 @@ from farebox.payments.guards import FAILURES_IN_A_ROW
 from farebox.payments.model import TopUp
 from farebox.payments.processor import ProcessorInvoice
 from farebox.settings import Settings
+from farebox.storage.findings import resolve_finding
 from farebox.storage.sql import Connection
 from farebox.storage.top_up_attempts import end_attempt, latest_attempt
 from farebox.storage.top_up_rules import change_rule, rule_of
@@ -36,13 +37,15 @@ from farebox.storage.top_ups import move, postpone, tie_payment
 LISTINGS_APART_MS: Final = 10 * MINUTE_MS
 """Two listings this far apart must agree before a payment is considered not to exist."""
 PROCESSING_MAX_MS: Final = 7 * DAY_MS
-"""A payment that the processor has not shown for this long is given up; its invoice is voided."""
+"""A payment that the processor has not shown for this long is abandoned; its invoice is voided."""
 MANUAL_MAX_MS: Final = 15 * MINUTE_MS
-"""A manual purchase whose card could not be charged within this time is given up: its buyer is no longer waiting."""
+"""A manual purchase whose card could not be charged within this time is abandoned: its buyer is no longer waiting."""
 CONFIRM_MS: Final = 3 * DAY_MS
 """How long the owner may take to confirm a payment on the hosted page."""
 UNSEEN_MS: Final = 15 * MINUTE_MS
 """How long a page whose URL never reached us can still be requested again; no one else can know it."""
+NOT_VOID_MS: Final = HOUR_MS
+"""An invoice that could not be voided for this long becomes a finding."""
 
 UNKNOWN_WAITS: Final = (1_000, HOUR_MS)
 PROCESSING_WAITS: Final = (2_000, HOUR_MS)
@@ -199,7 +202,7 @@ def require_owner_action(
 
 
 def await_owner(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
-    """Not confirmed yet: check again, less often; after three days it is given up."""
+    """Not confirmed yet: check again, less often; after three days it is abandoned."""
     since = top_up.updated_at
     if at - since >= CONFIRM_MS:
         closed = close(connection, top_up, "canceled", at, code=top_up.decline_code, text=top_up.error)
@@ -286,11 +289,15 @@ def close_as_there(connection: Connection, settings: Settings, top_up: TopUp, re
 
 def finish(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """The invoice can never be paid: nothing is left to do."""
+    resolve_finding(connection, f"not_void:{top_up.payment_id}", at)
     return move(connection, top_up, top_up.state, at, next_at=None)
 
 
 def void_later(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
-    """The invoice may still be paid: try to void it again."""
+    """The invoice may still be paid: try to void it again. Meanwhile auto top-up buys nothing else."""
+    if top_up.payment_id is not None and at - top_up.updated_at >= NOT_VOID_MS:
+        detail = "its invoice could not be voided, so that it may still be paid"
+        report(connection, "not_void", top_up, top_up.payment_id, top_up.charge_cents, detail, at)
     return postpone(connection, top_up, at, later(at, top_up.updated_at, VOID_WAITS))
 
 

@@ -67,7 +67,8 @@ _BEFORE_RESPONSE: Final[_Rows] = (
 matching row applies."""
 _WHILE_RELAYING: Final[_Rows] = (
     (Problem, _BY_RELAY),
-    (DatabaseUnavailable, _BY_RELAY),  # the relay has at least tried to settle
+    # the relay has settled, or its attempt has broken off: the hold is then in doubt, as after a crash
+    (DatabaseUnavailable, _BY_RELAY),
     (asyncio.CancelledError, _BY_RELAY),
     (Exception, EarlyEnd("released", INTERNAL_ERROR)),  # without effect if the charge is already posted
 )

@@ -27,7 +27,7 @@ WHAT: dict[str, str] = {
     "lot_remaining": "what is left of the lot is not what went in less what went out",
     "lot_spent": "the lot is marked as spent while something is left of it, or the other way round",
     "hold_state": "the hold's state is not known",
-    "hold_amount": "the hold keeps less than was asked for, or less than nothing",
+    "hold_amount": "the hold keeps less than was asked for, or a negative amount",
     "hold_charge": "the hold's charge less what was written off is not the sum of its charge transfers",
     "hold_write_off": "what the hold says was written off is not its write_off transfer",
     "charge_unsettled": "the transfer charges a hold that is not settled",

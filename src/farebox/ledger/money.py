@@ -180,5 +180,5 @@ def _cause(cause: str, kinds: Mapping[str, str]) -> tuple[str, str]:
     plain_id(cause)
     kind, _, cause_id = cause.partition(":")
     if kind not in kinds or not cause_id:
-        raise ValueError(f"{cause!r} is no cause: write {' or '.join(f'{known}:ID' for known in kinds)}")
+        raise ValueError(f"{cause!r} is not a valid cause: write {' or '.join(f'{known}:ID' for known in kinds)}")
     return kind, cause_id

@@ -70,7 +70,7 @@ async def resolve_left_open(
 ) -> None:
     """Close the calls that former processes left in doubt, by the operator's policy, each with a line in the log.
 
-    For the start of a database's only server: any call that another process still has in flight is closed too.
+    Called when the only server of a database starts: a call that another process still has in flight is closed too.
     Raises storage.sql.DatabaseUnavailable; what was closed until then stays closed.
     """
     holds = iter(await database.scan(lambda connection: left_open(connection, instance)))

@@ -88,7 +88,7 @@ def _lock_balance(connection: Connection, account_id: str) -> Balance | None:
 
 def save(connection: Connection, balance: Balance) -> None:
     assert 0 <= balance.held <= balance.posted, f"{balance} would break held <= posted"
-    assert balance.owed >= 0, f"{balance} would owe less than nothing"
+    assert balance.owed >= 0, f"{balance} would owe a negative amount"
     connection.execute(
         "UPDATE balances SET posted = ?, held = ?, version = ?, owed = ? WHERE bucket = ? AND account_id = ?",
         (balance.posted, balance.held, balance.version, balance.owed, balance.bucket, balance.account_id),

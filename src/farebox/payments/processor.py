@@ -63,7 +63,6 @@ class ProcessorInvoice(msgspec.Struct, frozen=True, kw_only=True):
     invoice_id: str
     state: InvoiceState
     payment_state: PaymentState
-    """Why the latest payment attempt failed."""
     amount_cents: int
     paid_cents: int
     due_cents: int = 0
@@ -75,6 +74,7 @@ class ProcessorInvoice(msgspec.Struct, frozen=True, kw_only=True):
     client_secret: str | None = None
     hosted_url: str | None = None
     decline_code: str | None = None
+    """Why the latest payment attempt failed."""
     decline_advice: str | None = None
     created_at: int = 0
 

@@ -28,7 +28,7 @@ RULE_STATES: dict[str, frozenset[str]] = {
     "active": frozenset({"paused", "action_required", "suspended"}),
     "paused": frozenset({"active", "action_required", "suspended"}),  # a guard requires a wait; resumes by itself
     "action_required": frozenset({"active", "paused", "suspended"}),
-    "suspended": frozenset({"active"}),  # only by a card with another fingerprint or by the owner
+    "suspended": frozenset({"active"}),  # by another card, by the owner, or when a dispute is won
 }
 """If auto top-up is off, there is no rule."""
 

@@ -24,7 +24,8 @@ __all__ = [
 ]  # fmt: skip
 
 LEASE_MS = 120_000
-"""Longer than the calls of one step take, so that an expired lease nearly always means a dead worker."""
+"""Longer than a step usually takes, so that an expired lease nearly always means a dead worker. If not, the
+slow worker writes nothing (StaleLease), and both use the same idempotency keys."""
 
 _FIELDS = TopUp.__struct_fields__
 _COLUMNS = ", ".join(_FIELDS)
