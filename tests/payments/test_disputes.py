@@ -247,6 +247,17 @@ class TestTogether:
             async with living(world) as process:
                 yield Shop(world, process.services)
 
+    async def test_credit_that_came_back_by_any_change_can_be_refunded(self, shop: Shop) -> None:
+        """Of two disputes of 40.00 and 20.00, the second takes 18.65, and all of it once the first has been won."""
+        bought = await shop.buy()
+        intent = shop.intent(bought)
+        for state, cents, name in (("open", 4000, "du_1"), ("open", 2000, "du_2"), ("won", 4000, "du_1")):
+            await disputes.apply_dispute(shop.services, dispute_at_processor(state, cents, intent, name))
+        with shop.world.reading() as connection:
+            taken = clawback_of(connection, shop.bucket, bought)
+        assert taken.disputed == 2000
+        assert (await shop.refund(bought)).credit_cents == 5000 - taken.disputed_credit
+
     @pytest.mark.parametrize("scenario", SCENARIOS)
     async def test_nothing_is_taken_back_twice_in_any_order(self, shop: Shop, scenario: str) -> None:
         refund, dispute, (refunded, disputed) = SCENARIOS[scenario]

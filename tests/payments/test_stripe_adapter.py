@@ -120,6 +120,13 @@ async def test_an_invoice_is_opened_with_its_lines_and_nothing_is_charged(
     assert found.auto_advance is False
 
 
+async def test_an_invoice_whose_lines_are_refused_is_deleted(kit: Stripe, customer: str, card: str) -> None:
+    for lines in ([Line("Prepaid credit", 10**9)], [Line("x" * 501, 5000)]):
+        with pytest.raises(ProcessorRefused):
+            await kit.processor.open_invoice(customer, lines, card_id=card, metadata=MARKS, key=lines[0].description)
+    assert [invoice async for invoice in kit.processor.invoices(since=0)] == []
+
+
 async def test_a_zero_line_is_in_the_footer(kit: Stripe, customer: str, card: str) -> None:
     lines = [Line("Prepaid credit", 5000), Line("VAT 0 %: reverse charge", 0)]
     invoice = await kit.processor.open_invoice(customer, lines, card_id=card, metadata=MARKS, key="k")

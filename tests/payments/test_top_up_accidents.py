@@ -104,6 +104,15 @@ async def test_a_request_that_never_arrived_fails_after_a_day_and_two_listings(s
     assert await shop.captured() == []
 
 
+async def test_a_draft_that_was_never_completed_is_deleted_after_a_day(shop: Shop) -> None:
+    await shop.fault("POST /v1/invoices/*/add_lines", "reset_before", times=1_000)
+    await refused(shop, PROCESSOR_UNAVAILABLE, 2_000)
+    await shop.let_pass(25 * HOUR)
+    (row,) = shop.top_ups()
+    assert (row.state, row.error, row.next_at) == ("failed", "The payment processor never charged the card.", None)
+    assert (await shop.invoice(row.payment_id))["error"]["code"] == "resource_missing"
+
+
 async def test_a_buyer_who_was_asked_to_retry_is_not_charged_hours_later(shop: Shop) -> None:
     await shop.fault("POST /v1/invoices/*/finalize", "reset_before", times=100)
     await refused(shop, PROCESSOR_UNAVAILABLE, 2_000)

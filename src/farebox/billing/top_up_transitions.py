@@ -97,6 +97,8 @@ def await_listing(connection: Connection, settings: Settings, top_up: TopUp, res
 def prepare_charge(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """Start the first attempt; or leave it as it is, to repeat the one whose response is missing; or end it."""
     invoice = _invoice(result)
+    if invoice.state == "draft":  # its key has expired before it was complete: it may have no lines
+        return close_never_charged(connection, top_up, at)
     if invoice.due_cents != top_up.charge_cents:
         return _close_price_mismatch(connection, top_up, invoice.due_cents, at)
     if top_up.kind == "auto":

@@ -178,7 +178,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             self.ended.attempts,
         )
 
-    def say(self, charge: int) -> None:
+    def write_log_line(self, charge: int) -> None:
         """Write the call's canonical log line."""
         call, ended = self.call, self.ended
         line = CallLine(

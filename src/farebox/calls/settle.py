@@ -339,7 +339,7 @@ def _write_log(record: CallRecord, verdict: Verdict | None, *, settled: bool, en
         if verdict is not None and (ended_hold or settled):  # an unknown hold had been acknowledged
             overrun = ended_hold and record.bound is not None and verdict.amount > record.bound.amount
             warn_if_unusual(record.call.log_id, verdict, overrun=overrun)
-        record.say(_charged(record, verdict, ended_hold=ended_hold))
+        record.write_log_line(_charged(record, verdict, ended_hold=ended_hold))
     except Exception as error:  # noqa: BLE001 - the charge is durable
         observer_failed("the log", error)
 

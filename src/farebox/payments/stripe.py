@@ -239,8 +239,13 @@ class StripeProcessor:
             invoice_id = await self._find_created(customer_id, key)
             if invoice_id is None:
                 raise
-        await self._fill(invoice_id, charged, key)
-        return await self._finalize(invoice_id, key)
+        try:
+            await self._fill(invoice_id, charged, key)
+            return await self._finalize(invoice_id, key)
+        except ProcessorRefused:
+            with contextlib.suppress(ProcessorUnavailable, ProcessorRefused):  # no one would ask for it again
+                await self._call("delete", f"invoices/{quoted(invoice_id)}")
+            raise
 
     async def _find_created(self, customer_id: str, key: str) -> str | None:
         """The customer's recent invoice that was created with this key although the response was a failure."""

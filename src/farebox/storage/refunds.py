@@ -257,8 +257,10 @@ def unspent_cents(connection: Connection, bucket: int, top_up: TopUp, at: int) -
         "AND (expires_at IS NULL OR expires_at > ?) AND (lot_id = ? "
         "OR lot_id IN (SELECT 'refund_failed:' || refund_id FROM refunds r "
         "WHERE r.bucket = ? AND r.account_id = ? AND r.top_up_id = ?) "
-        "OR lot_id IN (SELECT 'dispute_won:' || take_id FROM disputes d "
-        "WHERE d.bucket = ? AND d.account_id = ? AND d.top_up_id = ?))",
+        # every change of what a dispute takes gives it back, as `dispute_won:ID`, then as `dispute_won:ID:CHANGE`
+        "OR EXISTS (SELECT 1 FROM disputes d WHERE d.bucket = ? AND d.account_id = ? AND d.top_up_id = ? "
+        "AND (lot_id = 'dispute_won:' || d.dispute_id "
+        "OR substr(lot_id, 1, length(d.dispute_id) + 13) = 'dispute_won:' || d.dispute_id || ':')))",
         (bucket, top_up.account_id, at, f"top_up:{top_up.payment_id}", *key, *key),
     )
     return 0 if found is None else int(found[0]) // NANOS_PER_CENT

@@ -91,8 +91,8 @@ async def _push(services: Services, gateway: GatewayKey, until: float) -> bool:
         if not sent.ok:
             services.metrics.count(LOG_FILES, "failed")
             say_failed(gateway, "push", sent.error)
-            at, told = services.clock.now_ms(), _told(sent)
-            fail = partial(failed, gateway=gateway, kind="push", error=told, at=at, retry_after=sent.retry_after)
+            at, shown = services.clock.now_ms(), _shown_error(sent)
+            fail = partial(failed, gateway=gateway, kind="push", error=shown, at=at, retry_after=sent.retry_after)
             await services.database.write(fail)
             return False
         await _delivered(services, gateway, plan.batch)
@@ -217,7 +217,7 @@ def _signed(
     )
 
 
-def _told(sent: Sent) -> str:
+def _shown_error(sent: Sent) -> str:
     """The error shown to the owner, without details of the server's network."""
     if not sent.status:
         return sent.error if sent.late else UNREACHABLE

@@ -79,7 +79,7 @@ async def _deliver(services: Services, gateway: GatewayKey, until: float) -> boo
         if done:
             await services.database.write(partial(_done, gateway=gateway, log_ids=done, at=services.clock.now_ms()))
         if failure is not None:
-            return await _fail(services, gateway, failure, _told(failure))
+            return await _fail(services, gateway, failure, _shown_error(failure))
     return True
 
 
@@ -172,7 +172,7 @@ def _error(sent: Sent) -> _StripeError:
         return _StripeError()
 
 
-def _told(sent: Sent) -> str:
+def _shown_error(sent: Sent) -> str:
     """The error shown to the owner: Stripe's own message, without anything about the key."""
     if not sent.status:
         return sent.error if sent.late else UNREACHABLE
