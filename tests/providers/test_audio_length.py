@@ -154,6 +154,54 @@ def test_an_estimated_duration_is_marked_as_unsure() -> None:
     assert not audio_length(aac[:at] + b"\xfc" + aac[at + 1 :]).sure, "a codec that has more samples in a packet"
 
 
+def test_the_elements_of_a_track_may_have_any_order() -> None:
+    """In Matroska, the type and the codec may precede the track's number."""
+    file = content("recorded.webm")
+    at = file.index(b"\xae\x01\0\0")  # the only track; its size has eight bytes
+    size = int.from_bytes(file[at + 2 : at + 9], "big")
+    elements, rest = [], file[at + 9 : at + 9 + size]
+    while rest:
+        name = 1 if rest[0] >= 0x80 else 2 if rest[0] >= 0x40 else 3
+        assert rest[name] >= 0x80, "the size has one byte"
+        end = name + 1 + (rest[name] & 0x7F)
+        elements.append(rest[:end])
+        rest = rest[end:]
+    assert elements[0][0] == 0xD7, "the number"
+    reordered = file[: at + 9] + b"".join(reversed(elements)) + file[at + 9 + size :]
+    assert audio_length(reordered) == audio_length(file)
+
+
+def test_all_streams_of_an_ogg_file_count() -> None:
+    """Two files, one after the other, are a file of two streams; each has its own codec and rate."""
+    for first, second in (("tone.opus", "tone.ogg"), ("tone.ogg", "tone.opus"), ("tone.ogg", "tone.ogg")):
+        assert seconds(content(first) + content(second)) == pytest.approx(5.0, abs=0.1)
+
+
+def boxed(name: bytes, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return struct.pack(">I", len(body) + 8) + name + body
+
+
+def test_all_codecs_of_an_mp4_track_count() -> None:
+    """Each packet names the description that it is encoded by."""
+    aac = content("tone.m4a")
+    at = aac.index(b"stsd") - 4
+    size = int.from_bytes(aac[at : at + 4], "big")
+    entry, other = aac[at + 16 : at + size], boxed(b"Opus", bytes(28))
+    for entries in ((entry, other), (other, entry)):
+        both = aac[:at] + boxed(b"stsd", bytes(4), struct.pack(">I", 2), *entries) + aac[at + size :]
+        assert float(audio_length(both).most) == pytest.approx(0.12 * 2.625 * 16_000 / 1024, rel=0.1)
+    unknown = aac[:at] + boxed(b"stsd", bytes(4), struct.pack(">I", 2), entry, boxed(b"samr", bytes(28)))
+    assert not audio_length(unknown + aac[at + size :]).sure
+
+
+def test_what_has_no_frames_is_not_sure() -> None:
+    recorded = content("recorded.webm")
+    assert not audio_length(recorded[: recorded.index(b"\x1f\x43\xb6\x75")]).sure
+    opus = content("tone.opus")
+    assert not audio_length(opus[: opus.index(b"OpusTags")]).sure
+
+
 def test_a_wav_that_was_written_as_a_stream_has_no_size() -> None:
     wav = bytearray(content("tone.wav"))
     at = wav.index(b"data")
@@ -175,7 +223,8 @@ def test_aiff() -> None:
 def test_unreadable_audio_is_bounded_by_its_bytes() -> None:
     length = audio_length(b"#!AMR\n" + bytes(59_994))
     assert (length.seconds, length.most) == (Decimal(15), Decimal(80))
-    assert audio_length(b"") == audio_length(b"ID3\x04\0\0\x7f\x7f\x7f\x7f")
+    assert audio_length(b"").most == 0
+    assert not audio_length(b"ID3\x04\0\0\x7f\x7f\x7f\x7f").sure, "a tag that is longer than the file"
     assert bare_length(48_000, 24_000).seconds == 1
 
 

@@ -23,7 +23,6 @@ IMMEDIATE_BYTES = 2 * 2**10
 """Bytes of audio that can be walked in about a millisecond, whatever they contain."""
 _MILLISECOND = Decimal("0.001")
 _ID3 = b"ID3"
-_NOTHING = Measure(0.0, 0.0)
 
 
 class AudioLength(msgspec.Struct, frozen=True, gc=False):
@@ -79,7 +78,7 @@ def bare_length(size: int, rate: int) -> AudioLength:
 def _measure(data: bytes) -> Measure:
     start = _after_id3(data)
     if start >= len(data):
-        return _NOTHING
+        return within(None, len(data))
     reader = _READERS.get(data[start : start + 4]) or (mp4.length if data[start + 4 : start + 8] == b"ftyp" else None)
     if reader is not None:
         found = reader(data, start)
@@ -87,7 +86,7 @@ def _measure(data: bytes) -> Measure:
         found = adts_length(data, start)
     else:
         found = mpeg_length(data, start)
-    return found if found is not None else within(None, len(data) - start)
+    return found if found is not None and found.most else within(None, len(data) - start)
 
 
 def _after_id3(data: bytes) -> int:

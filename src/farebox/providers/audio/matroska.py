@@ -1,6 +1,7 @@
 """Matroska and WebM. Recordings made by browsers state no duration: blocks are counted, or their times read."""
 
 import struct
+from dataclasses import dataclass, field
 from typing import Final
 
 from farebox.providers.audio.measure import SLOWEST, STEPS_MAX, Measure, believed, within
@@ -15,6 +16,7 @@ _TRACK: Final = 0xAE
 _NUMBER: Final = 0xD7
 _KIND: Final = 0x83
 _CODEC: Final = 0x86
+_ENCODINGS: Final = 0x6D80
 _CLUSTER: Final = 0x1F43B675
 _TIME: Final = 0xE7
 _GROUP: Final = 0xA0
@@ -24,21 +26,29 @@ _HOLDERS: Final = frozenset({_SEGMENT, _INFO, _TRACKS, _TRACK, _CLUSTER, _GROUP}
 _SOUND: Final = 2
 
 
+@dataclass(slots=True)
+class _Track:
+    """One description of a track, whose elements may have any order."""
+
+    number: int = 0
+    sound: bool = False
+    opus: bool = False
+    other: bool = False
+    """Whether it names another codec, or its blocks are compressed: packets cannot be read."""
+
+
+@dataclass(slots=True)
 class _File:
     """What has been read from the elements so far."""
 
-    __slots__ = ("codecs", "duration", "latest", "number", "opus", "scale", "sound", "time")
-
-    def __init__(self) -> None:
-        self.scale = 1_000_000
-        self.duration = 0.0
-        self.number = 0
-        self.sound: set[int] = set()
-        self.codecs: dict[int, bytes] = {}
-        self.time = 0
-        self.latest = 0
-        self.opus: dict[int, float] = {}
-        """Seconds of Opus packets, by track."""
+    scale: int = 1_000_000
+    duration: float = 0.0
+    tracks: list[_Track] = field(default_factory=list)
+    time: int = 0
+    latest: dict[int, int] = field(default_factory=dict)
+    """Time of the last block, by track."""
+    opus: dict[int, float] = field(default_factory=dict)
+    """Seconds of the blocks as Opus packets, by track."""
 
 
 def length(data: bytes, start: int) -> Measure | None:
@@ -49,18 +59,22 @@ def length(data: bytes, start: int) -> Measure | None:
         steps += 1
         name, at = _name(data, at)
         size, at = _size(data, at)
+        if name == _TRACK:
+            file.tracks.append(_Track())
         if name in _HOLDERS or size is None:
             continue
         _take(data, name, at, min(size, len(data) - at), file)
         at += size
-    if not file.sound:
+    sounds = [track for track in file.tracks if track.sound]
+    if not sounds:
         return None
     seconds = file.duration * file.scale / 1e9 or None
     rest = max(0, len(data) - at)
-    if all(file.codecs.get(track) == b"A_OPUS" for track in file.sound):
-        counted = max(file.opus.values(), default=0.0)
+    if all(track.opus and not track.other for track in sounds):
+        counted = max(file.opus.get(track.number, 0.0) for track in sounds)
         return Measure(believed(seconds, counted) + rest / SLOWEST, counted + rest * OPUS_LONGEST)
-    return within(seconds or file.latest * file.scale / 1e9, len(data) - start)
+    latest = max(file.latest.get(track.number, 0) for track in sounds)
+    return within(seconds or latest * file.scale / 1e9, len(data) - start)
 
 
 def _take(data: bytes, name: int, at: int, size: int, file: _File) -> None:
@@ -70,21 +84,30 @@ def _take(data: bytes, name: int, at: int, size: int, file: _File) -> None:
         file.scale = _whole(data, at, size) or 1_000_000
     elif name == _DURATION and size in (4, 8):
         (file.duration,) = struct.unpack_from(">f" if size == 4 else ">d", data, at)
-    elif name == _NUMBER:
-        file.number = _whole(data, at, size)
-    elif name == _KIND and _whole(data, at, size) == _SOUND:
-        file.sound.add(file.number)
-    elif name == _CODEC:
-        file.codecs[file.number] = data[at : at + size].rstrip(b"\0")
     elif name == _TIME:
         file.time = _whole(data, at, size)
+    elif file.tracks:
+        _describe(data, name, at, size, file.tracks[-1])
+
+
+def _describe(data: bytes, name: int, at: int, size: int, track: _Track) -> None:
+    if name == _NUMBER:
+        track.number = _whole(data, at, size)
+    elif name == _KIND:
+        track.sound = track.sound or _whole(data, at, size) == _SOUND
+    elif name == _CODEC:
+        opus = data[at : at + size].rstrip(b"\0") == b"A_OPUS"
+        track.opus, track.other = track.opus or opus, track.other or not opus
+    elif name == _ENCODINGS:
+        track.other = True
 
 
 def _block(data: bytes, at: int, file: _File) -> None:
     track, at = _size(data, at)
-    if track not in file.sound or at + 5 > len(data):
+    if track is None or at + 5 > len(data):
         return
-    file.latest = max(file.latest, file.time + int.from_bytes(data[at : at + 2], "big", signed=True))
+    time = file.time + int.from_bytes(data[at : at + 2], "big", signed=True)
+    file.latest[track] = max(file.latest.get(track, 0), time)
     if data[at + 2] & 0x06:  # several packets in one block
         seconds = (data[at + 3] + 1) * OPUS_LONGEST
     else:

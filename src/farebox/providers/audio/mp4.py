@@ -1,7 +1,7 @@
 """MP4 and its relatives (M4A, MOV), whole or fragmented."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from farebox.providers.audio.measure import Measure, believed, within
@@ -22,8 +22,9 @@ class _Track:
     duration: int = 0
     """In the movie's own time scale, without the parts that an edit list cuts off."""
     packets: int = 0
-    per_packet: float | None = None
-    """Upper bound in seconds; None if the codec does not determine it."""
+    per_packet: list[float | None] = field(default_factory=list)
+    """By description of the codec, of which any packet may use any: upper bound in seconds; None if the codec does not
+    determine it."""
 
 
 def length(data: bytes, start: int) -> Measure | None:
@@ -51,9 +52,10 @@ def length(data: bytes, start: int) -> Measure | None:
 
 def _length(track: _Track, scale: int, size: int) -> Measure:
     declared = track.duration / scale if scale else None
-    if track.per_packet is None:
+    known = [seconds for seconds in track.per_packet if seconds is not None]
+    if not known or len(known) < len(track.per_packet):
         return within(declared, size)
-    counted = min(track.packets, size) * track.per_packet
+    counted = min(track.packets, size) * max(known)
     return Measure(believed(declared, counted), counted)
 
 
@@ -67,7 +69,15 @@ def _describe(data: bytes, name: bytes, at: int, end: int, track: _Track) -> Non
     elif name in (b"stsz", b"stz2"):
         track.packets += _number(data, at + 8)
     elif name == b"stsd":
-        track.per_packet = _per_packet(data[at + 8 : min(end, at + 4096)])
+        track.per_packet += _per_packets(data[at + 8 : min(end, at + 4096)])
+
+
+def _per_packets(entries: bytes) -> Iterator[float | None]:
+    """The duration of a packet by each description of a codec."""
+    while len(entries) >= 8:
+        size = max(8, _number(entries, 0))
+        yield _per_packet(entries[:size])
+        entries = entries[size:]
 
 
 def _per_packet(entry: bytes) -> float | None:
@@ -79,7 +89,7 @@ def _per_packet(entry: bytes) -> float | None:
         most, rate = (_number(entry, at + 8), _number(entry, at + 28)) if at >= 0 else (0, 0)
         return most / rate if 0 < most <= _ALAC_MOST and rate else None
     at = entry.find(b"esds")
-    if entry[4:8] != b"mp4a" or at < 0:
+    if entry[4:8] != b"mp4a" or entry.count(b"esds") != 1:
         return None
     at += 8
     for tag, skip in ((3, 3), (4, 13), (5, 0)):  # the stream, its decoder, the decoder's configuration

@@ -1,5 +1,6 @@
 """Ogg: Opus, Vorbis, FLAC."""
 
+from dataclasses import dataclass
 from typing import Final
 
 from farebox.providers.audio.frames import flac_frames
@@ -7,6 +8,9 @@ from farebox.providers.audio.measure import SLOWEST, STEPS_MAX, Measure, believe
 
 OPUS_LONGEST: Final = 0.12
 """Most seconds that one Opus packet can hold."""
+_BEGINS: Final = 2
+"""The bit of a page's type that says that it begins a logical stream."""
+_FLAC: Final = b"\x7fFLAC"
 
 
 def _opus_frames() -> tuple[int, ...]:
@@ -24,45 +28,52 @@ def opus_seconds(first: int, second: int) -> float:
     return _OPUS_FRAMES[first >> 3] * min(count, 48) / 400
 
 
+@dataclass(slots=True)
 class _Stream:
-    """What has been read from the pages so far."""
+    """What has been read from the pages of a logical stream so far."""
 
-    __slots__ = ("first", "granule", "opus", "packets", "skipped")
-
-    def __init__(self) -> None:
-        self.first = b""
-        """The packet that describes the stream."""
-        self.granule = 0
-        self.packets = 0
-        self.opus = 0.0
-        """Seconds of Opus packets."""
-        self.skipped = 0
+    first: bytes = b""
+    """The packet that describes the stream."""
+    granule: int = 0
+    size: int = 0
+    packets: int = 0
+    opus: float = 0.0
+    """Seconds of Opus packets."""
+    continued: bool = False
+    """Whether the last page ended within a packet."""
 
 
 def length(data: bytes, start: int) -> Measure | None:
-    """The duration; None if the stream is not audio that can be counted."""
-    stream = _Stream()
-    at, continued = start, False
-    while 0 <= at <= len(data) - 27 and stream.packets < STEPS_MAX:
+    """The sum of the durations of all logical streams, which may follow one another; None if that cannot be counted."""
+    streams: list[_Stream] = []
+    current: dict[bytes, _Stream] = {}
+    at, steps, skipped = start, 0, 0
+    while 0 <= at <= len(data) - 27 and steps < STEPS_MAX:
         if data[at : at + 4] != b"OggS":
             found = data.find(b"OggS", at)
-            stream.skipped += (found if found >= 0 else len(data)) - at
+            skipped += (found if found >= 0 else len(data)) - at
             at = found
             continue
+        serial = data[at + 14 : at + 18]
+        if data[at + 5] & _BEGINS or serial not in current:
+            current[serial] = _Stream()
+            streams.append(current[serial])
+        stream = current[serial]
         granule = int.from_bytes(data[at + 6 : at + 14], "little")
         if granule < 1 << 63:
             stream.granule = max(stream.granule, granule)
         lacing = data[at + 27 : at + 27 + data[at + 26]]
         place = at + 27 + len(lacing)
-        continued = _page(data, place, lacing, continued, stream)
+        steps += 1 + len(lacing)
+        _page(data, place, lacing, stream)
         at = place + sum(lacing)
     rest = len(data) - at if 0 <= at < len(data) else 0
-    return _length(data, stream, stream.skipped + rest)
+    return _sum(data, streams, skipped + rest)
 
 
-def _page(data: bytes, at: int, lacing: bytes, continued: bool, stream: _Stream) -> bool:
-    """Take the packets of one page; returns whether its last one continues in the next."""
-    fresh = not continued
+def _page(data: bytes, at: int, lacing: bytes, stream: _Stream) -> None:
+    """Take the packets of one page."""
+    fresh = not stream.continued
     for size in lacing:
         if fresh:
             if not stream.first:
@@ -72,10 +83,24 @@ def _page(data: bytes, at: int, lacing: bytes, continued: bool, stream: _Stream)
                 stream.opus += opus_seconds(data[at], data[at + 1])
         fresh = size < 255
         at += size
-    return bool(lacing) and not fresh
+    stream.size += sum(lacing)
+    stream.continued = bool(lacing) and not fresh
+
+
+def _sum(data: bytes, streams: list[_Stream], uncounted: int) -> Measure | None:
+    flac = [stream.first[17:51] for stream in streams if stream.first.startswith(_FLAC)]
+    measures = [_length(data, stream, uncounted) for stream in streams if not stream.first.startswith(_FLAC)]
+    if flac:  # their frames are found wherever they are; the lowest rate makes them longest
+        measures.append(flac_frames(data, 0, min(flac, key=lambda described: described[10:13])))
+    known = [measure for measure in measures if measure is not None]
+    if len(known) < len(measures):
+        return None
+    seconds, most = sum(each.seconds for each in known), sum(each.most for each in known)
+    return Measure(seconds, most, all(each.sure for each in known))
 
 
 def _length(data: bytes, stream: _Stream, uncounted: int) -> Measure | None:
+    """The duration of one stream; None if it cannot be counted. `uncounted`: bytes that may belong to it."""
     first = stream.first
     if first.startswith(b"OpusHead"):
         declared = (stream.granule - int.from_bytes(first[10:12], "little")) / 48_000
@@ -91,6 +116,4 @@ def _length(data: bytes, stream: _Stream, uncounted: int) -> Measure | None:
         return Measure(
             max(stream.granule / rate, packets * short / 2 / rate - 1), (packets + uncounted) * long / 2 / rate
         )
-    if first.startswith(b"\x7fFLAC"):
-        return flac_frames(data, 0, first[17:51])
-    return within(None, len(data))
+    return within(None, stream.size)
