@@ -322,6 +322,8 @@ def test_zero_data_retention_is_refused_where_it_is_not_promised(farebox: Farebo
     ):
         assert post(customer, path, body, headers, gateway).status_code == 200
     step = {"provider": "groq", "endpoint": "chat/completions", "query": groq}
+    relaxed = step | {"headers": {"CF-AIG-ZDR": "false"}}
+    assert refused(post(customer, "", [relaxed], ZDR)) == (400, 2963)
     second = post(customer, "", [step, step | {"provider": "openai", "query": CHAT}], gateway="private")
     assert (second.status_code, second.headers["cf-aig-step"]) == (200, "1")
 
@@ -338,6 +340,8 @@ def test_a_header_that_protects_is_true_or_false_and_binds_every_step(farebox: F
         "headers": {"cf-aig-no-wholesale": "false"},
     }
     assert refused(post(customer, "", [relaxed], NO_CREDIT)) == (400, 2905)
+    in_capitals = relaxed | {"headers": {"CF-AIG-No-Wholesale": "false"}}
+    assert refused(post(customer, "", [in_capitals], NO_CREDIT)) == (400, 2905)
     assert farebox.demo_stats()["requests"] == before
     assert post(customer, "", [relaxed]).status_code == 200
     assert post(customer, "openai/chat/completions", headers={"cf-aig-no-wholesale": "False"}).status_code == 200

@@ -8,6 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from farebox import http
+from farebox.http.envelope import HTML, Response
+from farebox.http.public_path import rooted
 from farebox.people import sessions
 from farebox.settings import SettingsError, load
 from farebox.standing import path_of
@@ -95,6 +98,14 @@ def test_calls_and_the_control_plane_work_under_the_public_path(below: Farebox) 
         assert httpx.get(f"{base}/v1/x/default/openai/models").status_code == 401
     for path in ("/aix/readyz", "/ai/ai/readyz", "/a/i/readyz"):
         assert httpx.get(f"http://127.0.0.1:{below.port}{path}").status_code == 404
+
+
+def test_every_address_in_a_template_is_moved() -> None:
+    templates = list((Path(http.__file__).parent / "pages" / "templates").rglob("*.html"))
+    assert templates
+    for template in templates:
+        moved = rooted(Response(template.read_bytes(), content_type=HTML), "/ai").body
+        assert re.findall(rb' (?:href|action|formaction|src|srcset|poster|cite)="/(?!ai/)[^"]*', moved) == [], template
 
 
 @pytest.mark.parametrize(

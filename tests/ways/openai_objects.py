@@ -30,6 +30,7 @@ class OpenAIObjects:
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
     made: int = 0
+    refuses_cancel: bool = False
 
     def answer(self, sent: Sent) -> Any:
         """The response to a request; sets the upstream's status."""
@@ -63,6 +64,8 @@ class OpenAIObjects:
                 "has_more": False,
             }
         if sub == "cancel":
+            if self.refuses_cancel:
+                return 400, {"error": {"message": "It has ended.", "type": "invalid_request_error"}}
             known["status"] = "cancelled"
         return 200, known
 

@@ -18,7 +18,7 @@ from farebox.calls.long_calls.work import as_responded
 from farebox.ledger.recovery import left_open
 from farebox.storage.long_calls import claim_long_call, postpone_long_call
 from farebox.storage.sql import DatabaseUnavailable, rows
-from tests.calls.kit import differences, log_rows, set_provider
+from tests.calls.kit import differences, log_rows, set_gateway, set_provider
 from tests.dying import lives
 from tests.engines import ON_BOTH_ENGINES, looking
 from tests.sdks import openai
@@ -301,6 +301,21 @@ def test_a_background_stream_is_held_for_completely(farebox: Farebox, provider: 
     assert poor.balance.held >= limit * 600
 
 
+def test_a_background_stream_whose_text_is_to_be_screened_is_refused_before_it_begins(
+    customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
+    flag = {"id": "cards", "enabled": True, "action": "FLAG", "check": ["RESPONSE"], "profiles": ["payment_cards"]}
+    set_gateway(customer, dlp={"enabled": True, "policies": [flag]})
+    with pytest.raises(openai.InternalServerError) as refused:
+        begin(client.with_options(max_retries=2), stream=True)
+    assert refused.value.body["internalCode"] == 2981  # type: ignore[index]
+    assert not provider.upstream.sent
+    assert customer.balance.held == 0
+    response = begin(client)
+    provider.finish(response.id)
+    assert client.responses.retrieve(response.id).status == "completed"
+
+
 @pytest.mark.parametrize("policy", ["release", "charge"])
 def test_a_background_response_lost_by_the_provider_ends_by_policy(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects, policy: str
@@ -331,6 +346,17 @@ def test_an_endless_background_response_is_canceled_and_costs_its_input(
     assert any(sent.path.endswith("/cancel") for sent in provider.upstream.sent)
     assert customer.balance.held == 0
     assert 0 < spent(customer) <= held
+
+
+def test_work_that_cannot_be_canceled_because_it_has_ended_is_settled(
+    farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
+    provider.refuses_cancel = True
+    provider.finish(begin(client).id)
+    make_due(farebox, ends_at=1)
+    settled(customer)
+    assert any(sent.path.endswith("/cancel") for sent in provider.upstream.sent)
+    assert (customer.balance.held, spent(customer)) == (0, COST)
 
 
 def test_the_worker_may_die_anywhere(

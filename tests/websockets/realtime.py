@@ -59,6 +59,8 @@ class Realtime:
     hears_every: int = 0
     """Appended pieces of audio after which somebody has stopped speaking; 0: nobody ever does."""
     session: dict[str, Any] = field(default_factory=dict)
+    confirms: bool = True
+    """Whether updates of the session are confirmed."""
     events: list[dict[str, Any]] = field(default_factory=list)
     """What has come."""
     before_done: Callable[[ServerConnection], None] = lambda _: None
@@ -72,7 +74,7 @@ class Realtime:
             event = json.loads(message)
             self.events.append(event)
             match event["type"]:
-                case "session.update":
+                case "session.update" if self.confirms:
                     send(connection, type="session.updated", session=event["session"])
                 case "response.create":
                     self.respond(connection, (event.get("response") or {}).get("max_output_tokens"))

@@ -109,6 +109,21 @@ def test_a_turn_is_held_for_while_it_lasts(customer: Customer, realtime: Realtim
     settled(customer, TURN, 1)
 
 
+def test_a_limit_that_the_provider_has_not_confirmed_does_not_lower_the_hold(
+    customer: Customer, realtime: Realtime
+) -> None:
+    held = []
+    realtime.before_done = lambda _: held.append(customer.balance.held)
+    with quiet(customer) as connection:
+        for _ in range(2):
+            send(connection, type="response.create")
+            await_event(connection, "response.done")
+            realtime.confirms = False
+            send(connection, type="session.update", session={"type": "realtime", "max_output_tokens": 100})
+    assert held[1] >= held[0]
+    settled(customer, 2 * TURN, 2)
+
+
 def test_where_the_provider_answers_by_itself_a_turn_is_held_for_ahead(customer: Customer, realtime: Realtime) -> None:
     realtime.hears_every = 2
     with session(customer) as connection:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from farebox.http.envelope import HTML, Response
 
-_move = re.compile(rb' (href|action|src)="/').sub
+_move = re.compile(rb' (href|action|formaction|src)="/').sub
 """Only attributes contain such a quotation mark: those in texts are escaped."""
 
 

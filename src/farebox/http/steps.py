@@ -57,8 +57,8 @@ _REST_PATHS: Final = _COMPAT_PATHS | {
     "messages": "v1/messages",
 }
 """Paths of the common formats, without the `v1/` that SDKs may add or omit depending on their base URL."""
-NO_WHOLESALE: Final = "cf-aig-no-wholesale"
-"""On the request it applies to every step; a step can only be stricter."""
+_BINDING: Final = ("cf-aig-no-wholesale", "cf-aig-zdr")
+"""Headers that, on the request, apply to every step; a step can only be stricter."""
 OF_ONE_STEP: Final = (
     PROVIDER_UNAVAILABLE,
     UPSTREAM_UNREACHABLE,
@@ -153,9 +153,10 @@ class _UniversalSteps:
         services, request, number = self._services, self._asked, self._number
         step = self._steps[number]
         options = _options(request.headers) | _configured(step)
-        bound = {NO_WHOLESALE: "true"} if switch(NO_WHOLESALE, request.headers, default=False) else {}
+        bound = {name: "true" for name in _BINDING if switch(name, request.headers, default=False)}
+        own = {name.lower(): value for name, value in step.headers.items()}
         headers = StepHeaders(
-            {**options, "content-type": "application/json", **step.headers, **bound},
+            {**options, "content-type": "application/json", **own, **bound},
             services.settings.header_limit_bytes,
         )
         path, query = _endpoint(step)

@@ -299,8 +299,12 @@ async def _ask(services: Services, long: LongCall, *, cancel: bool) -> _Found | 
         return await _fetch(services, long, "GET", place + form.status)
     batch = FORMS[long.provider] if long.kind == "batch" else None
     folder, canceling = ("responses", "/cancel") if batch is None else (batch.folder, batch.cancel)
-    path = f"{folder}/{long.object_id}" + (canceling if cancel else "")
-    return await _fetch(services, long, "POST" if cancel else "GET", path)
+    path = f"{folder}/{long.object_id}"
+    if cancel:
+        found = await _fetch(services, long, "POST", path + canceling)
+        if found is None or not 400 <= found.status < 500:
+            return found
+    return await _fetch(services, long, "GET", path)  # also of work that cannot be canceled because it has ended
 
 
 async def _fetch(services: Services, long: LongCall, method: str, path: str, body: bytes = b"") -> _Found | None:

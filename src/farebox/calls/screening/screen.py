@@ -72,7 +72,7 @@ class Screening:
     async def request(self) -> None:
         """Screen the request. Raises Problem if it does not pass; Interrupted if the client disconnects meanwhile."""
         side, call = self._rules.request, self.call
-        self._check_framed()
+        self._check_readable()
         spoken = bool(side.hazards or self._rules.response.hazards)
         if not len(call.body) or not (side.scanner is not None or spoken):
             return
@@ -90,13 +90,19 @@ class Screening:
             raise problem
         self.passed("REQUEST")
 
-    def _check_framed(self) -> None:
-        """Raises Problem, before anything is paid for, if the response will use a framing that is not screened and a
-        rule blocks."""
+    def _check_readable(self) -> None:
+        """Raises Problem, before anything is paid for, if the response will be a stream that is not screened: one in
+        the background on the operator's key or, if a rule blocks, one in binary framing."""
         call = self.call
-        if call.parsed is None or call.format is None or framed_reader(call.parsed, call.format) is None:
+        if call.parsed is None or call.format is None or self.response_rules is None:
             return
-        if self.response_rules is not None and self._rules.response.blocks:
+        if call.parsed.background and call.parsed.stream and not call.own_key:
+            raise Problem(
+                RESPONSE_UNSCREENED,
+                "The gateway's rules on responses do not allow a stream in the background: leave out `stream`, and "
+                "fetch the response when it is complete.",
+            )
+        if self._rules.response.blocks and framed_reader(call.parsed, call.format) is not None:
             raise Problem(
                 RESPONSE_UNSCREENED,
                 "Amazon's event streams are not screened, and a rule of the gateway blocks: ask for a whole response.",

@@ -52,7 +52,10 @@ class RealtimeSettings:
         for name in ("max_output_tokens", "max_response_output_tokens"):
             if name in session:
                 limit = limit_of(session[name], None)
-                self.output_max = limit if not asked or limit is None else max(limit, self.output_max or limit)
+                if not asked:
+                    self.output_max = limit
+                elif self.output_max is not None:  # None: unlimited, until the provider confirms otherwise
+                    self.output_max = None if limit is None else max(limit, self.output_max)
         return refused_of(session, self._model) if asked else ""
 
 
