@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from bench import machine
+from bench import ask, machine
 from bench.engines import NAMES, SQLITE, Engine
 from bench.fill import MODELS, Made, fill
 from bench.fill_operator import fill_operator
@@ -61,6 +61,7 @@ FURTHER = {
 NEEDS_A_QUERY = ("/billing/buy",)
 LEFT_OUT = ("/billing/top-up", "/ui/limits/try", "/ui/confirm")
 """Not opened: no payment is in progress, no limit was tried, and the session is new."""
+_USAGE_BY_TOKEN = ask.Read("usage by token", "/farebox/usage?by=token", lambda _: 0.0, lambda _: 0.0)
 CAUGHT_UP_SECONDS = 600.0
 IDLE_SECONDS = 5.0
 ROUTE = [
@@ -165,6 +166,7 @@ class Pages:
 
     def __init__(self, served: Farebox, made: Made) -> None:
         self._served = served
+        self._made = made
         self._names = furnish(served, made) | {"account_id": made.account_id}
         self._browser = self._signed_in("--account", made.account_id)
         self.rows: list[dict[str, Any]] = []
@@ -209,9 +211,9 @@ class Pages:
         return found
 
     def _catch_up(self) -> None:
-        """Wait until the job has added new calls to the kept sums."""
+        """Wait until the job has added new calls to the kept sums: reads that add them cost more."""
         deadline = time.monotonic() + CAUGHT_UP_SECONDS
-        while "are counted so far" in self._browser.open("/ui/usage?by=token").text:
+        while ask.get(self._served, _USAGE_BY_TOKEN, self._made)["result"]["as_of"] is not None:
             if time.monotonic() > deadline:
                 raise Broken("the kept sums of usage did not catch up")
             time.sleep(1)

@@ -15,15 +15,18 @@ import pytest
 
 from farebox import worker
 from farebox.ledger import lanes
+from farebox.model import Role
 from farebox.storage.account_keys import key_of
 from farebox.storage.accounts import add_account, find_account
 from farebox.storage.deliveries import add_delivery, count_given_up
 from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
+from farebox.storage.notices import add_notice
 from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
 from tests import engines
 from tests.calls.kit import differences, log_rows
 from tests.citus.cluster import CITUS
 from tests.dbcopy.kit import farebox
+from tests.pages.people import person
 from tests.support import Customer, Farebox, running_farebox
 from tests.waiting import until
 
@@ -32,7 +35,7 @@ pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="nodes are th
 BUCKETS = 4
 VIEWED = (
     "balances", "holds", "transfers", "lots", "gateways", "calls", "usage_hours", "top_ups", "cards", "cache_totals",
-    "deliveries",
+    "deliveries", "notices",
 )  # fmt: skip
 PREPARE = """
 CREATE TABLE away (bucket INTEGER, how TEXT NOT NULL DEFAULT 'gone');
@@ -325,9 +328,20 @@ def test_what_needs_the_operator_is_shown_without_the_lost_node(world: World) ->
     def give_up(connection: Connection) -> None:
         key = key_of(connection, account_id)
         add_delivery(connection, key.bucket, account_id, "n", "we_1", 1)
+        for customer in (world.here, world.there):
+            bucket = key_of(connection, customer.account_id).bucket
+            add_notice(connection, bucket, customer.account_id, "n", "low_balance", {}, 1)
         connection.execute("UPDATE deliveries SET next_at = NULL WHERE bucket = ?", (key.bucket,))
 
     database = world.farebox.services.database
     world.farebox.run(database.write(give_up))
+    operator = person(world.farebox, Role.OPERATOR, "")
+    missing = "A node of the database is away"
+    assert missing not in operator.get("/ui/messages").text
     world.take_away()
     assert world.farebox.run(database.scan(lambda connection: count_given_up(connection, 100))) == 1
+    for path in ("/ui/messages", "/ui/accounts"):
+        page = operator.get(path)
+        assert page.status_code == 200, path
+        assert missing in page.text, path
+    assert "1 delivery is due again" in operator.told("/ui/messages/failed")

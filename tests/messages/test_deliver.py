@@ -316,8 +316,10 @@ async def test_the_operator_replays_to_all_endpoints_or_what_was_given_up(
     receiver.responses = [410, 204, 204]
     await notify(services, "a")
     await messages.work(services)
-    assert await services.database.write(lambda c: messages.replay_given_up(c, START, BOB, by=TESTER)) == 0
-    assert await services.database.write(lambda c: messages.replay_given_up(c, START, by=TESTER)) == 1
+    assert await services.database.scan(lambda c: messages.some_given_up(c, BOB)) == []
+    found = await services.database.scan(messages.some_given_up)
+    assert await services.database.write(lambda c: messages.replay_given_up(c, found, START, by=TESTER)) == 1
+    assert await services.database.write(lambda c: messages.replay_given_up(c, found, START, by=TESTER)) == 0
     assert await messages.work(services) == 1
     assert all(delivered for *_, delivered, _ in await states(services))
     settings = services.settings

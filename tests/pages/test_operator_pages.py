@@ -287,6 +287,7 @@ def test_messages_are_sent_again_and_alarms_closed(farebox: Farebox, operator: P
     system = operator.get("/ui/system").text
     assert customer.account_id in system
     assert "<script>alert" not in system
+    assert "<code>farebox overruns</code>" in system
     closed = {"kind": "overrun", "about": customer.account_id}
     assert "Closed the alarm" in operator.told("/ui/system/alarm", **closed)
     assert "already closed" in operator.told("/ui/system/alarm", **closed)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from farebox.http.pages import overview
+from farebox.http.pages import labels, overview
 from farebox.http.pages.fields import words_of
 from farebox.http.pages.routes import PAGE_ROWS
 from farebox.model import Balance, Permission, Role
@@ -271,7 +271,7 @@ def test_names_do_not_forge_the_marks_that_align_numbers(
 # --- limits, tokens, members ------------------------------------------------------------------------------------------
 
 
-def test_a_limit_is_previewed_set_and_removed(owner: Person, customer: Customer) -> None:
+def test_a_limit_is_previewed_set_and_removed(farebox: Farebox, owner: Person, customer: Customer) -> None:
     customer.chat("one")
     rule = {"limit": "0.00001", "window": "day", "technique": "sliding", "partition": "user", "gateway": "default"}
     assert "There is no gateway 'none'" in unescape(owner.told("/ui/limits/try", **rule | {"gateway": "none"}))
@@ -280,6 +280,9 @@ def test_a_limit_is_previewed_set_and_removed(owner: Person, customer: Customer)
     tried = unescape(owner.told("/ui/limits/try", **rule | {"partition": ""}))
     assert "1 of 1 calls would have been refused" in tried
     assert '<caption class="unseen">By model</caption>' in tried
+    days = re.findall(r'<rect class="hit".*?<title>(.*?): ', tried)
+    now = farebox.services.clock.now_ms()
+    assert days == [labels.day(now - number * DAY) for number in reversed(range(31))], "days without calls, too"
     assert "Calls without an end user: 1." in tried
     assert "Set the limit: 0.00001 USD in a day." in owner.told("/ui/limits", **rule | {"partition": ""})
     assert customer.chat("two").status_code == 402

@@ -30,8 +30,8 @@ BEHIND = 1_000
 """How many transfers an account must be behind before the job adds them."""
 STEP = 500
 """Transfers that are added at once: they take a few milliseconds on the thread that decodes them."""
-STEPS_OF_A_READ = 4
-"""Maximum number of steps in one read; if that is not enough, it reports how far its sums go."""
+STEPS_OF_A_READ = BEHIND // STEP
+"""Maximum number of steps in one read: enough if the job keeps up. If not, the read reports how far its sums go."""
 STEPS_OF_A_ROUND = 2_000
 PAUSE_SECONDS = 0.01
 _ACCOUNTS = 200

@@ -7,6 +7,7 @@ import typer
 from farebox.cli.output import Row, show, show_rows
 from farebox.cli.session import Stopped, session_of
 from farebox.cli.values import AsJson, moment_text, optional_moment_text
+from farebox.storage.sql import NodeAway
 
 if TYPE_CHECKING:
     from farebox.storage.deliveries import Delivery
@@ -18,6 +19,7 @@ messages = typer.Typer(no_args_is_help=True, help="Messages to account owners an
 EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its ID, from `farebox webhook list`.")]
 _OPERATOR = "(every account)"
 _YOURS = "(you)"
+_INCOMPLETE = f"Messages are missing, because a node of the database is away: {NodeAway.remedy}."
 
 
 def register(app: typer.Typer) -> None:
@@ -155,9 +157,9 @@ def list_messages(
 
     with session_of(context).reading() as connection:
         if account_id is None:
-            notices = latest_notices(connection, limit)
+            notices, complete = latest_notices(connection, limit)
         else:
-            notices, _ = list_notices(connection, account_id, 0, limit)
+            notices, complete = list_notices(connection, account_id, 0, limit)[0], True
         found = [with_deliveries(connection, notice) for notice in notices]
     rows: list[Row] = [
         {
@@ -174,6 +176,8 @@ def list_messages(
         "created_at": "TIME", "account_id": "ACCOUNT", "message_id": "MESSAGE", "deliveries": "DELIVERIES",
     }  # fmt: skip
     show_rows(rows, as_json=as_json, columns=columns, empty="No message.")
+    if not complete:
+        typer.echo(_INCOMPLETE, err=True)
 
 
 @messages.command("replay")
@@ -197,7 +201,7 @@ def replay_message(
       farebox messages replay --failed
       farebox messages replay --failed --account acme
     """
-    from farebox.operator.messages import AGAIN_AT_ONCE, replay_given_up, replay_notice
+    from farebox.operator.messages import AGAIN_AT_ONCE, replay_given_up, replay_notice, some_given_up
     from farebox.storage.buckets import OPERATOR
     from farebox.storage.sql import DatabaseUnavailable
 
@@ -206,16 +210,18 @@ def replay_message(
     session = session_of(context)
     at, count = session.clock.now_ms(), 0
     if message_id is None:
-        again = AGAIN_AT_ONCE
-        while again == AGAIN_AT_ONCE:
+        found = AGAIN_AT_ONCE
+        while found == AGAIN_AT_ONCE:
             try:
+                with session.reading() as connection:
+                    items = some_given_up(connection, account_id)
                 with session.writing() as connection:
-                    again = replay_given_up(connection, at, account_id, by=session.operator)
+                    count += replay_given_up(connection, items, at, account_id, by=session.operator)
             except DatabaseUnavailable as error:
                 if not count:
                     raise
                 raise Stopped(f"{count} deliveries are due again, the rest was not done: {error}") from error
-            count += again
+            found = len(items)
     else:
         with session.writing() as connection:
             entry = replay_notice(

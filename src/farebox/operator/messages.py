@@ -19,6 +19,7 @@ from farebox.storage.deliveries import (
     deliver_again,
     deliveries_of,
     given_up,
+    retry,
 )
 from farebox.storage.documents import read_customer
 from farebox.storage.notices import (
@@ -109,16 +110,22 @@ def _send_again(connection: Connection, notice: Notice, targets: Sequence[str], 
     return len(targets)
 
 
-def replay_given_up(connection: Connection, at: int, account_id: str | None = None, *, by: Operator) -> int:
-    """Retry deliveries that were given up, of one account or of all, at most AGAIN_AT_ONCE; returns how many. 0: none
-    are left."""
-    items = given_up(connection, account_id, AGAIN_AT_ONCE)
-    for item in items:
-        deliver_again(connection, item.bucket, item.account_id, item.notice_id, item.target, at)
-    if items:
-        after = {"deliveries": len(items)}
+def some_given_up(connection: Connection, account_id: str | None = None) -> list[Delivery]:
+    """Deliveries that were given up, of one account or of all at hand, at most AGAIN_AT_ONCE. Call it outside a
+    transaction."""
+    return given_up(connection, account_id, AGAIN_AT_ONCE)
+
+
+def replay_given_up(
+    connection: Connection, items: Sequence[Delivery], at: int, account_id: str | None = None, *, by: Operator
+) -> int:
+    """Retry these deliveries that were given up; returns how many. Those that have been retried since they were read
+    are left out."""
+    count = sum(retry(connection, item, at) for item in items)
+    if count:
+        after = {"deliveries": count}
         record_act(connection, by, "message.resend", at, account_id=account_id or "", subject="given up", after=after)
-    return len(items)
+    return count
 
 
 async def replay(services: Services, notice_id: str, *, account_id: str) -> int:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from farebox.model import AccessToken, Account, Balance, Permission, RateLimit
 from farebox.storage.account_keys import OF_ACCOUNT, key_of, was_moved
 from farebox.storage.buckets import bucket_of
 from farebox.storage.config import note_change
-from farebox.storage.sql import Connection, row, rows
+from farebox.storage.sql import Connection, NodeAway, row, rows
 
 ACCOUNT: Final = "account_id, bucket, name, created_at, frozen_at"
 
@@ -66,13 +67,15 @@ def count_some_accounts(connection: Connection, most: int) -> int:
 
 
 def balances_of(connection: Connection, accounts: Sequence[Account]) -> dict[str, Balance]:
-    """The balances of accounts that were just read, by their ID: one statement for each of their buckets."""
+    """The balances of accounts that were just read, by their ID: one statement for each of their buckets. Those on a
+    node that is away are missing. Call it outside a transaction."""
     found: dict[str, Balance] = {}
     for bucket in {account.bucket for account in accounts}:
         there = [account.account_id for account in accounts if account.bucket == bucket]
         places = ", ".join("?" for _ in there)
         sql = f"SELECT account_id, posted, held FROM balances WHERE bucket = ? AND account_id IN ({places})"
-        found |= {account_id: Balance(*sums) for account_id, *sums in rows(connection, sql, (bucket, *there))}
+        with suppress(NodeAway):
+            found |= {account_id: Balance(*sums) for account_id, *sums in rows(connection, sql, (bucket, *there))}
     return found
 
 

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from farebox.storage.account_keys import key_of
-from farebox.storage.every_bucket import buckets_in_use, rows_at_hand, rows_everywhere
+from farebox.storage.every_bucket import buckets_in_use, rows_at_hand
 from farebox.storage.sql import Connection, rows
 
 MAIL = "mailto:"
@@ -96,6 +96,16 @@ def deliver_again(connection: Connection, bucket: int, account_id: str, notice_i
     )
 
 
+def retry(connection: Connection, delivery: Delivery, at: int) -> bool:
+    """Make a delivery that was given up due again. Returns whether it is still given up."""
+    connection.execute(
+        f"UPDATE deliveries SET attempts = 0, next_at = ?, last_error = NULL "
+        f"WHERE {_KEY} AND next_at IS NULL AND delivered_at IS NULL",
+        (at, *_key(connection, delivery)),
+    )
+    return connection.changes() == 1
+
+
 def abandon_target(connection: Connection, target: str, error: str) -> None:
     """Cancel all pending deliveries to this target."""
     for bucket in buckets_in_use(connection):
@@ -123,9 +133,9 @@ _GIVEN_UP = (
 
 
 def given_up(connection: Connection, account_id: str | None, limit: int) -> list[Delivery]:
-    """Deliveries that were given up, of one account or of all."""
+    """Deliveries that were given up, of one account or of all, without those of a node that is away."""
     if account_id is None:
-        found = rows_everywhere(connection, f"SELECT {_COLUMNS} {_GIVEN_UP} LIMIT ?", limit)
+        found = rows_at_hand(connection, f"SELECT {_COLUMNS} {_GIVEN_UP} LIMIT ?", limit)
     else:
         sql = f"SELECT {_COLUMNS} {_GIVEN_UP} AND account_id = ? LIMIT ?"
         found = iter(rows(connection, sql, (*key_of(connection, account_id), limit)))

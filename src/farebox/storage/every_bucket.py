@@ -1,12 +1,13 @@
 """Statements about the accounts of all buckets, executed once for each bucket, because each bucket is on one node of
 Citus.
 
-A single statement for all would need every node. So the search for what is due leaves out the buckets of a node that is
-away, until the next round; a report, which would be wrong without them, fails.
+A single statement for all would need every node. So the search for what is due leaves out the buckets of a node that
+is away, until the next round; a list says that something is missing (`all_at_hand`); a report, which would be wrong
+without them, fails.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from farebox.storage.sql import Connection, NodeAway, rows
 
@@ -35,9 +36,29 @@ def rows_everywhere(connection: Connection, sql: str, *values: object) -> Iterat
 def rows_at_hand(connection: Connection, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
     """The same without the buckets of a node that is away. Call it outside a transaction: the failed statement would
     abort it."""
+    for found in _by_bucket(connection, sql, values):
+        yield from found or ()
+
+
+class AtHand(NamedTuple):
+    """The rows of all buckets at hand, and whether these are all buckets."""
+
+    rows: list[tuple[Any, ...]]
+    complete: bool
+
+
+def all_at_hand(connection: Connection, sql: str, *values: object) -> AtHand:
+    """Like `rows_at_hand`, for lists that have to say that something is missing."""
+    found = list(_by_bucket(connection, sql, values))
+    return AtHand([fields for some in found for fields in some or ()], None not in found)
+
+
+def _by_bucket(connection: Connection, sql: str, values: tuple[object, ...]) -> Iterator[list[tuple[Any, ...]] | None]:
+    """The rows of each bucket; None: its node is away."""
     for bucket in buckets_in_use(connection):
         try:
             found = rows(connection, sql, (bucket, *values))
         except NodeAway:
-            continue
-        yield from found
+            yield None
+        else:
+            yield found

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
-from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
+from farebox.storage.every_bucket import all_at_hand, rows_at_hand
 from farebox.storage.sql import Connection, row, rows
 
 KINDS: dict[str, str] = {
@@ -121,23 +121,23 @@ def find_notice(connection: Connection, account_id: str, notice_id: str) -> Noti
 def list_notices(connection: Connection, account_id: str, offset: int, limit: int) -> tuple[list[Notice], int]:
     """The account's notices, newest first, and how many there are in all."""
     key = key_of(connection, account_id)
-    found = rows(
+    found = rows(  # `+`: not by the index of all accounts' notices, in which the account's may be far apart
         connection,
-        f"SELECT {_COLUMNS} FROM notices WHERE {OF_ACCOUNT} ORDER BY created_at DESC, notice_id DESC LIMIT ? OFFSET ?",
+        f"SELECT {_COLUMNS} FROM notices WHERE {OF_ACCOUNT} ORDER BY +created_at DESC, notice_id DESC LIMIT ? OFFSET ?",
         (*key, limit, offset),
     )
     total = row(connection, f"SELECT count(*) FROM notices WHERE {OF_ACCOUNT}", key)
     return [_notice(fields) for fields in found], int(total[0]) if total else 0
 
 
-def latest_notices(connection: Connection, limit: int) -> list[Notice]:
-    """The newest notices of all accounts (the operator's view)."""
-    found = rows_everywhere(
+def latest_notices(connection: Connection, limit: int) -> tuple[list[Notice], bool]:
+    """The newest notices of all accounts (the operator's view), and whether none are missing because a node is away."""
+    found, complete = all_at_hand(
         connection,
         f"SELECT {_COLUMNS} FROM notices WHERE bucket = ? ORDER BY created_at DESC, notice_id DESC LIMIT ?",
         limit,
     )
-    return sorted((_notice(fields) for fields in found), key=_age, reverse=True)[:limit]
+    return sorted(map(_notice, found), key=_age, reverse=True)[:limit], complete
 
 
 def _age(notice: Notice) -> tuple[int, str]:

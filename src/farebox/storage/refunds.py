@@ -7,7 +7,7 @@ import msgspec
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Dispute, Refund, TopUp
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
-from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
+from farebox.storage.every_bucket import all_at_hand, rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
 CLOCKS_APART_MS = 300_000
@@ -41,20 +41,20 @@ class Clawback:
         return self.refunded_credit + self.disputed_credit
 
 
-def latest_refunds(connection: Connection, limit: int) -> list[Refund]:
-    """The latest refunds of all accounts, newest first."""
-    found = rows_everywhere(
+def latest_refunds(connection: Connection, limit: int) -> tuple[list[Refund], bool]:
+    """The latest refunds of all accounts, newest first, and whether none are missing because a node is away."""
+    found, complete = all_at_hand(
         connection, f"SELECT {_REFUND} FROM refunds WHERE bucket = ? ORDER BY created_at DESC LIMIT ?", limit
     )
-    return sorted((_refund(fields) for fields in found), key=lambda refund: -refund.created_at)[:limit]
+    return sorted(map(_refund, found), key=lambda refund: -refund.created_at)[:limit], complete
 
 
-def latest_disputes(connection: Connection, limit: int) -> list[Dispute]:
-    """The latest disputes of all accounts, newest first."""
-    found = rows_everywhere(
+def latest_disputes(connection: Connection, limit: int) -> tuple[list[Dispute], bool]:
+    """The latest disputes of all accounts, newest first, and whether none are missing because a node is away."""
+    found, complete = all_at_hand(
         connection, f"SELECT {_DISPUTE} FROM disputes WHERE bucket = ? ORDER BY created_at DESC LIMIT ?", limit
     )
-    return sorted((_dispute(fields) for fields in found), key=lambda dispute: -dispute.created_at)[:limit]
+    return sorted(map(_dispute, found), key=lambda dispute: -dispute.created_at)[:limit], complete
 
 
 # --- refunds ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from farebox.payments.model import TopUp
 from farebox.payments.states import OPEN_TOP_UPS, PENDING_TOP_UPS, TOP_UP_STATES
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.activity import note_activity
-from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
+from farebox.storage.every_bucket import all_at_hand, rows_at_hand
 from farebox.storage.sql import Connection, row, rows
 from farebox.storage.top_up_rules import rearm, request_auto, rule_of
 
@@ -142,6 +142,7 @@ def charged_since(connection: Connection, account_id: str, since: int) -> int:
     return int(found[0])
 
 
+_PAID_OR_OPEN = "payment_id IS NOT NULL AND state NOT IN ('failed', 'canceled')"
 _HISTORY_KINDS = {"all": "1 = 1", "auto": "kind = 'auto'", "manual": "kind <> 'auto'"}
 
 
@@ -157,20 +158,25 @@ def history(
     """Paid top-ups and open ones that have a payment, newest first, and how many there are in all; with `every`, also
     those that failed or have no payment yet."""
     key = key_of(connection, account_id)
-    condition = f"{OF_ACCOUNT} AND {_HISTORY_KINDS[kind]}"
-    if not every:
-        condition += " AND payment_id IS NOT NULL AND state NOT IN ('failed', 'canceled')"
+    condition = f"{OF_ACCOUNT} AND {_HISTORY_KINDS[kind]}" + ("" if every else f" AND {_PAID_OR_OPEN}")
     counted = row(connection, f"SELECT count(*) FROM top_ups WHERE {condition}", key)
     page = f"{condition} ORDER BY created_at DESC, top_up_id DESC LIMIT ? OFFSET ?"
     return _select(connection, page, (*key, limit, offset)), int(counted[0]) if counted else 0
 
 
-def latest_everywhere(connection: Connection, limit: int) -> list[TopUp]:
-    """The latest purchases of all accounts, newest first, in whatever state."""
-    found = rows_everywhere(
+def latest_paid_or_open(connection: Connection, account_id: str, limit: int) -> list[TopUp]:
+    """The newest of the top-ups in `history`, without counting the rest."""
+    page = f"{OF_ACCOUNT} AND {_PAID_OR_OPEN} ORDER BY created_at DESC, top_up_id DESC LIMIT ?"
+    return _select(connection, page, (*key_of(connection, account_id), limit))
+
+
+def latest_everywhere(connection: Connection, limit: int) -> tuple[list[TopUp], bool]:
+    """The latest purchases of all accounts, newest first, in whatever state, and whether none are missing because a
+    node is away."""
+    found, complete = all_at_hand(
         connection, f"SELECT {_COLUMNS} FROM top_ups WHERE bucket = ? ORDER BY created_at DESC LIMIT ?", limit
     )
-    return sorted((_from_row(fields) for fields in found), key=lambda top_up: -top_up.created_at)[:limit]
+    return sorted(map(_from_row, found), key=lambda top_up: -top_up.created_at)[:limit], complete
 
 
 def due(connection: Connection, at: int, limit: int, *, requests_only: bool = False) -> list[tuple[str, str]]:

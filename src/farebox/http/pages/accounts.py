@@ -36,7 +36,8 @@ class Line:
     """An account of the list."""
 
     account: Account
-    balance: Balance
+    balance: Balance | None
+    """None: its node of the database is away."""
 
 
 async def account_list(visit: Visit) -> Shown:
@@ -47,8 +48,10 @@ async def account_list(visit: Visit) -> Shown:
     def read(connection: Connection) -> Shown:
         found = search_accounts(connection, wanted, after=after, limit=SHOWN)
         balances = store.balances_of(connection, found.accounts)
-        lines = [Line(each, balances.get(each.account_id, Balance(0, 0))) for each in found.accounts]
-        return {"lines": lines, "more": found.after, "total": store.count_some_accounts(connection, COUNTED + 1)}
+        lines = [Line(each, balances.get(each.account_id)) for each in found.accounts]
+        complete = all(line.balance for line in lines)
+        total = store.count_some_accounts(connection, COUNTED + 1)
+        return {"lines": lines, "complete": complete, "more": found.after, "total": total}
 
     told: Shown = {
         "counted": COUNTED,

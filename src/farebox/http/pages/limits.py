@@ -6,12 +6,13 @@ from functools import partial
 
 import msgspec
 
-from farebox.calendar import DAY_MS, HOUR_MS
+from farebox.calendar import DAY_MS, HOUR_MS, day_text
 from farebox.calls.spending import spending_limit
 from farebox.calls.spending.rules import window_of
+from farebox.calls.usage_report import STEPS_MAX
 from farebox.calls.what_if import what_if_run
 from farebox.calls.what_if.replay import Scenario
-from farebox.calls.what_if.report import Report
+from farebox.calls.what_if.report import Figures, Report
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig, Selector, SpendLimits, SpendRule
 from farebox.http.control.spend_rules import RuleStates, SpendState, faults, named
@@ -273,7 +274,7 @@ async def tried(visit: Visit) -> Shown | Response:
         "rules": [said(rule, names) for rule in scenario.rules],
         "fields": _fields(scenario.rules[0]) if len(scenario.rules) == 1 else None,
         "report": report,
-        "chart": None if report is None else _picture(report),
+        "chart": None if report is None else _picture(report, scenario),
         "unknown": [] if report is None else _unknown(report),
         "start": scenario.start,
         "end": scenario.end,
@@ -305,12 +306,14 @@ def _unknown(report: Report) -> list[str]:
     return lines
 
 
-def _picture(report: Report) -> charts.Bars:
-    now = [charts.Value(day.name, day.charged_nanos, _day_text(day.charged_nanos, day.refused)) for day in report.days]
-    then = [
-        charts.Value(day.name, day.charged_then_nanos, f"{labels.exact_usd(day.charged_then_nanos)} USD")
-        for day in report.days
-    ]
+def _picture(report: Report, scenario: Scenario) -> charts.Bars:
+    of, none = {day.name: day for day in report.days}, Figures()
+    earliest = max(scenario.start, scenario.end - STEPS_MAX["day"] * DAY_MS)
+    now, then = [], []
+    for at in range(earliest - earliest % DAY_MS, scenario.end, DAY_MS):
+        day, label = of.get(day_text(at), none), labels.day(at)
+        now.append(charts.Value(label, day.charged_nanos, _day_text(day.charged_nanos, day.refused)))
+        then.append(charts.Value(label, day.charged_then_nanos, f"{labels.exact_usd(day.charged_then_nanos)} USD"))
     return charts.bars(
         "tried", "Charged by day, in UTC", "Day", now, what="Under the limit", then=then, what_then="As it was"
     )

@@ -1,13 +1,16 @@
 """The operator's page of messages: what was sent to owners and the operator, and sending it again."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from farebox.http.pages.operating import done, text, wrong
 from farebox.http.pages.table import Fields, Shown
 from farebox.http.pages.visit import Visit
+from farebox.model import Operator
 from farebox.operator import messages as acts
-from farebox.operator.messages import NoticeHistory, with_deliveries
-from farebox.storage.deliveries import count_given_up
+from farebox.operator.messages import with_deliveries
+from farebox.storage.deliveries import Delivery, count_given_up
 from farebox.storage.notices import latest_notices, list_notices
 from farebox.storage.sql import Connection, DatabaseUnavailable
 
@@ -20,12 +23,13 @@ async def sent(visit: Visit) -> Shown:
     """The latest messages with their deliveries; with `of`, only those of that account."""
     of = dict(visit.request.query_pairs()).get("of", "").strip()[:64]
 
-    def read(connection: Connection) -> tuple[list[NoticeHistory], int]:
-        notices = list_notices(connection, of, 0, SHOWN)[0] if of else latest_notices(connection, SHOWN)
-        return [with_deliveries(connection, notice) for notice in notices], count_given_up(connection, COUNTED + 1)
+    def read(connection: Connection) -> Shown:
+        latest, complete = latest_notices(connection, SHOWN) if not of else ([], True)
+        notices = list_notices(connection, of, 0, SHOWN)[0] if of else latest
+        messages = [with_deliveries(connection, notice) for notice in notices]
+        return {"messages": messages, "complete": complete, "failed": count_given_up(connection, COUNTED + 1)}
 
-    found, failed = await visit.services.database.scan(read)
-    return {"messages": found, "failed": failed, "counted": COUNTED, "of": of, "shown": SHOWN}
+    return {"counted": COUNTED, "of": of, "shown": SHOWN, **await visit.services.database.scan(read)}
 
 
 async def resend(visit: Visit, form: Fields) -> str:
@@ -48,18 +52,21 @@ async def resend(visit: Visit, form: Fields) -> str:
 async def resend_failed(visit: Visit, _: Fields) -> str:
     """Deliver again everything that was given up, part by part; if the database becomes unavailable, what was done
     before is reported."""
-    at, count = visit.services.clock.now_ms(), 0
-    while count < COUNTED:
+    at, count, found = visit.services.clock.now_ms(), 0, acts.AGAIN_AT_ONCE
+    while count < COUNTED and found == acts.AGAIN_AT_ONCE:
         try:
-            again = await done(visit, lambda connection, by: acts.replay_given_up(connection, at, by=by))
+            items = await visit.services.database.scan(acts.some_given_up)
+            count += await done(visit, partial(_retry, items, at))
         except DatabaseUnavailable:
             if not count:
                 raise
             return f"{_due_again(count)} The rest was not scheduled, because the database is away: try again later."
-        count += again
-        if again < acts.AGAIN_AT_ONCE:
-            break
+        found = len(items)
     return _due_again(count)
+
+
+def _retry(items: Sequence[Delivery], at: int, connection: Connection, by: Operator) -> int:
+    return acts.replay_given_up(connection, items, at, by=by)
 
 
 def _due_again(count: int) -> str:

@@ -18,12 +18,13 @@ _CENTS: Final = re.compile(r"-?[0-9]{1,18}")
 VIEWS: Final = {"purchases": "Purchases", "refunds": "Refunds", "disputes": "Disputes", "findings": "Findings"}
 
 
-_READS: Final[Mapping[str, Callable[[Connection, int], Sequence[object]]]] = {
+_READS: Final[Mapping[str, Callable[[Connection, int], tuple[Sequence[object], bool]]]] = {
     "purchases": top_ups.latest_everywhere,
     "refunds": refunds.latest_refunds,
     "disputes": refunds.latest_disputes,
-    "findings": findings.list_findings,
+    "findings": lambda connection, limit: (findings.list_findings(connection, limit), True),
 }
+"""The latest of each kind, and whether none are missing because a node of the database is away."""
 
 
 async def money(visit: Visit) -> Shown:
@@ -32,19 +33,18 @@ async def money(visit: Visit) -> Shown:
     if view not in VIEWS:
         raise Problem(NOT_FOUND, "This list does not exist")
 
-    def read(connection: Connection) -> tuple[Sequence[object], int]:
-        return _READS[view](connection, SHOWN), len(findings.open_findings(connection))
+    def read(connection: Connection) -> Shown:
+        found, complete = _READS[view](connection, SHOWN)
+        return {"rows": found, "complete": complete, "open": len(findings.open_findings(connection))}
 
-    found, still_open = await visit.services.database.scan(read)
     tabs = [(name, f"/ui/money?view={key}") for key, name in VIEWS.items()]
     return {
         "view": view,
-        "rows": found,
-        "open": still_open,
         "tabs": tabs,
         "current": VIEWS[view],
         "shown": SHOWN,
         "payments": visit.services.processor is not None,
+        **await visit.services.database.scan(read),
     }
 
 
