@@ -188,21 +188,21 @@ def _row(kind: str, content: Invoice | CreditNote, top_up_id: str, cause_id: str
 
 
 async def document_link(services: Services, account_id: str, cause_id: str) -> str | None:
-    """A link to the PDF of a payment, refund or dispute; anyone who has the link can open it. None: there is no
-    document.
-
-    It is valid for seven to eight days, and for this document of this account only.
-    """
+    """A link to the PDF of a payment, refund or dispute; as `link_to`. None: there is no document."""
     found = await services.database.get(partial(find_by_cause, account_id=account_id, cause_id=cause_id))
-    return None if found is None else _link(services, account_id, found.number)
+    return None if found is None else link_to(services, account_id, found.number)
 
 
 def statement_link(services: Services, account_id: str, month: str) -> str:
-    """A link to the usage statement of a month such as `2026-11`; as `document_link`."""
-    return _link(services, account_id, f"statement-{month}")
+    """A link to the usage statement of a month such as `2026-11`; as `link_to`."""
+    return link_to(services, account_id, f"statement-{month}")
 
 
-def _link(services: Services, account_id: str, name: str) -> str:
+def link_to(services: Services, account_id: str, name: str) -> str:
+    """A link to the PDF of the document with this number; anyone who has the link can open it.
+
+    It is valid for seven to eight days, and for this document of this account only.
+    """
     expires = (services.clock.now_ms() // DAY_MS + LINK_DAYS + 1) * DAY_MS // 1000
     signature = services.vault.sign(_PURPOSE, _signed_text(name, account_id, expires))
     query = urlencode({"account": account_id, "expires": expires, "signature": signature})

@@ -92,7 +92,7 @@ async def index(request: Request, query: Paging) -> Response:
             cause_id=item.cause_id,
             total_cents=item.total_cents,
             issued_at=iso(item.issued_at),
-            pdf=await issued.document_link(request.services, request.account_id, item.cause_id),
+            pdf=issued.link_to(request.services, request.account_id, item.number),
         )
         for item in found
     ]

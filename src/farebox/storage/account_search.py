@@ -1,5 +1,6 @@
 """Searches for accounts by whatever is known about them."""
 
+import re
 from typing import Final, NamedTuple
 
 from farebox.model import Account
@@ -9,7 +10,8 @@ from farebox.storage.sql import Connection, rows
 LOOKED_THROUGH: Final = 100_000
 """How many accounts' IDs and names one search compares: about ten milliseconds of processor time on SQLite."""
 _BY_NAME = "accounts INDEXED BY accounts_by_name"
-_LIKE = "/* sqlite: */ LIKE /* postgres: ILIKE */ ? ESCAPE '!'"
+_OF_IDS = re.compile(r"[\w-]+", re.ASCII)
+"""Texts that can be part of an account's ID."""
 _ABOVE_ALL = "~"
 """No account has an ID above this one."""
 
@@ -49,16 +51,23 @@ def _last(connection: Connection, after: str) -> str | None:
 
 def _like(connection: Connection, text: str, after: str, last: str | None, limit: int) -> list[str]:
     """The IDs of accounts above `after`, up to `last`, that have the text in their ID or name."""
-    pattern = _containing(text)
-    lowered = "" if text.isascii() else f" OR name {_LIKE}"  # SQLite ignores case for ASCII letters only
-    patterns = (pattern, pattern) if text.isascii() else (pattern, pattern, _containing(text.lower()))
+    wanted = [("name", text)]
+    if _OF_IDS.fullmatch(text):
+        wanted.append(("account_id", text))
+    if not text.isascii():  # SQLite ignores case for ASCII letters only
+        wanted.append(("name", text.lower()))
     found = rows(
         connection,
         f"SELECT account_id FROM {_BY_NAME} WHERE account_id > ? AND account_id <= ? "
-        f"AND (account_id {_LIKE} OR name {_LIKE}{lowered}) ORDER BY account_id LIMIT ?",
-        (after, last or _ABOVE_ALL, *patterns, limit),
+        f"AND ({' OR '.join(_contains(column) for column, _ in wanted)}) ORDER BY account_id LIMIT ?",
+        (after, last or _ABOVE_ALL, *(_containing(part) for _, part in wanted), limit),
     )
     return [account_id for (account_id,) in found]
+
+
+def _contains(column: str) -> str:
+    """Whether the column matches a pattern, in any case. PostgreSQL's ILIKE takes half as long again."""
+    return f"/* sqlite: */ {column} LIKE ? /* postgres: lower({column}) LIKE lower(?) */ ESCAPE '!'"
 
 
 def _containing(text: str) -> str:
