@@ -1,5 +1,7 @@
 """The headers of a response: which of the provider's are passed on, and our own about the call's cost."""
 
+from typing import Literal, TypeAlias
+
 from farebox.calls import operator_key
 from farebox.calls.stages import Held, Settled
 from farebox.money import format_usd
@@ -14,7 +16,6 @@ _NOT_PASSED = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
-        "content-length",
         "set-cookie",
         "alt-svc",
         "strict-transport-security",
@@ -48,35 +49,50 @@ _DATA = ("application/json", "text/event-stream")
 _INERT = (("content-security-policy", "default-src 'none'; sandbox"), ("x-content-type-options", "nosniff"))
 """Added to other content, which an account can choose and lead others to: our origin also serves the billing page."""
 _NAMES_MAX, _NAME_MAX = 1024, 64
-_names: dict[str, tuple[str, bool]] = {}
-"""Header names seen in responses, in lower case, and whether they are passed on."""
+_Kind: TypeAlias = Literal["passed", "not_passed", "operators", "type", "length"]
+_names: dict[str, tuple[str, _Kind]] = {}
+"""Header names seen in responses, in lower case, and what is done with them."""
 
 
 def passed_headers(headers: list[tuple[str, str]], *, own_key: bool) -> tuple[list[tuple[str, str]], int | None, str]:
     """The headers that are passed on, the declared length, and the content type; empty if none is declared."""
     passed: list[tuple[str, str]] = []
     length, content_type, data = None, "", True
+    known = _names.get
     for name, value in headers:
-        lower, passes = _names.get(name) or _learn(name)
-        if passes and (own_key or lower not in operator_key.HEADERS):
+        lower, kind = known(name) or _learn(name)
+        if kind == "passed" or (kind == "operators" and own_key):
             passed.append((lower, value))
-            if lower == "content-type":
-                found = value.partition(";")[0].strip().lower()
-                content_type = content_type or found
-                data = data and found in _DATA and "," not in value
-        elif lower == "content-length" and value.isascii() and value.isdigit():
+        elif kind == "type":
+            passed.append((lower, value))
+            found = value.partition(";")[0].strip().lower()
+            content_type = content_type or found
+            data = data and found in _DATA and "," not in value
+        elif kind == "length" and value.isascii() and value.isdigit():
             length = int(value)
     if own_key and not (data and content_type):
         passed.extend(_INERT)
     return passed, length, content_type
 
 
-def _learn(name: str) -> tuple[str, bool]:
+def _learn(name: str) -> tuple[str, _Kind]:
     lower = name.lower()
-    found = lower, lower not in _NOT_PASSED and not lower.startswith("access-control-")  # CORS is our own decision
+    found = lower, _kind(lower)
     if len(_names) < _NAMES_MAX and len(name) <= _NAME_MAX:
         _names[name] = found
     return found
+
+
+def _kind(lower: str) -> _Kind:
+    if lower == "content-type":
+        return "type"
+    if lower == "content-length":
+        return "length"
+    if lower in operator_key.HEADERS:
+        return "operators"
+    if lower in _NOT_PASSED or lower.startswith("access-control-"):  # CORS is our own decision
+        return "not_passed"
+    return "passed"
 
 
 def hold_headers(held: Held | None) -> list[tuple[str, str]]:

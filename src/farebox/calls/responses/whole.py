@@ -32,10 +32,9 @@ def read_document(stage: Responded) -> tuple[Observed, list[tuple[str, str]], by
     body = response.whole()
     if body is None or len(body) > FREE or not body.startswith(_DOCUMENT) or is_coded(response):
         return None
-    headers = operator_key.headers_without_key(context, response, body)
-    if headers is None:
+    if not operator_key.passes_unchanged(context, response, body):
         return None
-    passed, _, content_type = passed_headers(headers, own_key=context.call.own_key)
+    passed, _, content_type = passed_headers(response.headers, own_key=context.call.own_key)
     if content_type == "text/event-stream":
         return None
     stage.logged.response_type = content_type

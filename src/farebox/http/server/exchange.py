@@ -16,8 +16,8 @@ from farebox.memfile import LARGE_BYTES, Body, whole
 JOINED_MAX = 64 * 2**10
 """Maximum bytes of a body that are copied behind its head, to be sent as one piece."""
 _BODILESS = (204, 304)
-_HEAD_FREE = 4 * 2**10
-"""Heads up to this size are not counted."""
+_FREE = 4 * 2**10
+"""Heads, and bodies that arrive with them, are not counted up to these sizes: the number of requests is bounded."""
 _STEP = 64 * 2**10
 """Bytes by which a body of unknown length is counted ahead."""
 
@@ -106,7 +106,7 @@ class Http1Exchange:
 
     def hold(self, lease: Lease) -> None:
         self.lease = lease
-        if self.head_bytes > _HEAD_FREE:
+        if self.head_bytes > _FREE:
             lease.take(self.head_bytes)
 
     async def body(self, limit: int) -> bytes:
@@ -116,7 +116,7 @@ class Http1Exchange:
         small = self._small
         if small is None or len(small) > limit:
             return None
-        if self.lease is not None:
+        if self.lease is not None and len(small) > _FREE:
             self.lease.take(len(small))
         self._small = None
         return small
