@@ -1,10 +1,13 @@
 import asyncio
+import queue
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
+from farebox.storage.credit import Credit, read_credit
 from farebox.storage.sql import DatabaseUnavailable
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import http, result
@@ -51,7 +54,7 @@ def test_each_balance_on_a_connection_is_current(farebox: Farebox, customer: Cus
 def test_a_balance_that_cannot_be_read_on_an_open_connection(
     farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*_: object) -> None:
+    def away(*_: object) -> None:
         raise DatabaseUnavailable("a secret of the host")
 
     with httpx.Client(headers=customer.headers) as client:
@@ -65,22 +68,44 @@ def test_a_balance_that_cannot_be_read_on_an_open_connection(
         assert result(client.get(url))["balance"] == 500
 
 
-def test_a_read_that_must_not_wait_but_does_is_an_internal_error(
-    farebox: Farebox, customer: Customer, engine: str, monkeypatch: pytest.MonkeyPatch
+async def read_now(farebox: Farebox, customer: Customer) -> Credit | None:
+    return await farebox.services.database.get_shared(read_credit, customer.account_id)
+
+
+async def resolve(future: asyncio.Future[Any], outcome: object) -> None:
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+def test_a_balance_that_must_be_waited_for(
+    farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A route with `reads_keys` does not run in a task on SQLite, which answers such reads inline."""
-    find = farebox.services.database.get_shared
+    """The response is sent once the read is done, or has failed; others are served meanwhile."""
+    waiting: queue.SimpleQueue[asyncio.Future[Any]] = queue.SimpleQueue()
 
-    async def slowly(*arguments: Any) -> Any:
-        await asyncio.sleep(0)
-        return await find(*arguments)
+    def later(*_: object) -> asyncio.Future[Any]:
+        waiting.put(future := asyncio.get_running_loop().create_future())
+        return future
 
-    with httpx.Client(headers=customer.headers) as client:
-        url = f"{customer.api_url}/ai-gateway/billing/credit-balance"
+    url = f"{customer.api_url}/ai-gateway/billing/credit-balance"
+    with httpx.Client(headers=customer.headers) as client, ThreadPoolExecutor(1) as others:
         assert [result(client.get(url))["balance"] for _ in range(2)] == [500, 500]
-        monkeypatch.setattr(farebox.services.database, "get_shared", slowly)
-        assert client.get(url).status_code == (500 if engine == "sqlite" else 200)
-        monkeypatch.undo()
+        found = farebox.run(read_now(farebox, customer))
+        for outcome in ("found", "failed"):
+            with monkeypatch.context() as patch:
+                patch.setattr(farebox.services.database, "get_shared", later)
+                asked = others.submit(client.get, url)
+                future = waiting.get(timeout=10)
+            assert result(httpx.get(customer.api_url, headers=customer.headers))["id"] == customer.account_id
+            assert not asked.done()
+            if outcome == "found":
+                farebox.run(resolve(future, found))
+                assert result(asked.result(10))["balance"] == 500
+            else:
+                farebox.run(resolve(future, DatabaseUnavailable("a secret of the host")))
+                assert asked.result(10).status_code == 503
         assert result(client.get(url))["balance"] == 500
 
 

@@ -11,7 +11,6 @@ from farebox.periods import Change, Span, window
 from farebox.runtime.services import Services
 from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import find_account, read_balance, read_owed
-from farebox.storage.credit import Credit, read_credit
 from farebox.storage.reports import ModelUsage, usage_by_model, usage_by_window
 from farebox.storage.sql import Connection
 from farebox.storage.statement import LotRow, TransferFilter, TransferRow, list_lots, list_transfers
@@ -45,14 +44,6 @@ class MonthUsage:
 async def balance(services: Services, account_id: str) -> Balance:
     """The account's current money. Raises Problem (ACCESS_DENIED) if there is no such account."""
     found = await services.database.get_shared(read_balance, account_id)
-    if found is None:
-        raise Problem(ACCESS_DENIED, "Authentication error")
-    return found
-
-
-async def credit(services: Services, account_id: str) -> Credit:
-    """The account's money, and how it buys more. Raises Problem (ACCESS_DENIED) if there is no such account."""
-    found = await services.database.get_shared(read_credit, account_id)
     if found is None:
         raise Problem(ACCESS_DENIED, "Authentication error")
     return found

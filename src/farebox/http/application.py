@@ -1,10 +1,12 @@
 """The entry point of every request: it is routed to the data plane or the control plane, and every error becomes a
 response."""
 
+import asyncio
 import itertools
 import re
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,7 +24,7 @@ from farebox.http.public_path import below, rooted
 from farebox.http.quotas import anonymous_client, spend
 from farebox.http.refusals import Pages, public_url
 from farebox.http.request import Request, parse_query, whole_body
-from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown
+from farebox.http.router import Access, AccountRead, MethodNotAllowed, Route, Router, shown
 from farebox.http.routes import ROUTES
 from farebox.http.server.state import Handler
 from farebox.http.validation import read, read_body
@@ -93,12 +95,10 @@ class Application:
             exchange.path = below(self._root, exchange.path)
         memo = exchange.head.memo
         if isinstance(memo, _Admitted):
-            before = memo if memo.is_current(services) else None
-            left = self._responded(exchange, before)
-            if before is None or not before.route.reads_keys or not services.database.gets_inline:
-                return left
-            _finish(left)
-            return None
+            if not memo.is_current(services):
+                return self._responded(exchange, None)
+            reads = memo.route.reads
+            return self._responded(exchange, memo) if reads is None else self._read(exchange, memo, reads)
         return self._data_plane(exchange) if is_data_plane(exchange.path) else self._responded(exchange, None)
 
     async def _responded(self, exchange: Exchange, before: _Admitted | None) -> None:
@@ -116,13 +116,41 @@ class Application:
             response = await self._failed(None, error, exchange, request_id)
         if self._root:
             response = rooted(response, self._root)
+        if not isinstance(response, Stream) or exchange.method == "HEAD":
+            _send(exchange, response, request_id)
+            return
         try:
-            if isinstance(response, Stream) and exchange.method != "HEAD":
-                await _feed(exchange, response, request_id)
-            else:
-                _send(exchange, response, request_id)
+            await _feed(exchange, response, request_id)
         except Exception:  # noqa: BLE001 - the client has gone, or the response had begun before the error
-            log.info("not answered", request_id=request_id, status=response.status)
+            _not_answered(response, request_id)
+
+    def _read(self, exchange: Exchange, admitted: _Admitted, reads: AccountRead) -> "asyncio.Future[Any] | None":
+        """Answer a request that needs one read of an account, now or as a callback of the read."""
+        request_id = self._new_id()
+        try:
+            self._begin(admitted, exchange)
+            found = self._services.database.get_shared(reads.read, admitted.request.account_id)
+        except Exception as error:  # noqa: BLE001 - as in _control_plane
+            _send(exchange, self._refusal(admitted.route, error, exchange, request_id), request_id)
+            return None
+        answered = partial(self._answered, exchange, admitted, reads, request_id)
+        if found.done():
+            answered(found)
+            return None
+        found.add_done_callback(answered)
+        return found
+
+    def _answered(
+        self, exchange: Exchange, admitted: _Admitted, reads: AccountRead, request_id: str, found: "asyncio.Future[Any]"
+    ) -> None:
+        """The read is done."""
+        if found.cancelled():  # the server stops
+            return
+        try:
+            response = reads.answer(admitted.request, found.result())
+        except Exception as error:  # noqa: BLE001 - as in _control_plane
+            response = self._refusal(admitted.route, error, exchange, request_id)
+        _send(exchange, response, request_id)
 
     def _pages(self, path: str) -> Pages:
         account = _of_account(path)
@@ -151,12 +179,14 @@ class Application:
 
     async def _failed(self, route: Route | None, error: Exception, exchange: Exchange, request_id: str) -> Response:
         """The response to an exception. `route`: None if there is none for the request."""
-        problem = _problem_of(error, exchange, request_id)
-        on_problem = failure if route is None else route.on_problem
-        allowed = (("allow", error.allow),) if isinstance(error, MethodNotAllowed) else ()
-        if on_problem is failure and browses(exchange.headers, exchange.path):
-            return await lost(problem, *allowed)
-        response = on_problem(problem, self._pages(exchange.path))
+        if (route is None or route.on_problem is failure) and browses(exchange.headers, exchange.path):
+            return await lost(_problem_of(error, exchange, request_id), *_allowed(error))
+        return self._refusal(route, error, exchange, request_id)
+
+    def _refusal(self, route: Route | None, error: Exception, exchange: Exchange, request_id: str) -> Response:
+        """The same if no person in a browser sees it."""
+        on_problem, allowed = failure if route is None else route.on_problem, _allowed(error)
+        response = on_problem(_problem_of(error, exchange, request_id), self._pages(exchange.path))
         return msgspec.structs.replace(response, headers=(*response.headers, *allowed)) if allowed else response
 
     def _begin(self, admitted: _Admitted, exchange: Exchange) -> None:
@@ -213,16 +243,6 @@ class Application:
         return admitted
 
 
-def _finish(left: Coroutine[Any, Any, None]) -> None:
-    """Run to the end, without a task, what never waits. Raises RuntimeError if it waits."""
-    try:
-        left.send(None)
-    except StopIteration:
-        return
-    left.close()
-    raise RuntimeError("a route that reads rows by their keys has waited for something else")
-
-
 def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Problem:
     """The problem that the caller sees for an exception; anything but a Problem is logged, and not disclosed."""
     if isinstance(error, Problem):
@@ -236,6 +256,10 @@ def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Proble
     return Problem(INTERNAL, f"Internal error. Request ID: {request_id}")
 
 
+def _allowed(error: Exception) -> tuple[tuple[str, str], ...]:
+    return (("allow", error.allow),) if isinstance(error, MethodNotAllowed) else ()
+
+
 async def _feed(exchange: Exchange, response: Stream, request_id: str) -> None:
     stream = exchange.start(response.status, send_headers(response, request_id))
     await stream.send(response.body)
@@ -243,8 +267,15 @@ async def _feed(exchange: Exchange, response: Stream, request_id: str) -> None:
 
 
 def _send(exchange: Exchange, response: Response, request_id: str) -> None:
-    headers = send_headers(response, request_id)
-    if exchange.method == "HEAD":
-        exchange.respond(response.status, [*headers, ("content-length", str(len(response.body)))], b"")
-    else:
-        exchange.respond(response.status, headers, response.body)
+    try:
+        headers = send_headers(response, request_id)
+        if exchange.method == "HEAD":
+            exchange.respond(response.status, [*headers, ("content-length", str(len(response.body)))], b"")
+        else:
+            exchange.respond(response.status, headers, response.body)
+    except Exception:  # noqa: BLE001 - the client has gone
+        _not_answered(response, request_id)
+
+
+def _not_answered(response: Response, request_id: str) -> None:
+    log.info("not answered", request_id=request_id, status=response.status)

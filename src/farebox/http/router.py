@@ -15,9 +15,22 @@ from farebox.http.quotas import Budget
 from farebox.http.refusals import Pages
 from farebox.http.request import Request
 from farebox.model import Permission
+from farebox.storage.sql import Connection
 
 Handler: TypeAlias = Callable[[Request, Any], Awaitable[Response]]
 """Takes the request and the struct of `Route.takes` (None if the route takes nothing)."""
+
+
+class AccountRead(msgspec.Struct, frozen=True):
+    """A response that follows from one read of the account's rows."""
+
+    read: Callable[[Connection, str], Any]
+    """As in `Database.get_shared`."""
+    answer: Callable[[Request, Any], Response]
+    """Takes the request and what was read. Raises Problem."""
+
+    async def __call__(self, request: Request) -> Response:
+        return self.answer(request, await request.services.database.get_shared(self.read, request.account_id))
 
 
 class Access(StrEnum):
@@ -72,9 +85,9 @@ class Route:
     """How often one account may call it, if it is expensive; routes with the same budget share it."""
     idempotent: bool = False
     """Whether the handler supports an `Idempotency-Key` header; for the OpenAPI document."""
-    reads_keys: bool = False
-    """The handler waits for nothing but rows read by key (`Database.get`, `Database.get_shared`), and reads no body: if
-    the database reads these inline, the response is available at once."""
+    reads: AccountRead | None = None
+    """Set if the handler does no more than this: requests with the head of an earlier one are then answered without a
+    task, which would be a third of the work."""
     limited_too: bool = False
     """Whether a token that is limited to gateways may call it although its path names none: the handler leaves out
     other gateways' data."""

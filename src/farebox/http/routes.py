@@ -99,7 +99,7 @@ SERVED: tuple[Route, ...] = (
           summary="The models that can be called, and what they cost"),
 
     Route(method="GET", path=f"{BILLING}/credit-balance", handler=billing.credit_balance, permissions=BILLING_READ,
-          reads_keys=True, result=billing.CreditBalance, summary="Credit balance, card and auto top-up, in cents"),
+          reads=billing.CREDIT, result=billing.CreditBalance, summary="Credit balance, card and auto top-up, in cents"),
     Route(method="POST", path=f"{BILLING}/topup", handler=topups.create, permissions=BILLING_WRITE,
           takes=topups.TopupCreate, idempotent=True, result=topups.Topup, budget=quotas.PROCESSOR_REQUESTS,
           summary="Buy credit with a saved card"),

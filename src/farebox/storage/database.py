@@ -1,6 +1,7 @@
 """The database as the rest of the program sees it, whatever the engine; and how it is opened."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterator
+import asyncio
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -31,19 +32,14 @@ class Database(Protocol):
         """How many jobs wait for their turn to be written."""
         ...
 
-    @property
-    def gets_inline(self) -> bool:
-        """Whether `get` and `get_shared` run directly in the caller, without waiting."""
-        ...
-
     async def get(self, read: Callable[[Connection], T]) -> T:
         """Read a few rows by key."""
         ...
 
-    def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> Awaitable[T]:
+    def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> "asyncio.Future[T]":
         """Read a few rows of an account that many callers may need at once. `read` is a module-level function. Callers
         that need the same rows share a query that is sent after they asked, so its result is never older than their
-        request."""
+        request. The future is done already if nothing had to be waited for."""
         ...
 
     async def scan(self, read: Callable[[Connection], T]) -> T:

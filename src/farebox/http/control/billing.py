@@ -6,13 +6,15 @@ from typing import Literal
 import msgspec
 
 from farebox.billing import documents, reports, top_up
+from farebox.errors import ACCESS_DENIED, Problem
 from farebox.http.control.topups import CURRENCY, TopupConfig, disabled_reason
 from farebox.http.control.wire import Milliseconds, Paging
 from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
+from farebox.http.router import AccountRead
 from farebox.money import nanos_to_cents
 from farebox.payments.model import TopUp
-from farebox.storage.credit import Credit
+from farebox.storage.credit import Credit, read_credit
 
 
 class PaymentMethod(msgspec.Struct, frozen=True):
@@ -137,8 +139,16 @@ class InvoicePreview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def credit_balance(request: Request, _: None) -> Response:
-    credit = await reports.credit(request.services, request.account_id)
+    return await CREDIT(request)
+
+
+def _shown(request: Request, credit: Credit | None) -> Response:
+    if credit is None:
+        raise Problem(ACCESS_DENIED, "Authentication error")
     return _credit_response(credit, disabled_reason(request, credit.rule_state, credit.rule_reason))
+
+
+CREDIT = AccountRead(read_credit, _shown)
 
 
 @lru_cache(maxsize=1_000)

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Awaitable
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import structlog
 
@@ -35,7 +35,7 @@ class ClientConnection(asyncio.Protocol):
         self.life = Life()
         self.outlet = Outlet(state.loop)
         self.deadline = math.inf
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Future[Any] | None = None
         self.peer = ""
         """The address of the peer, or of the client that a trusted proxy connects for; empty if it has none."""
         self._transport = cast(asyncio.Transport, None)
@@ -197,6 +197,9 @@ class ClientConnection(asyncio.Protocol):
             failed = True
         if left is None:
             self._done(exchange, failed=failed)
+        elif isinstance(left, asyncio.Future):
+            self.task = left
+            left.add_done_callback(lambda _: self._done(exchange, failed=False))
         else:
             self.task = self.state.loop.create_task(self._handle(exchange, left))
 
@@ -288,7 +291,6 @@ class ClientConnection(asyncio.Protocol):
     # --- for the exchange ---
 
     def wanted(self, exchange: Http1Exchange) -> None:
-        """The handler is waiting for the body."""
         self.resume()
         self._marked = exchange.received
         self._set_deadline(self.state.limits.body_seconds)
@@ -297,12 +299,10 @@ class ClientConnection(asyncio.Protocol):
             self.outlet.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def arrived(self) -> None:
-        """The handler no longer waits for the body."""
         if not (self.life.ending or self.outlet.stalled):
             self.deadline = math.inf
 
     def may_switch(self) -> bool:
-        """Whether nothing was received after the request: the client must wait for the response to its upgrade."""
         reader = self._reader
         return self.life.request == "idle" and not (reader.waiting or reader.unread or self._ahead)
 

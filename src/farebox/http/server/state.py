@@ -5,7 +5,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from farebox.http.exchange import Exchange
 from farebox.http.server.headers import Dates
@@ -27,9 +27,9 @@ network uses a whole processor, and every other call waits for it."""
 INTAKE_BURST = 8 * 2**20
 """What they may send before the rate applies."""
 
-Handler = Callable[[Exchange], Awaitable[None] | None]
-"""Answers an exchange. Returns what is left to do, which runs in a task, or None if it has already responded: for a
-request that needs no waiting, creating a task would be a third of the work."""
+Handler = Callable[[Exchange], Awaitable[None] | asyncio.Future[Any] | None]
+"""Answers an exchange. Returns what is left to do, which runs in a task; or a future, one of whose callbacks responds;
+or None if it has already responded. For a short response, creating a task would be a third of the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +62,8 @@ class ServedConnection(Protocol):
 
     deadline: float
     """When `expire` must be called, on the loop's clock."""
-    task: "asyncio.Task[None] | None"
-    """The handler's task, while it is processing a request."""
+    task: "asyncio.Future[Any] | None"
+    """What the handler waits for, or its task, while it is processing a request."""
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""

@@ -204,7 +204,6 @@ class PostgresDatabase:
     """A PostgreSQL database, opened by a server."""
 
     engine = "postgres"
-    gets_inline = False
 
     def __init__(
         self, url: str, *, timeout: float, standby: Standby = "ignore", activity: Activity | None = None
@@ -251,7 +250,7 @@ class PostgresDatabase:
         """Read a few rows by key."""
         return await self._readers.run(partial(bridge.run, read, buckets=self.buckets))
 
-    def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> Awaitable[T]:
+    def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> "asyncio.Future[T]":
         """Read a few rows of an account; callers that ask at the same time share a query."""
         return self._shared.read(read, account_id)
 

@@ -37,12 +37,12 @@ class SqliteDatabase:
     """One SQLite file, opened by a server. Create it inside the running loop; `await close()` at the end."""
 
     engine = "sqlite"
-    gets_inline = True
 
     def __init__(self, path: Path, activity: Activity | None = None, *, failed: OnFailure | None = None) -> None:
         _close_to_others(path)
         open_file(path).close()
         self.path = path
+        self._loop = asyncio.get_running_loop()
         self._failures = Failures()
         self.writer = Writer(path, activity, failed=failed, met=self._failures.met)
         self._log_head = LogHead(path)
@@ -58,12 +58,14 @@ class SqliteDatabase:
         except apsw.Error as error:
             raise self._failures.met(error) from error
 
-    async def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> T:
+    def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> "asyncio.Future[T]":
         """The same for an account. Nothing is shared, so nothing waits."""
+        found: asyncio.Future[T] = self._loop.create_future()
         try:
-            return read(self._loop_connection, account_id)
+            found.set_result(read(self._loop_connection, account_id))
         except apsw.Error as error:
             raise self._failures.met(error) from error
+        return found
 
     async def scan(self, read: Callable[[Connection], T]) -> T:
         """Run a read that may take long (lists, reports) on a thread, so that reports do not wait for each other."""
