@@ -4,8 +4,10 @@
  *
  * POST anything                             one chat completion; server-sent events if the body has "stream": true,
  *                                           with a usage event if it also has "include_usage": true
- * GET  /control?latency=MS&gap=MS&events=N  changes later responses: delay before a response; time between the events of
- *                                           a stream (0: the whole stream in one write); content events of a stream
+ * GET  /control?latency=MS&gap=MS&events=N&headers=1
+ *                                           changes later responses: delay before a response; time between the events of
+ *                                           a stream (0: the whole stream in one write); content events of a stream;
+ *                                           1: the completions have two dozen headers, 0: two
  * GET  /stats                               responses completed so far, and the settings
  *
  * One thread, epoll. Every response has a unique ID, because gateways rely on that. A request is served when the
@@ -69,8 +71,31 @@ static const char PLAIN_BODY[] =
     "[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"A fixed answer, made to be measured: short, and "
     "always the same length.\",\"refusal\":null},\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":"
     "{\"prompt_tokens\":20,\"completion_tokens\":16,\"total_tokens\":36},\"system_fingerprint\":\"fp_bench\"}";
+static const char MORE_HEADERS[] = /* such as OpenAI's API sends, besides type and length */
+    "Date: Tue, 01 Dec 2026 10:00:00 GMT\r\n"
+    "Connection: keep-alive\r\n"
+    "access-control-expose-headers: X-Request-ID\r\n"
+    "openai-organization: bench-organization\r\n"
+    "openai-processing-ms: 412\r\n"
+    "openai-project: proj_bench\r\n"
+    "openai-version: 2020-10-01\r\n"
+    "x-envoy-upstream-service-time: 431\r\n"
+    "x-ratelimit-limit-requests: 30000\r\n"
+    "x-ratelimit-limit-tokens: 150000000\r\n"
+    "x-ratelimit-remaining-requests: 29999\r\n"
+    "x-ratelimit-remaining-tokens: 149999982\r\n"
+    "x-ratelimit-reset-requests: 2ms\r\n"
+    "x-ratelimit-reset-tokens: 0s\r\n"
+    "x-request-id: req_00000000000000000000000000000000\r\n"
+    "x-openai-proxy-wasm: v0.1\r\n"
+    "cf-cache-status: DYNAMIC\r\n"
+    "Set-Cookie: __cf_bm=0000000000000000000000000000000000000000000; path=/; HttpOnly; Secure; SameSite=None\r\n"
+    "Strict-Transport-Security: max-age=31536000; includeSubDomains; preload\r\n"
+    "X-Content-Type-Options: nosniff\r\n"
+    "Server: cloudflare\r\n"
+    "CF-RAY: 0000000000000000-FRA\r\n";
 
-static int latency_ms, gap_ms, events = 100;
+static int latency_ms, gap_ms, events = 100, more_headers;
 static unsigned long next_id, plain_answers, streams;
 
 static void write_id(char *from, char *to, unsigned long id) { /* into every placeholder */
@@ -190,8 +215,10 @@ static void answer_plain(int fd) {
     struct connection *c = &connections[fd];
     char head[128];
     size_t from = c->out.len;
-    append(&c->out, head, sprintf(head, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
+    append(&c->out, head, sprintf(head, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n",
                                   sizeof PLAIN_BODY - 1));
+    if (more_headers) append(&c->out, MORE_HEADERS, sizeof MORE_HEADERS - 1);
+    append(&c->out, "\r\n", 2);
     append(&c->out, PLAIN_BODY, sizeof PLAIN_BODY - 1);
     c->busy = 0;
     plain_answers++;
@@ -245,6 +272,7 @@ static void answer_get(int fd, const char *line) {
         latency_ms = setting(line, "latency=", latency_ms, 60000);
         gap_ms = setting(line, "gap=", gap_ms, 60000);
         events = setting(line, "events=", events, EVENTS_MAX);
+        more_headers = setting(line, "headers=", more_headers, 1);
     }
     int len = sprintf(body, "{\"plain\": %lu, \"streams\": %lu, \"latency\": %d, \"gap\": %d, \"events\": %d}\n",
                       plain_answers, streams, latency_ms, gap_ms, events);

@@ -71,6 +71,9 @@ class Case:
     different: bool = False
     """Whether every body is different, so that no cache has a response."""
 
+    headers: bool = False
+    """Whether the provider sends two dozen headers, as real ones do, instead of two."""
+
     @property
     def body(self) -> str:
         """The name of the file with the request body."""
@@ -84,6 +87,7 @@ CASES = {
         Case("ns16", 16),
         Case("ns64", 64),
         Case("ns256", 256),
+        Case("heads16", 16, headers=True),
         Case("st1", 1, stream=True),
         Case("st16", 16, stream=True),
         Case("paced", 32, stream=True, gap_ms=20, beside_direct=True),
@@ -120,9 +124,9 @@ class Bench:
         """One row: rates, times, processor time, memory, and whether the sums are exact."""
         served, engine, pid = self.served, self.served.engine, self.served.pid
         if warm:
-            self._mock.get(f"/control?latency=0&gap=0&events={EVENTS}")
+            self._mock.get(f"/control?latency=0&gap=0&events={EVENTS}&headers={int(case.headers)}")
             self._load(case, warm)
-        self._mock.get(f"/control?latency=0&gap={case.gap_ms}&events={EVENTS}")
+        self._mock.get(f"/control?latency=0&gap={case.gap_ms}&events={EVENTS}&headers={int(case.headers)}")
         direct = self._added_to(case)
         time.sleep(SETTLE_SECONDS)
         posted, _ = served.money()

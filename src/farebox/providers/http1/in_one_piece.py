@@ -5,6 +5,7 @@ Only the plainest form is read here. Anything else is left to the parser, which 
 """
 
 import re
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 HEADERS_MAX: Final = 256
@@ -16,9 +17,9 @@ _head_of: Final = re.compile(
 ).fullmatch
 _headers_of: Final = re.compile(r"([^:]+):[ \t]*([^\r]*)\r\n").findall
 _BODILESS: Final = ("204", "304")
-_OF_THE_CONNECTION: Final = frozenset({"transfer-encoding", "connection", "upgrade", "trailer", "te"})
-_KEPT: Final = ("connection", "keep-alive")
+_OF_THE_MESSAGE: Final = frozenset({"content-length", "transfer-encoding", "connection", "upgrade", "trailer", "te"})
 _NAMES_MAX, _NAME_MAX = 1024, 64
+_name_of: Final = itemgetter(0)
 _plain: Final = set[str]()
 """Names of headers seen that say nothing about the body's end or the connection."""
 
@@ -40,19 +41,21 @@ def read_whole(data: bytes) -> WholeResponse | None:
     if head is None or head[1] in _BODILESS:
         return None
     headers: list[tuple[str, str]] = _headers_of(head[2])
-    length = hint = ""
-    for name, value in headers:
-        if name in _plain:
-            continue
-        kind = name.lower()
-        if kind == "content-length" and not length:
-            length = value
-        elif kind == "keep-alive":
+    names, values = list(map(_name_of, headers)), dict(headers)
+    length, hint = None, ""
+    for name in set(names) - _plain:
+        kind, value = name.lower(), values[name]
+        if kind == "keep-alive":
             hint = value
-        elif kind == "content-length" or (kind in _OF_THE_CONNECTION and (kind, value.lower()) != _KEPT):
+        elif kind not in _OF_THE_MESSAGE:
+            if len(_plain) < _NAMES_MAX and len(name) <= _NAME_MAX:
+                _plain.add(name)
+        elif names.count(name) > 1:
             return None
-        elif kind != "connection" and len(name) <= _NAME_MAX and len(_plain) < _NAMES_MAX:
-            _plain.add(name)
+        elif kind == "content-length" and length is None:
+            length = value
+        elif (kind, value.lower()) != ("connection", "keep-alive"):
+            return None
     body = data[end + 4 :]
     if length != str(len(body)) or len(headers) > HEADERS_MAX:
         return None
