@@ -26,6 +26,7 @@ from farebox.runtime.instances import FailureDetector
 from farebox.runtime.leases import LEASE_MS, run_exclusive
 from farebox.runtime.observers import best_effort
 from farebox.runtime.operator_alarms import raise_alarm
+from farebox.runtime.queue_search import TICK_SECONDS
 from farebox.runtime.services import Services
 from farebox.storage.cached_responses import (
     accounts_with_responses,
@@ -43,24 +44,21 @@ from farebox.storage.kept_objects import (
     expiry_beyond,
     forget_expired_objects,
 )
+from farebox.storage.queues import QUEUES
 from farebox.storage.sql import DatabaseUnavailable, NodeAway
 
 WATCH_SECONDS = 0.4
 """How soon a change of the configuration by another process is noticed."""
 
 EXPIRE_EVERY_SECONDS = 5.0
-MONEY_EVERY_SECONDS = 0.5
-"""How soon a request for an auto top-up is claimed, and processor events are handled."""
 ALARMS_EVERY_SECONDS = 1.0
 DOMAINS_SECONDS = 15.0
 """How often to check which custom domains are due for a DNS lookup."""
 SPEND_ALERTS_SECONDS = 3.0
 """How soon an owner is alerted that part of a limit is spent."""
-EVALUATIONS_EVERY_SECONDS = 1.0
 LOG_PUSH_SECONDS = float(log_push.EVERY_SECONDS)
-METER_EVENTS_SECONDS = 1.0
-CLASSIFY_SECONDS = 1.0
-LONG_CALLS_SECONDS = 1.0
+QUEUE_SECONDS = 1.0
+"""How often work is fetched from queues that are less urgent than those with money and messages."""
 SPANS_SECONDS = 0.5
 """How long spans are collected before they are sent."""
 LAST_USES_SECONDS = 60.0
@@ -115,15 +113,16 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
     jobs = {
         "configuration": Periodic(WATCH_SECONDS, _notice_changes),
         "expiry": Periodic(EXPIRE_EVERY_SECONDS, _expire),
-        "top_ups": Periodic(MONEY_EVERY_SECONDS, top_up.work, LONG_ROUND_SECONDS),
-        "processor_events": Periodic(MONEY_EVERY_SECONDS, processor_events.work, LONG_ROUND_SECONDS),
-        "refunds": Periodic(MONEY_EVERY_SECONDS, refund.work, LONG_ROUND_SECONDS),
-        MESSAGES: Periodic(MONEY_EVERY_SECONDS, messages.work, LONG_ROUND_SECONDS),
-        "evaluations": Periodic(EVALUATIONS_EVERY_SECONDS, evaluations.work, LONG_ROUND_SECONDS),
+        "queues": Periodic(TICK_SECONDS, lambda _: services.queue_search.search()),
+        "top_ups": Periodic(TICK_SECONDS, top_up.work, LONG_ROUND_SECONDS),
+        "processor_events": Periodic(TICK_SECONDS, processor_events.work, LONG_ROUND_SECONDS),
+        "refunds": Periodic(TICK_SECONDS, refund.work, LONG_ROUND_SECONDS),
+        MESSAGES: Periodic(TICK_SECONDS, messages.work, LONG_ROUND_SECONDS),
+        "evaluations": Periodic(QUEUE_SECONDS, evaluations.work, LONG_ROUND_SECONDS),
         "log_push": Periodic(LOG_PUSH_SECONDS, log_push.work, LONG_ROUND_SECONDS),
-        "meter_events": Periodic(METER_EVENTS_SECONDS, meter_events.work, LONG_ROUND_SECONDS),
-        "log_classification": Periodic(CLASSIFY_SECONDS, classify.work, LONG_ROUND_SECONDS),
-        "long_calls": Periodic(LONG_CALLS_SECONDS, long_calls.work, LONG_ROUND_SECONDS),
+        "meter_events": Periodic(QUEUE_SECONDS, meter_events.work, LONG_ROUND_SECONDS),
+        "log_classification": Periodic(QUEUE_SECONDS, classify.work, LONG_ROUND_SECONDS),
+        "long_calls": Periodic(QUEUE_SECONDS, long_calls.work, LONG_ROUND_SECONDS),
         "spans": Periodic(SPANS_SECONDS, send_spans.work),
         "spend_alerts": Periodic(SPEND_ALERTS_SECONDS, spend_alerts.work, LONG_ROUND_SECONDS),
         "custom_domains": Periodic(DOMAINS_SECONDS, _check_domains, LONG_ROUND_SECONDS),
@@ -177,16 +176,26 @@ async def _every(services: Services, name: str, job: Periodic) -> None:
     logged = False
     """Whether the current outage has been logged: once per outage, not twice a second."""
     while True:
-        await services.clock.sleep(job.every_seconds)
+        await _pause(services, name, job)
         try:
             with services.jobs.round(name, job.at_most_seconds):
-                await job.work(services)
+                if name not in QUEUES or services.queue_search.take(name):
+                    await job.work(services)
             logged = False
         except DatabaseUnavailable as error:
             logged, before = True, logged
             if not before:
                 with best_effort("the log"):
                     log.warning("periodic job waits for the database", job=name, why=str(error))
+
+
+async def _pause(services: Services, name: str, job: Periodic) -> None:
+    """Wait until the next round; a job with a queue then waits for the end of a search."""
+    if name in QUEUES:
+        await services.clock.sleep(max(0.0, job.every_seconds - TICK_SECONDS))
+        await services.queue_search.ticked()
+    else:
+        await services.clock.sleep(job.every_seconds)
 
 
 async def _report_failures(services: Services) -> None:

@@ -125,7 +125,7 @@ def test_jobs_survive_an_unexpected_database_error(served: Farebox, monkeypatch:
     for method in ("get", "scan", "write"):
         monkeypatch.setattr(database, method, Failing(LookupError))
     raise_alarm(served.services, "overrun", "so that there is something to write")
-    until(lambda: ended_by(served, "LookupError") >= {"configuration", "expiry", "top_ups", "operator_alarms"}, "ended")
+    until(lambda: ended_by(served, "LookupError") >= {"configuration", "expiry", "queues", "operator_alarms"}, "ended")
     monkeypatch.undo()
     all_jobs_have_run(served)
 

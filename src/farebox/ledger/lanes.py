@@ -215,6 +215,7 @@ class _Lane:
             while self._pending:
                 await self._collect_pending()
                 await self._do(self._next_batch())
+                self._database.note_queued()  # calls may wait to be pushed, metered or classified
         finally:
             self._work = None
 

@@ -85,6 +85,7 @@ class FailureDetector:
         lost = silent.intersection(owners) - {services.instance}
         self._waited_for &= silent
         gone = {name: seen_at for name, seen_at in instances.items() if name in silent}
+        services.queue_search.processes = max(1, len(instances) - len(gone))
         if lost or gone:
             await run_exclusive(
                 services,

@@ -35,6 +35,7 @@ from farebox.runtime.identity_provider import IdentityProvider
 from farebox.runtime.journal import Journal
 from farebox.runtime.kept_objects import KeptObjects
 from farebox.runtime.pending_alarms import Alarms
+from farebox.runtime.queue_search import QueueSearch
 from farebox.runtime.readiness import Readiness
 from farebox.runtime.response_cache import ResponseCache, ResponseStore
 from farebox.runtime.scorer import Scorer
@@ -130,6 +131,8 @@ class Services:
     """Counts the pages that receive live updates."""
     jobs: Jobs = field(default_factory=Jobs)
     """Background jobs: how often each was restarted, and which of them hang."""
+    queue_search: QueueSearch = field(init=False)
+    """The search for background work that is due."""
     rates: RateLimiter = field(default_factory=RateLimiter)
     """Counts operations that are rate-limited because they are expensive (http.quotas)."""
     route_rates: RateLimiter = field(default_factory=RateLimiter)
@@ -140,6 +143,7 @@ class Services:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", Tokens(self.upstream, self.clock))
         object.__setattr__(self, "kept", KeptObjects(self.database))
+        object.__setattr__(self, "queue_search", QueueSearch(self.database, self.clock, self.ids))
         object.__setattr__(self, "readiness", Readiness(self.database, self.journal))
         object.__setattr__(
             self,

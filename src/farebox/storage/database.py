@@ -53,6 +53,11 @@ class Database(Protocol):
         """
         ...
 
+    def take_queued(self) -> bool:
+        """Whether this process may have put work into a queue (storage.queues) since this was last asked. Always True
+        if no other process serves the database."""
+        ...
+
     def forget_buckets(self, account_ids: Collection[str] | None) -> None:
         """Forget the buckets of these accounts, which may have been moved; None: of all."""
         ...

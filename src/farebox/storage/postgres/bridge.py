@@ -15,9 +15,13 @@ from farebox.storage.activity import Notes
 from farebox.storage.buckets import KnownBuckets
 from farebox.storage.postgres.connecting import Session, node_away
 from farebox.storage.postgres.dialect import has_rows, storable, translated
+from farebox.storage.queues import fills_queue
 from farebox.storage.sql import Connection
 
 T = TypeVar("T")
+
+QUEUED = ("queue", "filled")
+"""The note of a job that may have put work into a queue."""
 
 
 async def run(
@@ -86,6 +90,8 @@ class BridgedConnection:
         found, changed = _await(execute(self._session, sql, values))
         if changed is not None:
             self._changes = changed
+            if changed and self.notes is not None and fills_queue(sql):
+                self.notes[QUEUED] = 1
         return found
 
     def changes(self) -> int:

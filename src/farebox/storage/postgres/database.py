@@ -221,6 +221,7 @@ class PostgresDatabase:
         self._writers = Sessions(url, 1, timeout=timeout, health=self.health)
         self._shared = SharedReads(self.get)
         self._writing: set[asyncio.Task[Any]] = set()
+        self._queued = True
 
     @classmethod
     async def open(
@@ -277,12 +278,23 @@ class PostgresDatabase:
 
     async def _write(self, job: Callable[[Connection], T]) -> T:
         transaction = _Transaction(job, self._monotonic)
-        result = await self._writers.run(
-            transaction.run
-        )  # one connection: jobs run in the order in which they were submitted
+        try:
+            # One connection: jobs run in the order in which they were submitted.
+            result = await self._writers.run(transaction.run)
+        finally:  # not before the commit, and also if its outcome is unknown
+            if transaction.notes.pop(bridge.QUEUED, 0):
+                self.note_queued()
         if self.activity is not None:
             self.activity.job(transaction.seconds, transaction.notes)
         return result
+
+    def note_queued(self) -> None:
+        """A transaction of this process that may have put work into a queue has ended."""
+        self._queued = True
+
+    def take_queued(self) -> bool:
+        queued, self._queued = self._queued, False
+        return queued
 
     async def check_writable(self) -> None:
         """Commit something. Raises DatabaseUnavailable; DatabaseDamaged if damage was found recently."""

@@ -85,6 +85,10 @@ class SqliteDatabase:
         """A write, durable when it returns; see storage.sqlite.writer.Writer.run."""
         return await self.writer.run(job)
 
+    def take_queued(self) -> bool:
+        """True: no other process searches the queues."""
+        return True
+
     def forget_buckets(self, account_ids: Collection[str] | None) -> None:
         """Nothing to do: in a file, accounts stay in their buckets."""
 
