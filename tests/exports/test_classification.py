@@ -29,7 +29,8 @@ def classifier() -> Iterator[Receiver]:
 def farebox(engine: str, classifier: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     settings = {"classifier_url": f"{classifier.url}/classify", "classifier_key": "the-key"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "CLASSIFY_SECONDS", 0.05)
+        patch.setattr(worker, "TICK_SECONDS", 0.05)
+        patch.setattr(worker, "QUEUE_SECONDS", 0.05)
         with running_farebox(tmp_path_factory.mktemp("classifying"), **settings) as served:
             yield served
 

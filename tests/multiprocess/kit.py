@@ -72,7 +72,7 @@ class Installation:
 
     @property
     def settings(self) -> Settings:
-        return load({}, data_dir=str(self.folder), database_url=self.database_url)
+        return load(self.environment, data_dir=str(self.folder), database_url=self.database_url)
 
     # The operator's actions.
 
