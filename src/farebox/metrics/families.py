@@ -38,7 +38,8 @@ JOBS: Final = (
     "http_sweeper", "instances", "jobs_late", "journal", "journals_left", "kept_objects", "last_uses",
     "log_classification", "log_push", "logs", "long_calls", "messages", "meter_events", "operator_alarms",
     "processor_events", "queues", "rate_windows", "rates", "reconcile", "refunds", "spans", "spend_alerts",
-    "spend_alerts_sweep", "sqlite_writer", "top_ups", "trouble", "undelivered", "upstream_sweeper", "usage_values", OTHER,
+    "spend_alerts_sweep", "sqlite_writer", "top_ups", "trouble", "undelivered", "upstream_sweeper", "usage_values",
+    OTHER,
 )  # fmt: skip
 """Background work: the jobs of farebox.worker, and other tasks supervised by farebox.jobs."""
 
