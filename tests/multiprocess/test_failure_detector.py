@@ -16,6 +16,7 @@ from farebox.ledger.commands import Grant, Hold, Outcome, Settle
 from farebox.ledger.ledger import Ledger, ledger_of
 from farebox.runtime import instances
 from farebox.runtime.instances import FailureDetector
+from farebox.runtime.queue_search import QueueSearch
 from farebox.runtime.services import Services
 from farebox.settings import load
 from farebox.storage.accounts import add_account
@@ -56,7 +57,13 @@ class World:
         """The parts of a process that the failure detector needs."""
         settings = load({}, instance_timeout_ms=LOST_AFTER * 1000)
         parts = SimpleNamespace(
-            settings=settings, clock=self.clock, database=self.database, ledger=self.ledger, instance=name
+            settings=settings,
+            clock=self.clock,
+            ids=self.ids,
+            database=self.database,
+            ledger=self.ledger,
+            instance=name,
+            queue_search=QueueSearch(self.database, self.clock, self.ids),
         )
         return cast(Services, parts)
 
