@@ -78,6 +78,12 @@ PROVIDER_UNKNOWN = ErrorKind(
 NOT_METERED = ErrorKind(
     "not_metered", 400, 2903, "Send your own provider key with this call, or use a path that Farebox can meter."
 )
+THREAD_REFUSED = ErrorKind(
+    "thread_refused",
+    400,
+    2939,
+    "Send the whole conversation in `messages`, without `thread` (Anthropic's SDK: `thread=False`).",
+)
 MODEL_UNPRICED = ErrorKind(
     "model_unpriced",
     400,

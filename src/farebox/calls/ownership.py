@@ -43,6 +43,7 @@ REFERENCES_MAX: Final = 1_000
 _NAMES: Final = {
     "response": "Response with id {!r} not found.",
     "conversation": "Conversation with id {!r} not found.",
+    "message": "Message with id {!r} not found.",
     "item": "Item with id {!r} not found.",
     "file": "No such File object: {}.",
     "batch": "No batch found with id {!r}.",

@@ -10,6 +10,7 @@ from farebox.errors import (
     INVALID_REQUEST,
     NOT_METERED,
     REQUEST_REFUSED,
+    THREAD_REFUSED,
     Problem,
 )
 from farebox.http.caching import cache_use
@@ -296,6 +297,8 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
         raise Problem(NOT_METERED, "The gateway has policies, and the request does not name its model.")
     if request.token is not None and request.token.models is not None:
         check_model(request.token, known, read)
+    if read.parsed is not None and read.parsed.in_thread:
+        _check_thread(request, known)
     body: Body = request.body if read.body is None else read.body
     outline = read.outline
     if outline is not None and read.changed:
@@ -341,6 +344,15 @@ def _check_read(provider: Provider, read: Read, *, own: bool) -> None:
         raise Problem(NOT_METERED, f"Not on the operator's key: {read.parsed.unmetered}.")
     if read.refused:
         raise Problem(REQUEST_REFUSED, f"On the operator's key, {provider.name} is not asked for {read.refused}.")
+
+
+def _check_thread(request: ProxyRequest, known: Call) -> None:
+    """Raises Problem unless the caller pays and may call every model: a thread keeps messages, tools and the models of
+    advisors at the provider, where they can be neither counted nor checked."""
+    checked = request.policies is not None or (request.token is not None and request.token.models is not None)
+    if checked or not known.own_key:
+        why = "with limits on models" if known.own_key else "on the operator's key"
+        raise Problem(THREAD_REFUSED, f"Threads are not continued {why}: what they contain is not in the request.")
 
 
 def _response_timeout(services: Services, request: ProxyRequest, *, own: bool) -> int | None:

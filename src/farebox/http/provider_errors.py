@@ -54,6 +54,7 @@ from farebox.errors import (
     RESPONSE_UNSCREENED,
     RUN_BLOCKED,
     SPEND_LIMITED,
+    THREAD_REFUSED,
     TOKEN_RATE_LIMITED,
     TOKEN_REJECTED,
     UPSTREAM_INVALID,
@@ -253,7 +254,8 @@ def _error(problem: Problem, form: Form, status: int, facts: dict[str, Any]) -> 
         grpc = _GOOGLE_STATUSES.get(status, "INTERNAL")
         return {"message": message, "type": named, "code": kind.code, "param": None, "status": grpc, **facts}
     if form == "anthropic":
-        return {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": message, "code": kind.code}
+        error = {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": message, "code": kind.code}
+        return error | _THREAD_DETAILS if kind is THREAD_REFUSED else error
     if form in ("google", "gemini-cli"):
         grpc = _GOOGLE_STATUSES.get(status, "INTERNAL")
         return {"code": status, "message": message, "status": grpc, "details": _google_details(problem, status, facts)}
@@ -262,6 +264,10 @@ def _error(problem: Problem, form: Form, status: int, facts: dict[str, Any]) -> 
     if form == "codex" and kind in _LIMITS:
         return {"message": message, "type": "usage_limit_reached", "code": named, "param": None}
     return {"message": message, "type": named, "code": named, "param": None, "internalCode": kind.code, **facts}
+
+
+_THREAD_DETAILS: Final = {"details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
+"""By this, the tool runner of Anthropic's SDKs sends the request again without a thread."""
 
 
 def _text(fact: Any) -> str:

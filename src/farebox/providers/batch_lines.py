@@ -175,6 +175,8 @@ def _unmetered(parsed: ParsedRequest) -> str:
     demand = parsed.demand
     if parsed.unmetered:
         return parsed.unmetered
+    if parsed.in_thread:
+        return "a request of a batch does not belong to a thread"
     if parsed.stream or parsed.background:
         return "a request of a batch is neither streamed nor in the background"
     if any(value not in STANDARD for value in parsed.context.values()):

@@ -60,6 +60,7 @@ class _Head(msgspec.Struct):
     fallbacks: Any = None
     context_management: Any = None
     compaction: Any = None
+    thread: Any = None
 
 
 class _Block(msgspec.Struct):
@@ -144,6 +145,7 @@ class AnthropicMessages(bodies.JsonBody):
             unmetered=tools.unmetered(declared) or unnamed_fallback(head.fallbacks),
             tools=tools.names(declared),
             references=(*container_in(head.container), *of_request(body, contents)),
+            in_thread=head.thread is not None,
         )
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:

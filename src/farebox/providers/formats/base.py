@@ -55,6 +55,8 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     """What is stored about the object that it changes, as far as the cost depends on that."""
     background: bool = False
     """Whether the provider answers it before the response is complete."""
+    in_thread: bool = False
+    """Whether it begins or continues a conversation whose messages and tools the provider keeps."""
     may_refer: bool | None = None
     """The result of references.may_refer for its body; None: the format has not computed it."""
 

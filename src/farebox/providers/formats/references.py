@@ -20,6 +20,7 @@ _KEYS: Final = {
     "vector_store_ids": "vector_store",
     "container_id": "container",
     "previous_response_id": "response",
+    "previous_message_id": "message",
     "fileSearchStoreNames": "vector_store",
     "file_search_store_names": "vector_store",
 }
