@@ -1,4 +1,4 @@
-"""Requests as real clients send them: compressed, with other paths, from web pages, by Codex."""
+"""Requests as real clients send them: compressed, with other paths, from web pages, by Codex and Claude Code."""
 
 import gzip
 import json
@@ -41,6 +41,7 @@ def farebox(provider: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
         tmp_path_factory.mktemp("forms"), body_limit_bytes=2**21, unseen_input="prompt=window"
     ) as served:
         models = {"openai": "gpt-5.4", "google-ai-studio": "gemini-9", "workers-ai": "@cf/acme/e", "cerebras": "acme-1"}
+        models["anthropic"] = "claude-acme"
         for slug, model in models.items():
             set_provider(served, slug, base_url=provider.url)
             set_price(served, slug, model)
@@ -356,3 +357,29 @@ def test_the_operator_chooses_the_status_of_no_credit(status: str, tmp_path_fact
         assert {response.headers["x-should-retry"] for response in responses} == {"false"}
         if status == "429":
             assert responses[1].json()["error"]["type"] == "insufficient_quota"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_response_of_anthropics_has_an_id_by_which_its_blocks_belong_together(
+    customer: Customer, provider: Upstream, streamed: bool
+) -> None:
+    """Claude Code 2.1.197 writes down a message's usage with every block of it, and the header `request-id`. ccusage
+    20.0.24 adds up the usage of lines without an ID."""
+    usage = {"input_tokens": 7, "output_tokens": 3}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-acme", "usage": usage}
+    whole = message | {"content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn"}
+    delta = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
+    events = [{"type": "message_start", "message": message | {"content": []}}, delta, {"type": "message_stop"}]
+    stream = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
+    provider.response = stream.encode() if streamed else whole
+    asked = {"model": "claude-acme", "max_tokens": 20, "messages": CHAT["messages"], "stream": streamed}
+    own = post(customer, "anthropic/v1/messages", asked)
+    assert (own.status_code, own.headers["request-id"]) == (200, own.headers["cf-aig-request-id"]), own.text
+    provider.headers = {"Request-Id": "req_of_the_provider"}
+    passed = post(customer, "anthropic/v1/messages", asked)
+    assert (passed.status_code, passed.headers.get_list("request-id")) == (200, ["req_of_the_provider"])
+    refused = post(customer, "anthropic/v1/messages", asked | {"model": "unpriced"})
+    assert refused.headers["request-id"] == refused.json()["request_id"]
+    provider.response = CHAT_ANSWER
+    provider.headers = {}
+    assert "request-id" not in post(customer, "openai/chat/completions", CHAT).headers

@@ -99,7 +99,7 @@ class HttpSink:
         self._headers = [*(header for header in self._headers if header[0] != name), (name, value)]
 
     def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
-        every = [*headers, *self._headers, *self._always, PRIVATE]
+        every = [*headers, *self._named(headers), *self._headers, *self._always, PRIVATE]
         try:
             self._exchange.respond(status, every, body)
         except ValueError:  # the response has been paid for: send it without the header that cannot be sent
@@ -107,7 +107,7 @@ class HttpSink:
 
     def start(self, status: int, headers: HeaderList) -> ResponseStream | KeepAlive:
         whole = any(name == "content-length" for name, _ in headers)
-        every = headers + self._headers + self._always + ([PRIVATE] if whole else _UNDELAYED)
+        every = headers + self._named(headers) + self._headers + self._always + ([PRIVATE] if whole else _UNDELAYED)
         try:
             stream = self._exchange.start(status, every)
         except ValueError:
@@ -115,6 +115,13 @@ class HttpSink:
         if self._comment_seconds and self._call is not None and takes_comments(self._call, status, headers):
             self._keep_alive = KeepAlive(stream, self._comment_seconds)
         return self._keep_alive or stream
+
+    def _named(self, headers: HeaderList) -> HeaderList:
+        """The ID of a response in Anthropic's format whose provider sends none. Claude Code notes it with each block of
+        a message, and programs that add up its usage (ccusage 20.0.24) know by it which blocks are of one response."""
+        if self._form != "anthropic" or any(name == "request-id" for name, _ in headers):
+            return []
+        return [("request-id", self._request_id)]
 
     def close(self) -> None:
         """The response is ending: send no more comments."""
