@@ -9,13 +9,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import anthropic
 import asyncpg
 import httpx
-import openai
 import pytest
-from google import genai
-from google.genai.errors import ClientError
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -31,6 +27,7 @@ from tests.calls.kit import log_rows
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import GATEWAY_FIELDS, errors, http, result
 from tests.http.support import url as url_of
+from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -270,8 +267,11 @@ def test_sdks_see_it(member: Customer) -> None:
         claude.messages.create(model="claude-haiku-4-5", max_tokens=20, messages=HI)  # type: ignore[arg-type]
     assert of_anthropic.value.body["error"]["type"] == "permission_error"  # type: ignore[index]
     assert "'other'" in str(of_anthropic.value)
-    google = genai.Client(api_key=member.token, http_options={"base_url": f"{other}/google-ai-studio"})
-    with pytest.raises(ClientError) as of_google:
+    options: Any = {"base_url": f"{other}/google-ai-studio"}
+    with (
+        genai.Client(api_key=member.token, http_options=options) as google,
+        pytest.raises(genai.errors.ClientError) as of_google,
+    ):
         google.models.generate_content(model="gemini-2.5-flash", contents="Hi")
     assert (of_google.value.code, of_google.value.status) == (403, "PERMISSION_DENIED")
 

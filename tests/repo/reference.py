@@ -4,6 +4,7 @@ and docs/pages.md, and that of a top-up's life in src/farebox/payments/README.md
 The tests next to it check that the pages are up to date.
 """
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -138,13 +139,14 @@ def example(page: str, name: str) -> str:
     return str(found)
 
 
-def commands() -> Iterator[tuple[str, str]]:
+@functools.cache
+def commands() -> tuple[tuple[str, str], ...]:
     """Each command with its help, starting with the program itself."""
     import typer
 
     from farebox.cli.main import app
 
-    yield from _below(typer.main.get_command(app), "farebox", None)
+    return tuple(_below(typer.main.get_command(app), "farebox", None))
 
 
 def _below(command: Any, name: str, parent: Any) -> Iterator[tuple[str, str]]:
