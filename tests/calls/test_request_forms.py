@@ -369,7 +369,8 @@ def test_a_response_of_anthropics_has_an_id_by_which_its_blocks_belong_together(
     message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-acme", "usage": usage}
     whole = message | {"content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn"}
     delta = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
-    events = [{"type": "message_start", "message": message | {"content": []}}, delta, {"type": "message_stop"}]
+    begun: dict[str, object] = {"type": "message_start", "message": message | {"content": []}}
+    events: list[dict[str, object]] = [begun, {**delta}, {"type": "message_stop"}]
     stream = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
     provider.response = stream.encode() if streamed else whole
     asked = {"model": "claude-acme", "max_tokens": 20, "messages": CHAT["messages"], "stream": streamed}

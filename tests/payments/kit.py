@@ -25,6 +25,7 @@ from farebox.runtime.waiters import Waiters
 from farebox.settings import Settings
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import add_account, read_balance
+from farebox.storage.credit import read_credit
 from farebox.storage.database import open_database
 from farebox.storage.sql import Connection, row, rows
 from farebox.storage.top_up_rules import rule_of
@@ -202,6 +203,12 @@ class Shop:
 
     def read(self, job: Callable[[Connection], T]) -> T:
         return read_now(self.services.database, job)
+
+    def bought_by_hand(self) -> bool:
+        """Whether credit was ever bought manually."""
+        found = self.read(partial(read_credit, account_id=self.account))
+        assert found is not None
+        return found.bought_by_hand
 
     def top_ups(self, kind: str | None = None) -> list[TopUp]:
         """The account's top-ups, oldest first."""
