@@ -31,6 +31,7 @@ from farebox.payments.stripe_objects import (
     AUTHENTICATION_CODES,
     CURRENCY,
     PAYMENT_OF_INVOICE,
+    error_in,
     for_the_owner,
     object_id,
     page,
@@ -162,9 +163,7 @@ class StripeProcessor:
             "mode": "setup",
             "setup_intent_data": {"metadata": marked},
         }
-        return self._ours(
-            read_checkout(await self._call("post", "checkout/sessions", params, key=self._key(key)), None)
-        )
+        return self._ours(read_checkout(await self._call("post", "checkout/sessions", params, key=self._key(key))))
 
     async def open_purchase(
         self,
@@ -196,9 +195,7 @@ class StripeProcessor:
             "payment_intent_data": {"setup_future_usage": "off_session", "metadata": marked},
             "invoice_creation": {"enabled": True, "invoice_data": {"metadata": marked, **notes}},
         }
-        return self._ours(
-            read_checkout(await self._call("post", "checkout/sessions", params, key=self._key(key)), None)
-        )
+        return self._ours(read_checkout(await self._call("post", "checkout/sessions", params, key=self._key(key))))
 
     async def fetch_checkout(self, checkout_id: str) -> Checkout:
         params = {"expand": ["setup_intent", "payment_intent"]}
@@ -382,14 +379,16 @@ def _translated_errors() -> Iterator[None]:
     try:
         yield
     except stripe.CardError as error:
-        details = _error_of(error)
+        details = error_in(error.json_body)
         code = details.get("decline_code") or error.code or "card_declined"
         raise Declined(code, error.user_message or "", advice=details.get("advice_code")) from error
     except (stripe.InvalidRequestError, stripe.IdempotencyError) as error:
-        code = str(_error_of(error).get("code") or "")
+        code = str(error_in(error.json_body).get("code") or "")
         if code in _TRANSIENT_CODES or error.http_status == 409:
             raise ProcessorUnavailable(f"Stripe is busy with the same request: {code}") from error
-        raise ProcessorRefused(error.user_message or "", code or str(_error_of(error).get("type") or "")) from error
+        raise ProcessorRefused(
+            error.user_message or "", code or str(error_in(error.json_body).get("type") or "")
+        ) from error
     except stripe.AuthenticationError as error:
         raise ProcessorRefused("Stripe does not know the secret key", "authentication") from error
     except stripe.PermissionError as error:
@@ -397,9 +396,3 @@ def _translated_errors() -> Iterator[None]:
     except (stripe.StripeError, AttributeError) as error:  # the SDK fails on JSON that comes from a proxy
         where = f"HTTP {getattr(error, 'http_status', None)}, request {getattr(error, 'request_id', None)}"
         raise ProcessorUnavailable(f"Stripe returned no usable response ({type(error).__name__}, {where})") from error
-
-
-def _error_of(error: stripe.StripeError) -> Mapping[str, Any]:
-    """The error object of the response."""
-    details = error.json_body.get("error") if isinstance(error.json_body, dict) else None
-    return details if isinstance(details, dict) else {}

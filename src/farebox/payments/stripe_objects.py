@@ -141,7 +141,7 @@ def read_card(method: Json, default_id: str | None) -> Card:
     )
 
 
-def read_checkout(session: Json, invoice: ProcessorInvoice | None) -> Checkout:
+def read_checkout(session: Json, invoice: ProcessorInvoice | None = None) -> Checkout:
     """A Checkout session, its `setup_intent` and `payment_intent` expanded if it is complete."""
     intent = session.get("setup_intent") or session.get("payment_intent")
     method = intent.get("payment_method") if isinstance(intent, Mapping) else None
@@ -245,3 +245,9 @@ def page(customer_id: str, success_url: str, cancel_url: str, metadata: Mapping[
         "cancel_url": cancel_url,
         "metadata": dict(metadata),
     }
+
+
+def error_in(body: object) -> Mapping[str, Any]:
+    """The error object of a response; empty if it has none."""
+    details = body.get("error") if isinstance(body, dict) else None
+    return details if isinstance(details, dict) else {}
