@@ -6,6 +6,7 @@ application or its expiry ends it, never a restart. What is settled counts in us
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 from farebox.calendar import DAY_MS
 from farebox.calls.spending.credit_refusal import credit_refusal
@@ -80,6 +81,8 @@ async def create(
     _check_expiry(expires_in_ms)
     _check_text("label", label, LABEL_MAX)
     now = services.clock.now_ms()
+    # Reads up to OPEN_MAX rows, so not in the transaction: holds made at the same moment may exceed the maximum.
+    _check_number(await services.database.scan(partial(_open_beside, account_id=account_id, hold_id=hold_id)))
     command = Hold(
         account_id=account_id, hold_id=PREFIX + hold_id, amount=amount, at=now, expires_at=now + expires_in_ms
     )
@@ -87,8 +90,6 @@ async def create(
     def job(connection: Connection) -> Verdict:
         account = find_account(connection, account_id)
         _check_not_frozen(account)
-        if account is not None and find_app_hold(connection, account_id, hold_id) is None:
-            _check_number(open_app_holds(connection, account.bucket, account_id, OPEN_MAX))
         verdict = apply(connection, command)
         if verdict.outcome is Outcome.DONE and account is not None:
             add_app_hold(connection, account.bucket, account_id, hold_id, label)
@@ -202,6 +203,14 @@ def _check_open(hold_id: str, verdict: Verdict) -> None:
 def _check_not_frozen(account: Account | None) -> None:
     if account is not None and account.frozen_at is not None:
         raise Problem(ACCOUNT_FROZEN, "The account is frozen. Nothing more is held.")
+
+
+def _open_beside(connection: Connection, account_id: str, hold_id: str) -> int:
+    """How many holds are open; 0 if this one exists already."""
+    account = find_account(connection, account_id)
+    if account is None or find_app_hold(connection, account_id, hold_id) is not None:
+        return 0
+    return open_app_holds(connection, account.bucket, account_id, OPEN_MAX)
 
 
 def _check_number(already_open: int) -> None:
