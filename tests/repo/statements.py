@@ -17,7 +17,16 @@ from farebox.storage.own_rows import OwnRows
 from tests.repo.reference import ROOT
 
 PACKAGE = ROOT / "src" / "farebox"
-HELPERS = {"row": 1, "rows": 1, "rows_everywhere": 1, "rows_at_hand": 1, "execute": 0, "executemany": 0, "_execute": 0}
+HELPERS = {
+    "row": 1,
+    "rows": 1,
+    "rows_everywhere": 1,
+    "rows_at_hand": 1,
+    "all_at_hand": 1,
+    "execute": 0,
+    "executemany": 0,
+    "_execute": 0,
+}
 """Functions that execute a statement → the index of the argument with its text."""
 NOT_STORES = {"sql.py", "every_bucket.py", "tables.py", "own_rows.py", "bucket_moves.py"}
 """Modules that execute given statements, or read whole tables."""

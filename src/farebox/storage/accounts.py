@@ -1,16 +1,18 @@
 """Stores of the directory: accounts, access tokens, users."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from farebox.model import AccessToken, Account, Balance, Permission, RateLimit
 from farebox.storage.account_keys import OF_ACCOUNT, key_of, was_moved
 from farebox.storage.buckets import bucket_of
 from farebox.storage.config import note_change
-from farebox.storage.sql import Connection, NodeAway, row, rows
+from farebox.storage.sql import Connection, NodeAway, containing, contains, row, rows
 
+_LABELS_AT_ONCE: Final = 500
+_TOKEN_CONTAINS: Final = f"({contains('name')} OR {contains('token_id')})"
 ACCOUNT: Final = "account_id, bucket, name, created_at, frozen_at"
 
 
@@ -154,9 +156,53 @@ def list_tokens(connection: Connection, account_id: str | None = None) -> list[A
     return [_token(fields) for fields in found]
 
 
-def token_labels(connection: Connection, account_id: str) -> dict[str, str]:
-    """What pages call the account's tokens, by their IDs."""
-    return {token.token_id: token.label for token in list_tokens(connection, account_id)}
+class TokenPage(NamedTuple):
+    """A part of an account's tokens, and how many there are in all."""
+
+    tokens: list[AccessToken]
+    total: int
+
+
+def token_page(
+    connection: Connection, account_id: str, at: int, *, find: str = "", offset: int = 0, limit: int
+) -> TokenPage:
+    """Tokens of the account, those active at `at` first, the newest first; with `find`, only those with this text in
+    their name or ID."""
+    where = f"account_id = ? AND {_TOKEN_CONTAINS}" if find else "account_id = ?"
+    values = (account_id, containing(find), containing(find)) if find else (account_id,)
+    counted = row(connection, f"SELECT count(*) FROM access_tokens WHERE {where}", values)
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM access_tokens WHERE {where} ORDER BY "
+        "CASE WHEN revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?) THEN 0 ELSE 1 END, "
+        "created_at DESC, token_id DESC LIMIT ? OFFSET ?",
+        (*values, at, limit, offset),
+    )
+    return TokenPage([_token(fields) for fields in found], int(counted[0]) if counted else 0)
+
+
+def count_tokens(connection: Connection, account_id: str) -> tuple[int, int]:
+    """How many tokens the account has, and how many of them are not revoked."""
+    sql = "SELECT count(*), count(*) - count(revoked_at) FROM access_tokens WHERE account_id = ?"
+    found = row(connection, sql, (account_id,))
+    return (0, 0) if found is None else (int(found[0]), int(found[1]))
+
+
+def token_labels(connection: Connection, account_id: str, token_ids: Iterable[str]) -> dict[str, str]:
+    """What pages call these tokens of the account, by their IDs."""
+    wanted, found = sorted(set(token_ids)), dict[str, str]()
+    for some in (wanted[at : at + _LABELS_AT_ONCE] for at in range(0, len(wanted), _LABELS_AT_ONCE)):
+        places = ", ".join("?" for _ in some)
+        sql = f"SELECT {_COLUMNS} FROM access_tokens WHERE account_id = ? AND token_id IN ({places})"
+        tokens = map(_token, rows(connection, sql, (account_id, *some)))
+        found |= {token.token_id: token.label for token in tokens}
+    return found
+
+
+def token_of(connection: Connection, account_id: str, token_id: str) -> AccessToken | None:
+    """The account's token with this ID."""
+    found = token_by_id(connection, token_id)
+    return found if found is not None and found.account_id == account_id else None
 
 
 def token_by_id(connection: Connection, token_id: str) -> AccessToken | None:

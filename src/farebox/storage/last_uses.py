@@ -1,6 +1,6 @@
 """The store of when keys were last used."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
 from farebox.storage.every_bucket import rows_everywhere
@@ -21,12 +21,17 @@ def write_uses(connection: Connection, uses: Iterable[tuple[str, str, str, int]]
             )
 
 
-def uses_of(connection: Connection, account_id: str, kind: str) -> dict[str, int]:
-    """When the account's keys of this kind were last used, by their ID."""
+def uses_of(connection: Connection, account_id: str, kind: str, key_ids: Sequence[str] | None = None) -> dict[str, int]:
+    """When the account's keys of this kind were last used, by their ID; all of them, or only these few."""
+    if key_ids is not None and not key_ids:
+        return {}
+    some = key_ids or ()
+    places = ", ".join("?" for _ in some)
+    only = f" AND key_id IN ({places})" if key_ids else ""
     found = rows(
         connection,
-        f"SELECT key_id, used_at FROM last_uses WHERE {OF_ACCOUNT} AND kind = ?",
-        (*key_of(connection, account_id), kind),
+        f"SELECT key_id, used_at FROM last_uses WHERE {OF_ACCOUNT} AND kind = ?{only}",
+        (*key_of(connection, account_id), kind, *some),
     )
     return dict(found)
 

@@ -27,7 +27,9 @@ class OwnRows(Generic[R]):
         changed = [name for name in names if name not in ("account_id", "created_at", *key)]
         wheres = [OF_ACCOUNT + "".join(f" AND {name} = ?" for name in key[:count]) for count in range(len(key) + 1)]
         self._find = f"SELECT {columns} FROM {table} WHERE {wheres[-1]}"
-        self._list = [f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order}" for where in wheres[:-1]]
+        self._list = [
+            f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?" for where in wheres[:-1]
+        ]
         self._delete = [f"DELETE FROM {table} WHERE {where}" for where in wheres[1:]]
         self._put = (
             f"INSERT INTO {table} (bucket, {columns}) VALUES ({', '.join('?' * (len(names) + 1))}) "
@@ -46,9 +48,10 @@ class OwnRows(Generic[R]):
         found = row(connection, self._find, (*key_of(connection, account_id), *key))
         return None if found is None else self._made(*found)
 
-    def list(self, connection: Connection, account_id: str, *part: str) -> list[R]:
+    def list(self, connection: Connection, account_id: str, *part: str, offset: int = 0, limit: int = 2**31) -> list[R]:
         """The rows whose keys begin with these values."""
-        found = rows(connection, self._list[len(part)], (*key_of(connection, account_id), *part))
+        values = (*key_of(connection, account_id), *part, limit, offset)
+        found = rows(connection, self._list[len(part)], values)
         return [self._made(*fields) for fields in found]
 
     def put(self, connection: Connection, made: R) -> None:

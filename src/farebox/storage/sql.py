@@ -160,6 +160,17 @@ def locks_rows(connection: Connection) -> bool:
     return getattr(connection, "locks_rows", False)
 
 
+def contains(column: str) -> str:
+    """SQL condition: the column matches a pattern of `containing`, in any case. PostgreSQL's ILIKE takes half as long
+    again."""
+    return f"/* sqlite: */ {column} LIKE ? /* postgres: lower({column}) LIKE lower(?) */ ESCAPE '!'"
+
+
+def containing(text: str) -> str:
+    """A pattern of texts that contain this one."""
+    return "%" + "".join(f"!{sign}" if sign in "!%_" else sign for sign in text) + "%"
+
+
 def row(connection: Connection, sql: str, values: tuple[object, ...] = ()) -> tuple[Any, ...] | None:
     """The first row of a query, or None."""
     found: tuple[Any, ...] | None = connection.execute(sql, values).fetchone()

@@ -71,24 +71,24 @@ async def list_all(request: Request, query: Paging) -> Response:
 
 
 async def get(request: Request, _: None) -> Response:
-    account_id, now = request.account_id, request.services.clock.now_ms()
+    now = request.services.clock.now_ms()
 
     def read(connection: Connection) -> Token:
         token = _found(connection, request)
-        return _wire(token, uses_of(connection, account_id, "token").get(token.token_id), now)
+        return _wire(token, _used_at(connection, token), now)
 
     return ok(await request.services.database.get(read))
 
 
 async def change(request: Request, body: TokenChange) -> Response:
-    account_id, now = request.account_id, request.services.clock.now_ms()
+    now = request.services.clock.now_ms()
     changes = changes_of(body)
     _check_may_widen(request, changes)
 
     def write(connection: Connection) -> Token:
         lock_configuration(connection)
         token = tokens.change_token(connection, _found(connection, request), changes, at=now)
-        return _wire(token, uses_of(connection, account_id, "token").get(token.token_id), now)
+        return _wire(token, _used_at(connection, token), now)
 
     try:
         changed = await request.services.database.write(write)
@@ -130,8 +130,11 @@ def _check_may_widen(request: Request, changes: TokenChanges) -> None:
 
 def _found(connection: Connection, request: Request) -> AccessToken:
     """Raises Problem (NOT_FOUND)."""
-    tokens = accounts.list_tokens(connection, request.account_id)
-    return require(next((token for token in tokens if token.token_id == request.path["token_id"]), None))
+    return require(accounts.token_of(connection, request.account_id, request.path["token_id"]))
+
+
+def _used_at(connection: Connection, token: AccessToken) -> int | None:
+    return uses_of(connection, token.account_id, "token", [token.token_id]).get(token.token_id)
 
 
 def _wire(token: AccessToken, used_at: int | None, now: int) -> Token:

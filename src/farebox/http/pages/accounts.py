@@ -29,6 +29,7 @@ COUNTED: Final = 10_000
 """Most accounts that are counted."""
 _ACTS: Final = 10
 _TOP_UPS: Final = 20
+_MEMBERS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +92,15 @@ async def one_account(visit: Visit) -> Shown:
         if account is None:
             raise Problem(NOT_FOUND, "This account does not exist")
         top_ups, bought = history(connection, account_id, "all", 0, _TOP_UPS, every=True)
+        members = list_members(connection, account_id)
         return {
             "account": account,
             "balance": store.read_balance(connection, account_id) or Balance(0, 0),
             "owed": store.read_owed(connection, account_id),
             "profile": find_profile(connection, account_id),
-            "members": list_members(connection, account_id),
-            "tokens": sum(each.revoked_at is None for each in store.list_tokens(connection, account_id)),
+            "members": members[:_MEMBERS],
+            "more_members": len(members[_MEMBERS:]),
+            "tokens": store.count_tokens(connection, account_id)[1],
             "top_ups": top_ups,
             "bought": bought,
             "acts": list_acts(connection, account_id=account_id, limit=_ACTS),

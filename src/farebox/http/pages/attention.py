@@ -10,9 +10,8 @@ from farebox.billing import auto_top_up, cards, top_up
 from farebox.calls.spending import spending_limit
 from farebox.calls.spending.near_limits import NearLimit, near_limits
 from farebox.calls.spending.spend_alerts import described
-from farebox.gateway import Selector
 from farebox.http.pages import labels
-from farebox.http.pages.limits import said
+from farebox.http.pages.limits import said, tokens_in
 from farebox.http.pages.table import BUILD, MEMBERS, MONEY
 from farebox.http.pages.view import Tone
 from farebox.http.pages.visit import Visit
@@ -164,9 +163,9 @@ async def _spending_limit(visit: Visit) -> list[Attention]:
 def _limits(connection: Connection, account_id: str, at: int) -> list[Attention]:
     """Limits of gateways, policies and dynamic routes that are nearly used up."""
     near = near_limits(connection, account_id, at, percent=NEAR_PERCENT, limit=EACH)
-    tokens = dict[str, str]()
-    if any(each.rule is not None and isinstance(each.rule.token, Selector) for each in near):
-        tokens = token_labels(connection, account_id)
+    counted = {(described(each.scope)[0].get("partition") or {}).get("token", "") for each in near}
+    named = tokens_in(each.rule for each in near if each.rule is not None)
+    tokens = token_labels(connection, account_id, counted | named)
     return [_limit(each, tokens) for each in near]
 
 

@@ -16,6 +16,7 @@ from farebox.http.pages import labels, replay
 from farebox.http.pages.receipts import explained
 from farebox.http.pages.table import BUILD, Shown
 from farebox.http.pages.timing import timing_of
+from farebox.http.pages.token_names import tokens_to_choose
 from farebox.http.pages.visit import Visit
 from farebox.screening.profiles import API_KEYS
 from farebox.storage.accounts import token_labels
@@ -45,7 +46,8 @@ async def call_list(visit: Visit) -> Shown:
         lambda connection: list_calls(connection, account_id, wanted, PER_PAGE, end_user)
     )
     gateways = await services.database.scan(partial(list_gateways, account_id=account_id))
-    tokens = await services.database.scan(partial(token_labels, account_id=account_id))
+    shown = [given.get("token", ""), *(call.detail.token_id for call in page.calls)]
+    tokens = await services.database.scan(partial(tokens_to_choose, account_id=account_id, also=shown, at=visit.now))
     return {
         "page": page,
         "looks_at": wanted.looks_at,
@@ -141,13 +143,14 @@ async def one_call(visit: Visit) -> Shown:
     if call is None:
         raise Problem(NOT_FOUND, "This call does not exist")
     receipt = await logs.receipt(services, account_id, log_id) if call.receipt is not None else None
-    named = await services.database.scan(partial(token_labels, account_id=account_id))
+    token_id = call.detail.token_id
+    named = await services.database.scan(partial(token_labels, account_id=account_id, token_ids=[token_id]))
     sees = visit.may(BUILD)
     return {
         "title": f"Call of {call.provider}/{call.model}",
         "call": call,
         "detail": call.detail,
-        "token": named.get(call.detail.token_id, call.detail.token_id[:8]),
+        "token": named.get(token_id, token_id[:8]),
         "state": labels.call_state(call),
         "refusal": _refusal(call.detail.error),
         "receipt": None if receipt is None else explained(receipt, services.configuration.prices),

@@ -22,9 +22,8 @@ KINDS = {"invoice": "Invoice", "credit_note": "Credit note"}
 
 async def document_list(visit: Visit) -> Shown:
     """Invoices and credit notes, the newest first; and the months with a statement."""
-    asked = dict(visit.request.query_pairs()).get("page", "1")
-    page = int(asked) if asked.isdecimal() and len(asked) < 7 else 1
-    found = await ask(visit, api.index, Paging(page=max(page, 1), per_page=_PAGE))
+    page = visit.page()
+    found = await ask(visit, api.index, Paging(page=page, per_page=_PAGE))
     return {
         "documents": found,
         "kinds": KINDS,

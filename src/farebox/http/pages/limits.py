@@ -1,8 +1,9 @@
 """Limits: what is left of the account's and the gateways' limits; setting them, and trying them on past calls first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,8 +20,9 @@ from farebox.http.control.spend_rules import RuleStates, SpendState, faults, nam
 from farebox.http.envelope import Response
 from farebox.http.pages import charts, labels
 from farebox.http.pages.fields import words_of
-from farebox.http.pages.policy_lines import PolicyLine, lines_of
+from farebox.http.pages.policy_lines import lines_of
 from farebox.http.pages.table import BUILD, MONEY, Fields, Shown
+from farebox.http.pages.token_names import tokens_to_choose
 from farebox.http.pages.visit import Visit, see_other
 from farebox.money import InvalidAmount, nanos_to_usd, parse_usd
 from farebox.periods import Period, Zones
@@ -38,7 +40,11 @@ TECHNIQUES = {"sliding": "over a sliding window", "fixed": "by the clock, in UTC
 PERIODS: dict[str, Period] = {"hour": "hourly", "day": "daily", "week": "weekly", "30 days": "monthly"}
 """Window name → period of a rule."""
 TRIED_DAYS = 30
-_STATES_SHOWN = 20
+_SHOWN = 25
+"""Rules and policies that one page shows."""
+_STATES_MIN, _STATES_MAX, _STATES_SHOWN = 3, 20, 200
+"""Combinations of values shown of a rule, at least and at most, and of all rules on the page."""
+_VALUES_SAID = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +62,48 @@ class RuleLine:
 
 async def limits(visit: Visit) -> Shown:
     """The rules, and what is left of each."""
-    services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
-    asked = dict(visit.request.query_pairs())
+    services, account_id, now = visit.services, visit.account_id, visit.now
+    asked, page, policy_page = dict(visit.request.query_pairs()), visit.page(), visit.page("policies")
 
-    def read(connection: Connection) -> tuple[list[RuleLine], list[PolicyLine], list[str], dict[str, str]]:
+    def read(connection: Connection) -> Shown:
         gateways = list_gateways(connection, account_id)
-        tokens = token_labels(connection, account_id)
         settings = read_settings(connection, account_id)
-        zones = () if settings is None else settings.zones
-        lines = [line for gateway in gateways for line in _lines(connection, gateway, zones, tokens, now)]
-        policies = [
-            line for gateway in gateways for line in lines_of(POLICIES.list(connection, account_id, gateway.gateway_id))
-        ]
-        return lines, policies, [gateway.gateway_id for gateway in gateways] or [DEFAULT_GATEWAY], tokens
+        rules = [rule for gateway in gateways for rule in _rules(gateway)]
+        some = rules[(page - 1) * _SHOWN : page * _SHOWN]
+        policies = POLICIES.list(connection, account_id, offset=(policy_page - 1) * _SHOWN, limit=_SHOWN + 1)
+        named = [gateway.gateway_id for gateway in gateways] or [DEFAULT_GATEWAY]
+        tokens = tokens_to_choose(connection, account_id, [asked.get("token", "")], now)
+        return {
+            "lines": _lines(connection, account_id, some, () if settings is None else settings.zones, now),
+            "page": page,
+            "more": len(rules) > page * _SHOWN,
+            "policies": lines_of(policies[:_SHOWN]),
+            "policy_page": policy_page,
+            "more_policies": len(policies) > _SHOWN,
+            "chosen_gateway": asked["gateway"] if asked.get("gateway") in named else DEFAULT_GATEWAY,
+            "chosen_token": asked["token"] if asked.get("token") in tokens else "",
+            **_choices(named, tokens),
+        }
 
-    lines, policies, gateways, tokens = await services.database.scan(read)
     return {
-        "lines": lines,
-        "policies": policies,
         "account_limit": await spending_limit.state(services, account_id),
         "builds": visit.may(BUILD),
         "pays": visit.may(MONEY),
-        "chosen_gateway": asked["gateway"] if asked.get("gateway") in gateways else DEFAULT_GATEWAY,
-        "chosen_token": asked["token"] if asked.get("token") in tokens else "",
-        **_choices(gateways, tokens),
+        **await services.database.scan(read),
     }
+
+
+class _Rule(NamedTuple):
+    """A rule of a gateway; `enforced`: whether the gateway enforces its rules."""
+
+    gateway_id: str
+    rule: SpendRule
+    enforced: bool
+
+
+def _rules(gateway: GatewayRow) -> list[_Rule]:
+    found = msgspec.json.decode(gateway.config, type=GatewayConfig).spend_limits or SpendLimits()
+    return [_Rule(gateway.gateway_id, rule, found.enabled) for rule in found.rules]
 
 
 def _choices(gateways: list[str], tokens: dict[str, str]) -> Shown:
@@ -96,19 +119,33 @@ def _choices(gateways: list[str], tokens: dict[str, str]) -> Shown:
     }
 
 
-def _lines(
-    connection: Connection, gateway: GatewayRow, zones: Zones, tokens: dict[str, str], now: int
-) -> list[RuleLine]:
-    found = msgspec.json.decode(gateway.config, type=GatewayConfig).spend_limits or SpendLimits()
-    lines = []
-    for rule in found.rules:
-        window = window_of(gateway.gateway_id, rule, zones)
-        states = RuleStates(connection, gateway.account_id, rule, window, now, found.enabled)
-        shown = [_with_name(state, tokens) for state in states.states(_STATES_SHOWN, 0)]
-        text = said(rule, tokens)
-        enforced = found.enabled and rule.enabled
-        lines.append(RuleLine(gateway.gateway_id, rule, text, technique_of(rule), shown, states.count(), enforced))
-    return lines
+def _lines(connection: Connection, account_id: str, rules: Sequence[_Rule], zones: Zones, now: int) -> list[RuleLine]:
+    found = list[tuple[_Rule, list[SpendState], int]]()
+    most = min(max(_STATES_SHOWN // max(len(rules), 1), _STATES_MIN), _STATES_MAX)
+    for each in rules:
+        window = window_of(each.gateway_id, each.rule, zones)
+        states = RuleStates(connection, account_id, each.rule, window, now, each.enforced)
+        found.append((each, states.states(most, 0), states.count()))
+    counted = {state.partition["token"] for _, states, _ in found for state in states if "token" in state.partition}
+    tokens = token_labels(connection, account_id, counted | tokens_in(each.rule for each in rules))
+    return [
+        RuleLine(
+            each.gateway_id,
+            each.rule,
+            said(each.rule, tokens),
+            technique_of(each.rule),
+            [_with_name(state, tokens) for state in states],
+            count,
+            each.enforced and each.rule.enabled,
+        )
+        for each, states, count in found
+    ]
+
+
+def tokens_in(rules: Iterable[SpendRule]) -> set[str]:
+    """The IDs of the tokens that `said` names."""
+    selectors = [rule.token for rule in rules if isinstance(rule.token, Selector)]
+    return {token_id for selector in selectors for token_id in selector.values[:_VALUES_SAID]}
 
 
 def _with_name(state: SpendState, tokens: dict[str, str]) -> SpendState:
@@ -137,11 +174,17 @@ def said(rule: SpendRule, tokens: dict[str, str]) -> str:
             parts.append("each end user" if word == "user" else f"each {word}")
         else:
             values = [tokens.get(value, value) if word == "token" else value for value in selector.values]
-            parts.append(f"of {word} {' or '.join(values)}")
+            parts.append(f"of {word} {_any_of(values)}")
     if rule.metadata is not msgspec.UNSET:
         for key, each in rule.metadata.items():
-            parts.append(f"each {key}" if each.mode == "partition" else f"of {key} {' or '.join(each.values)}")
+            parts.append(f"each {key}" if each.mode == "partition" else f"of {key} {_any_of(each.values)}")
     return ", ".join(parts)
+
+
+def _any_of(values: Sequence[str]) -> str:
+    """`a or b`; of many values, the first ones: `a or b or 40 others`."""
+    rest = len(values) - _VALUES_SAID
+    return " or ".join((*values[:_VALUES_SAID], f"{rest} others") if rest > 1 else values)
 
 
 def _length(window: str) -> str:
@@ -266,7 +309,8 @@ async def tried(visit: Visit) -> Shown | Response:
             raise
         return see_other("/ui/limits")
     scenario = msgspec.json.decode(row.scenario, type=Scenario)
-    names = await services.database.scan(partial(token_labels, account_id=account_id))
+    token_ids = tokens_in(scenario.rules)
+    names = await services.database.scan(partial(token_labels, account_id=account_id, token_ids=token_ids))
     report = None if row.report is None else msgspec.json.decode(row.report, type=Report)
     return {
         "row": row,

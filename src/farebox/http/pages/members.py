@@ -8,6 +8,7 @@ from farebox.model import Role
 from farebox.people import mailing, membership, sessions
 from farebox.people.sessions import INVITATION_MS, Whom
 
+_PAGE = 50
 ROLES = {
     Role.OWNER: "everything",
     Role.BILLING: "money: buying, cards, invoices",
@@ -18,9 +19,14 @@ ROLES = {
 
 async def member_list(visit: Visit) -> Shown:
     """The account's members."""
-    found = await membership.of_account(visit.services, visit.account_id)
-    own = visit.session.sign_in.email
-    return {"members": found, "own": own, "roles": {role: f"{role}: {says}" for role, says in ROLES.items()}}
+    found, page = await membership.of_account(visit.services, visit.account_id), visit.page()
+    return {
+        "members": found[(page - 1) * _PAGE : page * _PAGE],
+        "page": page,
+        "more": len(found) > page * _PAGE,
+        "own": visit.session.sign_in.email,
+        "roles": {role: f"{role}: {says}" for role, says in ROLES.items()},
+    }
 
 
 async def put(visit: Visit, form: Fields) -> str:

@@ -14,6 +14,7 @@ from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput
 
+_PAGE = 60
 _SCOPES = {"gateway": "this gateway", "account": "all gateways of the account"}
 STATES = {
     "pending_dcv": ("wait", "is waiting for its record"),
@@ -51,11 +52,14 @@ async def _shown(
     """The page's content. `alias`, `domain`: what was refused, and why."""
     found = await gateway(visit, visit.request.path["gateway_id"])
     place = {"gateway_id": found["id"]}
-    own = await every(visit, model_aliases.list_of_gateway, Paging(), **place)
+    own, page = await every(visit, model_aliases.list_of_gateway, Paging(), **place), visit.page()
+    aliases = [*own, *await every(visit, model_aliases.list_all, Paging())]
     return {
         "title": f"Names of {found['id']}",
         "gateway": found,
-        "aliases": [*own, *await every(visit, model_aliases.list_all, Paging())],
+        "aliases": aliases[(page - 1) * _PAGE : page * _PAGE],
+        "page": page,
+        "more": len(aliases) > page * _PAGE,
         "targets": _texts,
         "domains": await every(visit, custom_domains.list_all, custom_domains.CustomDomainsQuery(), **place),
         "states": STATES,

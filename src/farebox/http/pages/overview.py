@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from farebox.billing import reports
@@ -122,9 +122,9 @@ async def _tokens(visit: Visit, month: int) -> tuple[int | None, list[TokenUsage
     as_of = await usage_report.refresh(visit.services, visit.account_id, "token")
     whole = usage_report.Period(per="month", start=month, end=next_month(month))
     [usage] = await usage_report.read(visit.services, visit.account_id, "token", [whole])
-    names = await token_names(visit)
     named = (each for each in usage.sums if each.value not in ("", OTHER))
     most = sorted(named, key=lambda each: each.charge, reverse=True)[:_TOP]
+    names = await token_names(visit, replace(usage, sums=most))
     return as_of, [TokenUsage(names.get(each.value, each.value[:8]), each.calls, each.charge) for each in most]
 
 

@@ -12,7 +12,7 @@ import msgspec
 from farebox.calls.policy_check import token_fields
 from farebox.calls.spending.rules import CalendarWindow, Window, scope_of, window_of
 from farebox.gateway import GatewayConfig, Selector, SpendRule
-from farebox.http.pages.limits import TECHNIQUES, said, technique_of
+from farebox.http.pages.limits import TECHNIQUES, said, technique_of, tokens_in
 from farebox.http.pages.policy_lines import limit_said
 from farebox.ledger.budgets import Counted, read_scopes
 from farebox.model import AccessToken
@@ -21,6 +21,7 @@ from farebox.policies.conditions import CF_USER_EMAIL, CF_USER_ID, TOKEN_ID, TOK
 from farebox.policies.decide import Policies, limits_apart
 from farebox.runtime.services import Services
 from farebox.storage.account_settings import read_settings
+from farebox.storage.accounts import token_labels
 from farebox.storage.gateways import list_gateways
 from farebox.storage.policies import gateways_with_policies
 from farebox.storage.sql import Connection
@@ -88,12 +89,11 @@ async def budgets_of(
     services: Services,
     account_id: str,
     tokens: Sequence[AccessToken],
-    names: Mapping[str, str],
     most: int | None = None,
 ) -> dict[str, list[TokenBudget]]:
-    """The budgets of each of these tokens of the account, by its ID, that with the smallest part left first. `names`:
-    what the account's tokens are called. `most`: how many budgets are read at most; tokens for which that is too few
-    are left out. None: none is. Raises DatabaseUnavailable."""
+    """The budgets of each of these tokens of the account, by its ID, that with the smallest part left first. `most`:
+    how many budgets are read at most; tokens for which that is too few are left out. None: none is. Raises
+    DatabaseUnavailable."""
     database, now = services.database, services.clock.now_ms()
     stored = await database.scan(partial(_stored, account_id=account_id, tokens=tokens))
     limits, policies, zones = len(stored.rules), list[Policies](), stored.zones
@@ -105,7 +105,7 @@ async def budgets_of(
             policies.append(of_gateway)
             limits += len(of_gateway.policies)
     tokens = tokens if most is None else tokens[: most // max(1, limits)]
-    found = await asyncio.to_thread(_limits, stored.rules, policies, zones, tokens, names)
+    found = await asyncio.to_thread(_limits, stored.rules, policies, zones, tokens, stored.names)
     counted = await database.scan(partial(_counted, account_id=account_id, limits=found, now=now))
     budgets: dict[str, list[TokenBudget]] = {token.token_id: [] for token in tokens}
     for limit in found:
@@ -120,6 +120,8 @@ class _Stored(msgspec.Struct, frozen=True):
     rules: list[tuple[str, SpendRule]]
     with_policies: list[str]
     zones: Zones
+    names: dict[str, str]
+    """What the tokens are called that the rules name."""
 
 
 def _stored(connection: Connection, account_id: str, tokens: Sequence[AccessToken]) -> _Stored:
@@ -132,10 +134,18 @@ def _stored(connection: Connection, account_id: str, tokens: Sequence[AccessToke
         limits = msgspec.json.decode(gateway.config, type=GatewayConfig).spend_limits
         if limits is not None and limits.enabled:
             of_tokens = (rule for rule in limits.rules if rule.enabled and isinstance(rule.token, Selector))
-            rules += ((gateway.gateway_id, rule) for rule in of_tokens)
+            rules += ((gateway.gateway_id, rule) for rule in of_tokens if _counts(rule, tokens))
     settings, having = read_settings(connection, account_id), gateways_with_policies(connection, account_id)
     zones = () if settings is None else settings.zones
-    return _Stored(rules, [gateway_id for gateway_id in reached if gateway_id in having], zones)
+    names = token_labels(connection, account_id, tokens_in(rule for _, rule in rules))
+    return _Stored(rules, [gateway_id for gateway_id in reached if gateway_id in having], zones, names)
+
+
+def _counts(rule: SpendRule, tokens: Sequence[AccessToken]) -> bool:
+    """Whether a rule by token counts calls of any of these tokens."""
+    selector = rule.token
+    assert isinstance(selector, Selector)
+    return selector.mode == "partition" or any(token.token_id in selector.values for token in tokens)
 
 
 def _tightness(budget: TokenBudget) -> tuple[bool, float]:

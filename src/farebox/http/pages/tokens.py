@@ -1,9 +1,10 @@
 """Access tokens: the list, when each was last used; creating, changing and revoking them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+from urllib.parse import urlencode
 
 from farebox.calendar import DAY_MS
 from farebox.errors import NOT_FOUND, Problem
@@ -33,10 +34,12 @@ SAYS = {
     Permission.WRITE: "change gateways, buy with the saved card",
     Permission.BILLING_WRITE: "change cards, auto top-up and invoice details",
 }
-BUDGETS_LISTED = 100
-BUDGETS_READ = 2_000
-"""Active tokens of which the list shows what is left, and budgets that are read for that: with many limits, the list
-shows it of fewer tokens. The page of a token always does."""
+SHOWN = 40
+"""Tokens that one page of the list shows."""
+BUDGETS_READ = 500
+"""Budgets that are read for the list: with many limits, it shows what is left of fewer tokens. The page of a token
+always does."""
+BUDGETS_SHOWN = 50
 _NAME_MAX = 100
 _FOR_DEVELOPERS = (Permission.RUN, Permission.READ)
 """A token created by a member without access to money can spend money only by calls."""
@@ -115,16 +118,19 @@ async def token_list(visit: Visit) -> Shown:
 
 async def _list(visit: Visit, sent: Fields, error: InvalidInput | None = None) -> Shown:
     """The page's content. `sent` fills in the form for a new token; `error`: why it was refused."""
-    account_id, now = visit.account_id, visit.services.clock.now_ms()
+    account_id, now, page = visit.account_id, visit.now, visit.page()
+    find = dict(visit.request.query_pairs()).get("find", "").strip()[:_NAME_MAX]
 
-    def read(connection: Connection) -> list[TokenLine]:
-        used = uses_of(connection, account_id, "token")
-        found = accounts.list_tokens(connection, account_id)
-        return [TokenLine(token, used.get(token.token_id), token.active(now)) for token in reversed(found)]
+    def read(connection: Connection) -> tuple[list[TokenLine], int, int]:
+        offset = (page - 1) * SHOWN
+        found = accounts.token_page(connection, account_id, now, find=find, offset=offset, limit=SHOWN)
+        used = uses_of(connection, account_id, "token", [token.token_id for token in found.tokens])
+        lines = [TokenLine(token, used.get(token.token_id), token.active(now)) for token in found.tokens]
+        return lines, found.total, accounts.count_tokens(connection, account_id)[0]
 
-    lines = sorted(await visit.services.database.scan(read), key=lambda line: not line.active)
-    some = [line.token for line in lines if line.active][:BUDGETS_LISTED]
-    budgets = await budgets_of(visit.services, account_id, some, _names(line.token for line in lines), BUDGETS_READ)
+    lines, total, every = await visit.services.database.scan(read)
+    some = [line.token for line in lines if line.active]
+    budgets = await budgets_of(visit.services, account_id, some, BUDGETS_READ)
     tightest = {token_id: found[0] for token_id, found in budgets.items() if found}
     offered = offered_to(visit)
     return {
@@ -141,14 +147,14 @@ async def _list(visit: Visit, sent: Fields, error: InvalidInput | None = None) -
         ],
         "lifetimes": LIFETIMES,
         "sent": sent,
+        "find": find,
+        "searched": every > SHOWN,
+        "page": page,
+        "further": f"/ui/tokens?{urlencode({'find': find}) + '&' if find else ''}",
+        "more": total > page * SHOWN,
         "limits": shown(_RATE, values_of((*_LIMITS, _MODELS, _GATEWAYS), sent), error),
         "now": now,
     }
-
-
-def _names(found: Iterable[AccessToken]) -> dict[str, str]:
-    """What tokens are called, by their IDs."""
-    return {token.token_id: token.label for token in found}
 
 
 def offered_to(visit: Visit) -> tuple[Permission, ...]:
@@ -180,7 +186,7 @@ async def _create(visit: Visit, form: Fields) -> NewToken:
     limits = api.changes_of(read(_RATE.body(form), api.TokenChange, "body", strict=True))
 
     def job(connection: Connection) -> NewToken:
-        if len(accounts.list_tokens(connection, visit.account_id)) >= TOKENS_MAX:
+        if accounts.count_tokens(connection, visit.account_id)[0] >= TOKENS_MAX:
             raise Refused(f"an account has at most {TOKENS_MAX} tokens: the operator can create more")
         return tokens.create_token(
             connection,
@@ -211,12 +217,13 @@ async def one_token(visit: Visit) -> Shown:
 async def _one(visit: Visit, sent: tuple[Fields, InvalidInput] | None = None) -> Shown:
     """The page's content. `sent`: the form that was refused, and why."""
     token_id = visit.request.path["token_id"]
-    found = await visit.services.database.scan(partial(accounts.list_tokens, account_id=visit.account_id))
-    token = next((token for token in found if token.token_id == token_id), None)
+    token = await visit.services.database.scan(
+        partial(accounts.token_of, account_id=visit.account_id, token_id=token_id)
+    )
     if token is None:
         raise Problem(NOT_FOUND, "This token does not exist")
     given = await ask(visit, api.get, token_id=token_id)
-    budgets = await budgets_of(visit.services, visit.account_id, [token], _names(found))
+    budgets = (await budgets_of(visit.services, visit.account_id, [token]))[token_id]
     values = {**given, "rate_limiting_interval": given["rate_limiting_interval"] or None}
     before = {name: "\n".join(given[name] or ()) for name in _LISTS}
     error = None
@@ -229,7 +236,8 @@ async def _one(visit: Visit, sent: tuple[Fields, InvalidInput] | None = None) ->
         "token": token,
         "used_at": given["last_used_at"],
         "active": given["active"],
-        "budgets": budgets[token_id],
+        "budgets": budgets[:BUDGETS_SHOWN],
+        "more_budgets": len(budgets[BUDGETS_SHOWN:]),
         "settings": shown(_CHANGED, values, error),
         "before": before,
     }
@@ -250,10 +258,10 @@ async def revoke(visit: Visit, form: Fields) -> str:
     account_id, now, token_id = visit.account_id, visit.services.clock.now_ms(), form.get("token", "")
 
     def job(connection: Connection) -> AccessToken | None:
-        own = {token.token_id: token for token in accounts.list_tokens(connection, account_id)}
-        if token_id in own:
+        token = accounts.token_of(connection, account_id, token_id)
+        if token is not None:
             accounts.revoke_token(connection, token_id, now)
-        return own.get(token_id)
+        return token
 
     revoked = await visit.services.database.write(job)
     if revoked is None:

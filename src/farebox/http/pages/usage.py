@@ -72,7 +72,7 @@ async def usage(visit: Visit) -> Shown:
     asked = _asked(visit)
     as_of, found = await _read(visit, asked)
     now, before = found[0], found[1] if asked.compare else None
-    lines = _lines(now, before, asked.by, await token_names(visit) if asked.by == "token" else {})
+    lines = _lines(now, before, asked.by, await token_names(visit, *found) if asked.by == "token" else {})
     total = _total(lines)
     per = asked.period.per
     keys = await usage_report.keys_of(visit.services, visit.account_id, asked.period)
@@ -160,9 +160,10 @@ def _by_name(by: str) -> str:
 # --- what is shown ----------------------------------------------------------------------------------------------------
 
 
-async def token_names(visit: Visit) -> Mapping[str, str]:
-    """The names of the account's tokens, by ID."""
-    return await visit.services.database.scan(partial(token_labels, account_id=visit.account_id))
+async def token_names(visit: Visit, *found: Usage) -> Mapping[str, str]:
+    """The names of the tokens in reports by token, by ID."""
+    token_ids = {each.value for usage in found for each in usage.sums}
+    return await visit.services.database.scan(partial(token_labels, account_id=visit.account_id, token_ids=token_ids))
 
 
 def _lines(now: Usage, before: Usage | None, by: str, names: Mapping[str, str]) -> list[Line]:

@@ -28,6 +28,7 @@ REFRESH = "farebox-refresh"
 """A request header that assets/live.js sends."""
 _NOTE_SECONDS = 120
 _NOTE_MAX = 600
+_PAGE_DIGITS = 6
 
 _HEADERS = (
     (
@@ -74,6 +75,16 @@ class Visit:
         """The token in this session's forms, which other sites cannot know. It is valid for the account it was made
         for: a form on another account's page, left open in another tab, does nothing."""
         return sessions.seal(self.services, self.session, "form")
+
+    @property
+    def now(self) -> int:
+        """Milliseconds since the epoch."""
+        return self.services.clock.now_ms()
+
+    def page(self, name: str = "page") -> int:
+        """The part of a long list that the address asks for; the first one is 1."""
+        asked = dict(self.request.query_pairs()).get(name, "")
+        return max(1, int(asked)) if asked.isdecimal() and len(asked) <= _PAGE_DIGITS else 1
 
     def may(self, roles: Iterable[Role]) -> bool:
         return not self.roles.isdisjoint(roles)
