@@ -176,6 +176,24 @@ def test_many_of_a_kind_are_some(farebox: Farebox) -> None:
     assert [part.count('class="note warn"') for part in (first, further)] == [3, 2], "the balance is not pushed away"
 
 
+def test_tokens_that_reach_no_gateway_stand_on_the_overview(farebox: Farebox) -> None:
+    customer = farebox.funded("5")
+    owner = person(farebox, Role.OWNER, customer.account_id)
+    with httpx.Client(base_url=customer.api_url, headers=customer.headers) as api:
+        for gateway in ("one", "two"):
+            api.post("/ai-gateway/gateways", json={"id": gateway, **GATEWAY_FIELDS}).raise_for_status()
+        limited = {"name": "narrow", "run": "on", "gateways": "one two"}
+        owner.send("/ui/tokens", **limited)
+        token_id = next(each["id"] for each in api.get("/farebox/tokens").json()["result"] if each["name"] == "narrow")
+        api.delete("/ai-gateway/gateways/one").raise_for_status()
+        assert "reaches no gateway" not in owner.get("/ui/overview").text
+        api.delete("/ai-gateway/gateways/two").raise_for_status()
+    assert one(lines(owner), "The token narrow reaches no gateway")[1] == f"/ui/tokens/{token_id}"
+    assert one(lines(person(farebox, Role.VIEWER, customer.account_id)), "The token narrow")[1] == ""
+    owner.told("/ui/tokens/revoke", token=token_id)
+    assert "reaches no gateway" not in owner.get("/ui/overview").text
+
+
 def test_limits_that_are_nearly_used_up_stand_on_the_overview(
     farebox: Farebox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -181,6 +181,17 @@ def token_page(
     return TokenPage([_token(fields) for fields in found], int(counted[0]) if counted else 0)
 
 
+def tokens_without_gateway(connection: Connection, account_id: str, at: int, limit: int) -> list[AccessToken]:
+    """Tokens that are active at `at` and reach no gateway, since those that they were limited to are deleted."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM access_tokens WHERE account_id = ? AND gateways = '[]' AND revoked_at IS NULL "
+        "AND (expires_at IS NULL OR expires_at > ?) ORDER BY created_at DESC, token_id DESC LIMIT ?",
+        (account_id, at, limit),
+    )
+    return [_token(fields) for fields in found]
+
+
 def count_tokens(connection: Connection, account_id: str) -> tuple[int, int]:
     """How many tokens the account has, and how many of them are not revoked."""
     sql = "SELECT count(*), count(*) - count(revoked_at) FROM access_tokens WHERE account_id = ?"

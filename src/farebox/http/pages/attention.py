@@ -15,9 +15,9 @@ from farebox.http.pages.limits import said, tokens_in
 from farebox.http.pages.table import BUILD, MEMBERS, MONEY
 from farebox.http.pages.view import Tone
 from farebox.http.pages.visit import Visit
-from farebox.model import Balance, Role
+from farebox.model import AccessToken, Balance, Role
 from farebox.payments.model import Card, Dispute
-from farebox.storage.accounts import read_owed, token_labels
+from farebox.storage.accounts import read_owed, token_labels, tokens_without_gateway
 from farebox.storage.findings import Finding, open_findings_of
 from farebox.storage.refunds import open_disputes_of
 from farebox.storage.sql import Connection
@@ -50,6 +50,7 @@ class _Stored:
     disputes: list[Dispute]
     findings: list[Finding]
     limits: list[Attention]
+    useless: list[AccessToken]
 
 
 async def attention(visit: Visit, balance: Balance, now: int) -> list[Attention]:
@@ -64,6 +65,7 @@ async def attention(visit: Visit, balance: Balance, now: int) -> list[Attention]
         *await _card(visit, now),
         *await _spending_limit(visit),
         *stored.limits,
+        *map(_useless, stored.useless),
         *_differences(stored.findings),
     ]
     found.sort(key=lambda each: each.tone != "bad")
@@ -80,6 +82,7 @@ def _stored(connection: Connection, account_id: str, at: int) -> _Stored:
         open_disputes_of(connection, account_id, EACH),
         open_findings_of(connection, account_id, EACH),
         _limits(connection, account_id, at),
+        tokens_without_gateway(connection, account_id, at, EACH),
     )
 
 
@@ -147,6 +150,14 @@ def _differences(findings: list[Finding]) -> Iterator[Attention]:
         amount = f" ({labels.usd(abs(each.amount_cents))})" if each.amount_cents else ""
         text = f"Our books and the payment processor’s differ about a payment{amount}: the operator looks into it."
         yield Attention("warn", text, "See the payments", "/billing#top-ups")
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def _useless(token: AccessToken) -> Attention:
+    text = f"The token {_short(token.label)} reaches no gateway: those that it was limited to are deleted."
+    return Attention("warn", text, "See the token", f"/ui/tokens/{token.token_id}", BUILD)
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
