@@ -229,6 +229,17 @@ async def test_holds_of_a_process_without_a_row_are_ended_and_reported_once(worl
     assert sorted(reported) == sorted(holds)
 
 
+async def test_holds_of_a_process_without_a_row_are_found_by_processes_that_take_turns(world: World) -> None:
+    detectors = [world.detector(f"detector {number}") for number in range(3)]
+    await world.pass_time(LOST_AFTER, *detectors)
+    hold = await world.hold("gone")
+    await world.pass_time(LOST_AFTER, *detectors)
+    assert await world.states() == {hold: "open"}, "it may be back, and just not have been seen yet"
+    await world.pass_time(LOST_AFTER, *detectors)
+    assert await world.states() == {hold: "expired"}
+    assert await world.instances() == {f"detector {number}" for number in range(3)}
+
+
 async def test_calls_of_a_restarted_process_are_not_ended(world: World) -> None:
     """It was cut off, and its row was deleted. Its next call may arrive before it has been seen again."""
     detectors = [world.detector("detector"), world.detector("rival")]

@@ -17,6 +17,7 @@ import structlog
 
 from farebox.ledger.recovery import OpenHold, holds_of, owners_of_holds, resolve_left_open, resolve_lost
 from farebox.runtime.leases import run_exclusive
+from farebox.runtime.queue_search import skipped_ticks
 from farebox.runtime.services import Services
 from farebox.storage.instances import fence, list_instances, note_seen, remove_instance
 from farebox.storage.sql import Connection, DatabaseUnavailable
@@ -65,6 +66,10 @@ class FailureDetector:
         self._checked_at = services.clock.monotonic()
         self._seen: dict[str, tuple[int, float]] = {}
         """Instance → the `seen_at` last read, and when we first read it, by our own clock."""
+        self._owners: list[str] = []
+        """The owners of open holds when they were last read."""
+        self._skip = 0
+        """How many checks to skip before they are read again."""
         self._waited_for: set[str] = set()
         """Dead instances that left a batch in progress; each has been logged."""
 
@@ -79,10 +84,10 @@ class FailureDetector:
         """
         services = self._services
         await _note_seen(services)
-        owners, instances = await services.database.get(_owners_and_instances)
+        instances = await self._read()
         # A process that was declared dead, but is back and accepts calls again, has no row either until it renews it.
-        silent = self._silent({**dict.fromkeys(owners, NO_ROW), **instances})
-        lost = silent.intersection(owners) - {services.instance}
+        silent = self._silent({**dict.fromkeys(self._owners, NO_ROW), **instances})
+        lost = silent.intersection(self._owners) - {services.instance}
         self._waited_for &= silent
         gone = {name: seen_at for name, seen_at in instances.items() if name in silent}
         services.queue_search.processes = max(1, len(instances) - len(gone))
@@ -97,6 +102,21 @@ class FailureDetector:
                 retry_ms=0,
                 job=partial(_end_lost, lost=lost, gone=gone, waited_for=self._waited_for),
             )
+
+    async def _read(self) -> Mapping[str, int]:
+        """Read the instances and, in turns with the other processes, the owners, which takes a statement for each
+        bucket.
+
+        Owners matter only if they have no row, which is rare: they died after they were declared dead and came back,
+        before they renewed it. Such an owner may be noticed later, by one timeout at most.
+        """
+        services = self._services
+        if self._skip:
+            self._skip -= 1
+            return await services.database.get(list_instances)
+        self._owners, instances = await services.database.get(_owners_and_instances)
+        self._skip = skipped_ticks(services.ids, services.queue_search.processes, at_most=SEEN_TIMES - 1)
+        return instances
 
     def _silent(self, known: Mapping[str, int]) -> set[str]:
         """Instances whose rows have not been renewed for too long; `known` has the `seen_at` of each."""

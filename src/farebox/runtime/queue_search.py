@@ -22,6 +22,11 @@ SKIPPED_MAX: Final = 19
 """Each process searches every ten seconds or more often, however many there are."""
 
 
+def skipped_ticks(ids: Ids, processes: int, *, at_most: int) -> int:
+    """How many ticks a process skips, if this many processes take turns: `processes - 1` on average, at random."""
+    return min(int(ids.chance() * (2 * processes - 1)), at_most)
+
+
 class QueueSearch:
     """What the latest searches of this process have found."""
 
@@ -42,7 +47,7 @@ class QueueSearch:
             if self._database.take_queued() or not self._skip:
                 self._skip = 0  # so that a search that fails is repeated at the next tick
                 await self._database.get(partial(find_due, at=self._clock.now_ms(), found=self._found))
-                self._skip = min(int(self._ids.chance() * (2 * self.processes - 1)), SKIPPED_MAX)
+                self._skip = skipped_ticks(self._ids, self.processes, at_most=SKIPPED_MAX)
             else:
                 self._skip -= 1
         finally:
