@@ -207,3 +207,10 @@ def test_a_conversation_stays_with_its_model(customer: Customer) -> None:
     assert routed(customer, headers=turn, messages=third, tools=TOOLS)[0] == "groq/calls"
     assert routed(customer, headers=turn, messages=first) == ("groq/calls", "pinned_by_turn")
     assert routed(customer.farebox.funded("5"), headers=turn, messages=first)[0] == "groq/cheap"
+
+
+def test_a_turn_that_no_model_answered_is_bound_to_none(customer: Customer) -> None:
+    turn = {"cf-aig-turn-id": "t"}
+    customer.farebox.script(*["status=500"] * 4)
+    assert auto(customer, headers=turn).status_code == 500
+    assert routed(customer, headers=turn) == ("groq/cheap", "cost_optimal_within_pool")

@@ -12,6 +12,7 @@ import uvloop
 
 from farebox import worker
 from farebox.limits.fair_memory import ENTRY_BYTES, FairMemory
+from farebox.model import Role
 from farebox.runtime.response_cache import DatabaseStore
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.cached_responses import (
@@ -32,6 +33,7 @@ from tests.calls.upstream import serving
 from tests.clocks import Ahead
 from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.http.support import GATEWAY_FIELDS, http
+from tests.pages.people import person
 from tests.sdks import openai
 from tests.support import Customer, Farebox, running_on
 from tests.waiting import until
@@ -221,6 +223,10 @@ def test_how_long_responses_are_reused(farebox: Farebox, customer: Customer, mon
         stored(customer)
         assert http.put(url, json=fields, headers=customer.headers).status_code == 200
         assert (before, status(post(customer, CHAT | {"seed": int(invalidates)}))) == ("MISS", found)
+    owner = person(farebox, Role.OWNER, customer.account_id)
+    stored(customer)
+    owner.told("/ui/limits", limit="1", window="day", technique="sliding", gateway="default")
+    assert status(post(customer, CHAT | {"seed": 1})) == "MISS", "a limit that is set on the page is an update too"
     assert len(stored(customer)) == 1
     assert http.delete(url, headers=customer.headers).status_code == 200
     assert (stored(customer), total(customer)) == ([], 0)

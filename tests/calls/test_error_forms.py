@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from farebox.errors import LIMIT_TOO_LOW, RATE_LIMITED, SPEND_LIMITED, Problem, Shortage
+from farebox.http.call_target import target_of
 from farebox.http.provider_errors import Form, error_body, error_headers, error_status
 from farebox.http.refusals import Pages
 from farebox.storage.sql import DatabaseUnavailable
@@ -30,6 +31,24 @@ CHAT = {"model": "demo-1", "messages": MESSAGES, "max_tokens": 100}
 def post(customer: Customer, path: str, body: Any, **headers: str) -> httpx.Response:
     url = f"{customer.gateway_url}/{path}".rstrip("/")
     return httpx.post(url, json=body, headers=customer.headers | headers)
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        ("openai/threads/thread_1/messages", "openai"),
+        ("compat/models/openrouter/x:free", "openai"),
+        ("anthropic/v1/messages", "anthropic"),
+        ("openrouter/v1/messages", "anthropic"),
+        ("google-vertex-ai/v1/projects/p/locations/l/publishers/google/models/m:generateContent", "google"),
+        ("demo/v1beta/models/m:batchEmbedContents", "google"),
+        ("google-vertex-ai/v1/projects/p/locations/l/publishers/google/models/m:predictLongRunning", "google"),
+    ],
+)
+def test_the_path_says_whose_sdk_is_calling(path: str, form: Form) -> None:
+    target = target_of(f"/v1/a/default/{path}", {})
+    assert target is not None
+    assert target.form == form
 
 
 def test_an_empty_account_is_explained_to_programs_in_every_form(farebox: Farebox) -> None:

@@ -275,6 +275,13 @@ INVOKED: list[tuple[str, Any, Any, dict[str, str], int]] = [
     ("mistral.ministral-3-8b-instruct", CHAT, {"choices": [CHOICE]}, COUNTED, -1),
     ("deepseek.r1-v1:0", {"prompt": PROMPT, "max_tokens": 200}, {"choices": [{"text": "Good"}]}, COUNTED, 1_890_000),
     (
+        "qwen.qwen3-32b-v1:0",
+        CHAT,
+        {"choices": [CHOICE], "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}},
+        {"x-amzn-bedrock-input-token-count": "200", "x-amzn-bedrock-cache-read-input-token-count": "800"},
+        -1,
+    ),
+    (
         "openai.gpt-oss-20b-1:0",
         CHAT,
         {"choices": [CHOICE], "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}},

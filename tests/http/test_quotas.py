@@ -25,6 +25,7 @@ OPENED = {"mode": "setup"}
         (quotas.LINKS, "POST", "farebox/billing-link", None),
         (quotas.DOCUMENTS, "GET", "farebox/documents/none.pdf", None),
         (quotas.TESTS, "POST", "farebox/webhooks/none/test", None),
+        (quotas.MODEL_LISTS, "GET", "ai/models/search", None),
     ],
     ids=lambda value: value.name if isinstance(value, Budget) else None,
 )
@@ -44,6 +45,14 @@ def test_an_accounts_requests_are_limited(
     assert (refused.status_code, errors(refused)[0][0]) == (429, 2003)
     assert 0 < int(refused.headers["retry-after"]) <= budget.seconds
     assert call(other).status_code == first.status_code
+
+
+def test_the_data_planes_list_of_models_shares_the_quota_of_the_apis(customer: Customer) -> None:
+    for _ in range(quotas.MODEL_LISTS.limit):
+        quotas.spend(customer.farebox.services, quotas.MODEL_LISTS, customer.account_id)
+    for url in (f"{customer.gateway_url}/compat/models", f"{customer.api_url}/ai/v1/models"):
+        refused = http.get(url, headers=customer.headers)
+        assert (refused.status_code, refused.json()["internalCode"]) == (429, 2003)
 
 
 def test_unauthorized_calls_do_not_use_quota(farebox: Farebox) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from html import unescape
 
 import httpx
@@ -159,6 +160,20 @@ def test_money_that_is_contested_or_owed_stands_on_the_overview(farebox: Farebox
         assert lines(person(farebox, role, account_id)) == {}, "money is not for them"
     owed = "UPDATE balances SET owed = 0 WHERE account_id = ?"
     farebox.run(farebox.services.database.write(lambda c: c.execute(owed, (account_id,)).fetchall()))
+
+
+def test_credit_that_running_calls_hold_is_not_gone(farebox: Farebox) -> None:
+    customer = farebox.funded("5")
+    sql = "UPDATE balances SET held = {} WHERE account_id = ?"
+    for held, said in (("posted", "Calls that are running hold all credit"), ("0", "")):
+        write = partial(_execute, sql=sql.format(held), account_id=customer.account_id)
+        farebox.run(farebox.services.database.write(write))
+        found = lines(person(farebox, Role.OWNER, customer.account_id))
+        assert [text.startswith(said) for text in found] == ([True] if said else [])
+
+
+def _execute(connection: Connection, sql: str, account_id: str) -> None:
+    connection.execute(sql, (account_id,))
 
 
 def test_many_of_a_kind_are_some(farebox: Farebox) -> None:

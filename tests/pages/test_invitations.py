@@ -67,6 +67,19 @@ def test_an_invitation_changes_nothing_for_a_member_of_another_account(farebox: 
     farebox.run(membership.remove(farebox.services, home, EMAIL))
 
 
+def test_an_account_keeps_an_owner(farebox: Farebox) -> None:
+    """Only the operator can take the role of the last owner who has accepted."""
+    account_id, owner = account(farebox, "Acme")
+    farebox.run(membership.add(farebox.services, account_id, EMAIL, Role.OWNER))
+    owner.told("/ui/members", email="invited@example.com", role="owner")
+    for path, fields in (("/ui/members", {"role": "viewer"}), ("/ui/members/remove", {})):
+        assert "only owner" in owner.told(path, email=EMAIL, **fields)
+    farebox.run(membership.add(farebox.services, account_id, "second@example.com", Role.OWNER))
+    assert "now has the role viewer" in owner.told("/ui/members", email=EMAIL, role="viewer")
+    assert "only owner" in owner.told("/ui/members/remove", email="second@example.com")
+    farebox.run(membership.remove(farebox.services, account_id, EMAIL))
+
+
 def test_an_owners_link_proves_nobody(farebox: Farebox) -> None:
     """The link opens the account but accepts nothing, because the owner may have opened it themselves."""
     account_id, owner = account(farebox, "Acme")

@@ -33,6 +33,22 @@ def test_times_are_shown_in_utc() -> None:
     assert (labels.month_name(1_795_338_245_678), labels.month_key(1_795_338_245_678)) == ("November 2026", "2026-11")
 
 
+@pytest.mark.parametrize(
+    ("ms", "said"),
+    [
+        (0.44, "0.4 ms"),
+        (154, "154 ms"),
+        (999.6, "1.0 s"),
+        (59_940, "59.9 s"),
+        (59_960, "1 min 0 s"),
+        (60_000, "1 min 0 s"),
+        (119_600, "2 min 0 s"),
+    ],
+)
+def test_durations(ms: float, said: str) -> None:
+    assert labels.duration(ms) == said
+
+
 def test_cards() -> None:
     card = Card(card_id="x", brand="amex", last4="0005", exp_month=10, exp_year=2026, fingerprint="f")
     assert labels.card_name(card) == "American Express ending in 0005"

@@ -330,6 +330,9 @@ def test_a_token_is_shown_once_and_has_its_permissions(farebox: Farebox, owner: 
     assert caller.chat("x", model="demo/other").status_code == 403
     read = httpx.get(f"{customer.api_url}/ai-gateway/gateways", headers=caller.headers)
     assert read.status_code == 403
+    developer = person(farebox, Role.DEVELOPER, customer.account_id)
+    assert "money" not in developer.get("/ui/tokens").text
+    assert "at least one permission" in developer.told("/ui/tokens", name="x", read="on", write="on")
     for form, said in (
         ({"name": "x"}, "at least one permission"),
         ({"run": "on", "expires": "x"}, "one of the lifetimes"),

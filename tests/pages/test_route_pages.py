@@ -96,6 +96,7 @@ def test_a_route_is_drawn_created_called_changed_deployed_and_deleted(owner: Per
     assert len(stored(customer)[0]["elements"]) == 5
     form = form_of(owner.get(f"{here}/edit").text, **{"type.0": "start"})
     form |= {"elements.0.outputs.next.elementId": "first"}
+    assert owner.send(f"{here}/edit", **form | {"do": f"remove:{'9' * 5_000}"}).status_code == 200
     removed = form_of(owner.told(f"{here}/edit", **form | {"do": "remove:4"}), **{"type.0": "start"})
     assert "serves from now on" in owner.told(f"{here}/edit", **removed | {"do": "deploy"})
     assert len(stored(customer)[0]["elements"]) == 4

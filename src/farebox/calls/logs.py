@@ -17,7 +17,7 @@ from farebox.storage import log_totals
 from farebox.storage.calls import CallDetail, CallRow, edit_log, find_receipt, forget_logs
 from farebox.storage.corrections import corrections_of
 from farebox.storage.reports import LogPage, LogQuery, find_log, find_log_ids, list_logs
-from farebox.storage.sql import DatabaseUnavailable
+from farebox.storage.sql import Connection, DatabaseUnavailable
 
 _DELETED_AT_ONCE = 200
 """Logs that are deleted in one transaction: calls have to wait for it."""
@@ -92,11 +92,17 @@ async def one(services: Services, account_id: str, gateway_id: str, log_id: str)
 
 async def edit(
     services: Services, account_id: str, gateway_id: str, log_id: str, changed: Callable[[CallDetail], CallDetail]
-) -> None:
-    """Replace a log row's detail with what `changed` returns for it. Raises Problem (NOT_FOUND)."""
-    write = partial(edit_log, account_id=account_id, gateway_id=gateway_id, log_id=log_id, changed=changed)
-    if not await services.database.write(write):
+) -> CallRow:
+    """Replace a log row's detail with what `changed` returns for it, and return the row. Raises Problem (NOT_FOUND)."""
+
+    def write(connection: Connection) -> CallRow | None:
+        edit_log(connection, account_id, gateway_id, log_id, changed)
+        return find_log(connection, account_id, gateway_id, log_id)
+
+    row = await services.database.write(write)
+    if row is None:
         raise Problem(NOT_FOUND, "Not Found")
+    return row
 
 
 async def delete(services: Services, account_id: str, gateway_id: str, query: LogQuery) -> int:

@@ -143,8 +143,8 @@ def init(context: typer.Context, as_json: AsJson = False) -> None:
         "secret_key_created": new_key,
     }
     text = (
-        f"Database    {data['database']} ({'created' if new_database else 'was there'})\n"
-        f"Secret key  {data['secret_key']} ({'created' if new_key else 'was there'})"
+        f"Database    {data['database']} ({'created' if new_database else 'already existed'})\n"
+        f"Secret key  {data['secret_key']} ({'created' if new_key else 'already existed'})"
     )
     show(data, as_json=as_json, text=text)
 

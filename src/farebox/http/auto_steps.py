@@ -97,6 +97,8 @@ class _AutoSteps:
 
     def more(self) -> bool:
         if self._number + 1 >= len(self._choices):
+            if self._turn is not None:  # none has answered: the turn is not bound to the one that was tried last
+                self._services.turns.forget(self._asked.account_id, self._turn)
             return False
         self._number += 1
         self._reason = FALLBACK

@@ -43,6 +43,8 @@ MODEL_LISTS: Final = (
 )
 """Path and summary of URLs that are read with GET."""
 
+_is_google = re.compile(r"models/[^/]+:\w*(?:[cC]ontents?|[tT]okens|[pP]redict\w*|Operation)$").search
+"""Whether a path ends in a method of Google's form; a colon alone is part of names such as `x:free`."""
 _CODEX = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
 """Matches the beginning of Codex's user agent and `originator`, in all its variants."""
 
@@ -78,10 +80,10 @@ class Target(msgspec.Struct, frozen=True):
         if (
             self.slug == "anthropic"
             or "publishers/anthropic/" in self.path
-            or self.path.endswith(("messages", "messages/count_tokens"))
+            or (self.path.endswith(("messages", "messages/count_tokens")) and "threads/" not in self.path)
         ):
             return "anthropic"
-        if self.slug in ("google-ai-studio", "google") or ("models/" in self.path and ":" in self.path):
+        if self.slug in ("google-ai-studio", "google") or _is_google(self.path):
             return "google"
         if not self.slug:
             return "universal"

@@ -36,6 +36,7 @@ from farebox.http.payer import pays_itself
 from farebox.http.permits import Permit, Repeats, Understood, permit_of
 from farebox.http.provider_errors import Form
 from farebox.http.proxy_request import ProxyRequest, RouteName
+from farebox.http.quotas import MODEL_LISTS, spend
 from farebox.http.rate_limits import count_call
 from farebox.http.refusals import public_url
 from farebox.http.repeated_hits import hit_at_hand, repeats_of
@@ -244,6 +245,8 @@ class DataPlane:
         permit = await permit_of(self._services, exchange, target)
         listed = _lists_models(target.path) if target.slug in COMMON else None
         if exchange.method in ("GET", "HEAD") and listed is not None:
+            spend(self._services, MODEL_LISTS, target.account_id)
+            exchange.hold(self._services.held.lease(target.account_id))
             await self._list_models(target, permit, sink, unquote(listed["model"] or ""))
             return None
         if exchange.headers.get("origin") is None:  # with an origin, headers must be added each time

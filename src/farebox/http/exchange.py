@@ -55,10 +55,7 @@ class ResponseStream(Protocol):
 
 class Exchange(Protocol):
     """Respond exactly once: by `respond`, or by `start` and then sends; the stream ends when the handler returns. If
-    the handler raises, or responds again, after `start`, the client sees that the response broke off.
-
-    Where the handler raises, or answers once more, after `start`, the client sees that the response broke off.
-    """
+    the handler raises, or responds again, after `start`, the client sees that the response broke off."""
 
     @property
     def head(self) -> RequestHead: ...

@@ -32,6 +32,8 @@ DOCUMENTS = Budget("documents", 30, 60)
 """The longest statement takes a thread for two seconds, and there are two threads."""
 CHANGES = Budget("changes of the configuration", 1200, 300)
 """Each change makes every process read the configuration again. The figure is that of Cloudflare's API."""
+MODEL_LISTS = Budget("lists of models", 300, 60)
+"""Each goes through all prices, on a thread."""
 TEST_CALLS = Budget("test calls", 60, 60)
 WHAT_IFS = Budget("what-ifs", 60, 3600)
 DOMAIN_CHECKS = Budget("checks of custom domains", 60, 60)

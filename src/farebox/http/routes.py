@@ -96,7 +96,7 @@ SERVED: tuple[Route, ...] = (
           limited_too=True, result=accounts.AccountInfo, summary="One account"),
     Route(method="GET", path=f"{ACCOUNT}/ai/models/search", handler=models.search, permissions=tuple(Permission),
           limited_too=True, shape=Shape.PAGE, takes=models.ModelsQuery, result=models.Model,
-          summary="The models that can be called, and what they cost"),
+          budget=quotas.MODEL_LISTS, summary="The models that can be called, and what they cost"),
 
     Route(method="GET", path=f"{BILLING}/credit-balance", handler=billing.credit_balance, permissions=BILLING_READ,
           reads=billing.CREDIT, result=billing.CreditBalance, summary="Credit balance, card and auto top-up, in cents"),
@@ -213,12 +213,12 @@ SERVED: tuple[Route, ...] = (
     Route(method="GET", path=f"{OWN}/receipts/{{log_id}}", handler=own.receipt, permissions=READ,
           limited_too=True, result=Receipt, summary="The receipt of one call"),
 
-    Route(method="POST", path=f"{OWN}/what-if", handler=what_if.begin, permissions=READ, takes=what_if.WhatIfCreate,
+    Route(method="POST", path=f"{OWN}/what-if", handler=what_if.begin, permissions=WRITE, takes=what_if.WhatIfCreate,
           result=what_if.WhatIf, budget=quotas.WHAT_IFS,
           summary="Replay past calls under another limit, or with another model"),
     Route(method="GET", path=f"{OWN}/what-if", handler=what_if.get, permissions=READ, result=what_if.WhatIf,
           summary="The latest what-if: its state, and its report"),
-    Route(method="DELETE", path=f"{OWN}/what-if", handler=what_if.cancel, permissions=READ, result=what_if.WhatIf,
+    Route(method="DELETE", path=f"{OWN}/what-if", handler=what_if.cancel, permissions=WRITE, result=what_if.WhatIf,
           summary="Cancel the what-if that is running"),
 
     Route(method="GET", path=f"{OWN}/payment-methods", handler=cards.list_cards, permissions=BILLING_READ,

@@ -2,6 +2,7 @@
 messages. A message is served like such a request, by the same code: it is a call of its own."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -133,7 +134,8 @@ class UniversalSession:
             found = _CREATE.decode(data)
         except (ValueError, RecursionError) as wrong:
             problem = Problem(INVALID_REQUEST, f"The message is not a `universal.create`: {wrong}.")
-            await self.send({"type": "error", "error": {"code": problem.kind.code, "message": problem.message}})
+            with contextlib.suppress(ClientGone):
+                await self.send({"type": "error", "error": {"code": problem.kind.code, "message": problem.message}})
             return
         step = found.request
         asked = {name: getattr(step, name) for name in ("provider", "endpoint", "headers", "query", "config")}

@@ -19,6 +19,9 @@ class Turns:
         turns = self._accounts.get(account_id)
         return None if turns is None else turns.get(turn)
 
+    def forget(self, account_id: str, turn: str) -> None:
+        self._accounts.get(account_id, OrderedDict()).pop(turn, None)
+
     def remember(self, account_id: str, turn: str, model: str) -> None:
         turns = self._accounts.setdefault(account_id, OrderedDict())
         self._accounts.move_to_end(account_id)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import partial
 
-from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
+from farebox.errors import LAST_OWNER, NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.model import Operator, Role
 from farebox.runtime.services import Services
 from farebox.storage import members, passkeys, sessions
@@ -38,7 +38,8 @@ def put(
     invited: bool = False,
 ) -> Member:
     """Add a person to an account, or as an operator; or change their role. If `invited`, they have the role once they
-    accept it. `by`, as below: the operator who does it, if an operator does. Raises Problem (VALIDATION_FAILED)."""
+    accept it. `by`, as below: the operator who does it, if an operator does. Raises Problem (VALIDATION_FAILED,
+    LAST_OWNER)."""
     if (role is Role.OPERATOR) != (account_id == INSTALLATION):
         raise Problem(VALIDATION_FAILED, "This is not a role of an account", path=("body", "role"))
     member = Member(account_id, email_of(email), role, at, None if invited else at)
@@ -46,6 +47,8 @@ def put(
     if len(known) >= MEMBERS_MAX and member.email not in known:
         raise Problem(VALIDATION_FAILED, f"An account has at most {MEMBERS_MAX} members", path=("body", "email"))
     before = members.role_of(connection, account_id, member.email)
+    if by is None and role is not Role.OWNER:
+        _check_owner_left(connection, account_id, member.email)
     members.put_member(connection, member)
     if by is not None:
         was = None if before is None else {"role": before}
@@ -60,6 +63,13 @@ def put(
             after={"role": role},
         )
     return members.find_member(connection, account_id, member.email) or member
+
+
+def _check_owner_left(connection: Connection, account_id: str, email: str) -> None:
+    """Raises Problem (LAST_OWNER) if the account would be without an owner, whom only the operator could replace."""
+    found = members.list_members(connection, account_id)
+    if [each.email for each in found if each.role is Role.OWNER and each.accepted_at is not None] == [email]:
+        raise Problem(LAST_OWNER, "This is the only owner of the account")
 
 
 async def add(services: Services, account_id: str, email: str, role: Role, *, invited: bool = False) -> Member:
@@ -113,7 +123,7 @@ async def decline(services: Services, email: str, account_id: str) -> None:
 
 
 async def remove(services: Services, account_id: str, email: str) -> None:
-    """Like `drop`, in its own transaction. Raises Problem (NOT_FOUND)."""
+    """Like `drop`, in its own transaction. Raises Problem (NOT_FOUND, LAST_OWNER)."""
     at = services.clock.now_ms()
     if not await services.database.write(lambda connection: drop(connection, account_id, email, at)):
         raise Problem(NOT_FOUND, f"{email} is not a member of the account")
@@ -122,8 +132,10 @@ async def remove(services: Services, account_id: str, email: str) -> None:
 def drop(connection: Connection, account_id: str, email: str, at: int, *, by: Operator | None = None) -> bool:
     """Remove a member, or an invitation, and end their sessions on the account; if they are no longer a member of
     anything, their passkeys are removed too, because the address may belong to someone else one day. Returns whether
-    there was such a member."""
+    there was such a member. Raises Problem (LAST_OWNER)."""
     before = members.find_member(connection, account_id, email)
+    if by is None:
+        _check_owner_left(connection, account_id, email)
     members.remove_member(connection, account_id, email)
     sessions.remove_of(connection, account_id, email)
     if before is not None and not members.memberships(connection, email):

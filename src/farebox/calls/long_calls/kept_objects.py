@@ -154,7 +154,7 @@ async def check_room(services: Services, call: Call, about: ObjectCall) -> None:
     if about.kind == "file" and size + about.size > room:
         raise Problem(
             OBJECTS_FULL,
-            f"The account's files have {size:,} bytes, and may have {room:,} with this one's {about.size:,}.",
+            f"The account's files have {size:,} bytes: this one's {about.size:,} would exceed the maximum of {room:,}.",
         )
 
 

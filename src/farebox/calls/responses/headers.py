@@ -85,7 +85,7 @@ def passed_headers(headers: list[tuple[str, str]], *, own_key: bool) -> tuple[li
         data = data and found in _DATA and "," not in value
     for position in shape.lengths:
         value = headers[position][1]
-        if value.isascii() and value.isdigit():
+        if value.isascii() and value.isdigit() and len(value) < 19:
             length = int(value)
     if own_key and not (data and content_type):
         passed.extend(_INERT)

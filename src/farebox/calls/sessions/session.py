@@ -34,7 +34,7 @@ CLOSE_SECONDS: Final = 3.0
 OF_ERRORS: Final = 4000
 """Close codes of errors are this number plus the error's status."""
 TIME_IS_UP: Final = 4408
-_CHARGED: Final = "What was delivered of responses is charged; text and audio that were not charged before are free."
+_CHARGED: Final = "Delivered parts of responses are charged; text and audio that had not been charged yet are free."
 """Said when a problem with the operator's key ends a session (calls.sessions.turns.Turns.end)."""
 
 log = structlog.get_logger("farebox.calls")

@@ -12,7 +12,7 @@ import msgspec
 
 from farebox.calls import logs
 from farebox.errors import NOT_FOUND, PROVIDER_UNKNOWN, RESUME_UNAVAILABLE, Problem
-from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, Dlp, GatewayConfig, Origin
+from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, Dlp, GatewayConfig, Origin, SpendLimits
 from farebox.http.control import classification, screening, spend_rules
 from farebox.http.control.gateway_exports import with_secrets
 from farebox.http.control.wire import Paging, iso, require
@@ -128,6 +128,15 @@ async def replace(request: Request, body: Any) -> Response:
 async def change(request: Request, body: Any) -> Response:
     changes = _given(request, body)
     return await _update(request, lambda config: msgspec.structs.replace(config, **changes), changes)
+
+
+async def change_limits(request: Request, changed: Callable[[SpendLimits], SpendLimits]) -> Response:
+    """Change the spend limits, as they are in the transaction. Raises what `changed` raises; Problem (NOT_FOUND)."""
+
+    def updated(config: GatewayConfig) -> GatewayConfig:
+        return msgspec.structs.replace(config, spend_limits=changed(config.spend_limits or SpendLimits()))
+
+    return await _update(request, updated, {})
 
 
 async def delete(request: Request, _: None) -> Response:

@@ -159,8 +159,7 @@ async def edit_log(request: Request, body: LogChange) -> Response:
     _check_metadata(changes.get("metadata"))
     changed = partial(_changed, changes=changes)
     account_id, gateway_id, log_id = request.account_id, request.path["gateway_id"], request.path["log_id"]
-    await logs.edit(request.services, account_id, gateway_id, log_id, changed)
-    return ok(_log(await _call(request)))
+    return ok(_log(await logs.edit(request.services, account_id, gateway_id, log_id, changed)))
 
 
 async def delete_logs(request: Request, query: LogsToDelete) -> Response:

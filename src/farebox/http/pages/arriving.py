@@ -1,6 +1,7 @@
 """What all ways to sign in share: rejecting forms of other sites, the browser's secret, and finally the session."""
 
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -32,8 +33,13 @@ log = structlog.get_logger("farebox.http")
 
 def require_own_form(request: Request) -> None:
     """Reject forms of other sites, which could sign a person in to someone else's account. A person who is not signed
-    in has no CSRF token yet, but browsers state a form's origin. Raises Problem (VALIDATION_FAILED)."""
-    if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+    in has no CSRF token yet, but browsers state where a form is from: over plain HTTP only as its origin, which is
+    `null` for pages that are not named to other sites, such as ours. Raises Problem (VALIDATION_FAILED)."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin") or "null"
+    own = (request.headers.get("host"), urlsplit(request.services.base_url).netloc)
+    if site in ("cross-site", "same-site") or (
+        site is None and origin != "null" and urlsplit(origin).netloc not in own
+    ):
         raise Problem(VALIDATION_FAILED, "The form was not sent from this page: open the page itself")
 
 

@@ -90,7 +90,10 @@ def _stored(connection: Connection, account_id: str, at: int) -> _Stored:
 
 
 def _credit(balance: Balance, owed: int) -> Iterator[Attention]:
-    if balance.available <= 0:
+    if balance.available <= 0 < balance.posted:
+        text = "Calls that are running hold all credit: further calls are refused until some have ended."
+        yield Attention("warn", text, "Buy credit", "/billing#buy")
+    elif balance.available <= 0:
         yield Attention("bad", "There is no credit left: calls are refused.", "Buy credit", "/billing#buy")
     if owed:
         text = f"{labels.exact_usd(owed)} USD is owed: refunded credit had already been spent. The next credit pays it."
@@ -103,7 +106,7 @@ async def _top_ups(visit: Visit) -> list[Attention]:
     rule = await auto_top_up.rule(services, account_id)
     if rule is not None and rule.state == "suspended":
         why = labels.STOPPED.get(rule.reason or "", "it was stopped.")
-        found.append(Attention("bad", f"Auto top-up is suspended: {why}", "See to it", "/billing#auto"))
+        found.append(Attention("bad", f"Auto top-up is suspended: {why}", "Fix auto top-up", "/billing#auto"))
     top_ups, _ = await top_up.history(services, account_id, "all", 0, _TOP_UPS)
     for each in top_ups:
         if each.state == "action_required" and each.kind != "checkout":
@@ -167,7 +170,8 @@ async def _spending_limit(visit: Visit) -> list[Attention]:
     limit = await spending_limit.state(visit.services, visit.account_id)
     if limit is None or (limit.spent + limit.held) * 100 < limit.limit.amount * NEAR_PERCENT:
         return []
-    text = f"of the spending limit of this {labels.DURATIONS[limit.limit.duration]} is used."
+    which = "the last" if limit.limit.strategy == "sliding" else "this"
+    text = f"of the spending limit of {which} {labels.DURATIONS[limit.limit.duration]} is used."
     return [_near(limit.spent + limit.held, limit.limit.amount, text, "Change it", "/billing#limit")]
 
 

@@ -202,7 +202,7 @@ async def edited(visit: Visit, form: Fields) -> Response:
     if route_form.is_plain(elements):
         if does == "add" and which in KINDS:
             state = replace(state, elements=route_form.with_one_more(elements, which))
-        elif does == "remove" and which.isdecimal():
+        elif does == "remove" and which in map(str, range(len(elements))):
             state = replace(state, elements=elements[: int(which)] + elements[int(which) + 1 :])
     state = replace(state, error=_faults(visit, state.elements))
     if saving and state.error is None:

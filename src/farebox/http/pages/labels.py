@@ -102,7 +102,7 @@ WAYS: dict[Way, str] = {"link": "Link", "email": "E-mail", "passkey": "Passkey",
 """How a person signed in."""
 DURATIONS: dict[Duration, str] = {"daily": "day", "weekly": "week", "monthly": "month"}
 STRATEGIES: dict[Strategy, str] = {
-    "fixed": "by the calendar, in UTC",
+    "fixed": "by the calendar",
     "sliding": "over a sliding window",
 }
 
@@ -293,9 +293,12 @@ def counted(count: int, one: str, several: str, *, most: int) -> str:
 
 def duration(ms: float) -> str:
     """`0.4 ms`, `154 ms`, `1.2 s`, `3 min 4 s`."""
-    if ms < 1_000:
+    if ms < 999.5:
         return f"{ms:.1f} ms" if ms < 10 and ms % 1 else f"{ms:.0f} ms"
-    return f"{ms / 1000:.1f} s" if ms < 60_000 else f"{ms // 60_000:.0f} min {ms % 60_000 // 1000:.0f} s"
+    if ms < 59_950:
+        return f"{ms / 1000:.1f} s"
+    minutes, seconds = divmod(round(ms / 1000), 60)
+    return f"{minutes} min {seconds} s"
 
 
 def meter(name: str) -> str:

@@ -1,7 +1,7 @@
 """Limits: what is left of the account's and the gateways' limits; setting them, and trying them on past calls first."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -16,10 +16,12 @@ from farebox.calls.what_if.replay import Scenario
 from farebox.calls.what_if.report import Figures, Report
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig, Selector, SpendLimits, SpendRule
+from farebox.http.control import gateways
 from farebox.http.control.spend_rules import RuleStates, SpendState, faults, named
 from farebox.http.envelope import Response
 from farebox.http.pages import charts, labels
 from farebox.http.pages.fields import words_of
+from farebox.http.pages.own_api import ask
 from farebox.http.pages.policy_lines import lines_of
 from farebox.http.pages.table import BUILD, MONEY, Fields, Shown
 from farebox.http.pages.token_names import tokens_to_choose
@@ -28,7 +30,7 @@ from farebox.money import InvalidAmount, nanos_to_usd, parse_usd
 from farebox.periods import Period, Zones
 from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import token_labels
-from farebox.storage.gateways import GatewayRow, find_gateway, list_gateways, put_gateway
+from farebox.storage.gateways import GatewayRow, list_gateways
 from farebox.storage.policies import POLICIES
 from farebox.storage.sql import Connection
 
@@ -257,24 +259,15 @@ async def remove(visit: Visit, form: Fields) -> str:
 
 
 async def _change(visit: Visit, gateway_id: str, changed: Callable[[SpendLimits], SpendLimits]) -> None:
-    services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
+    def bounded(found: SpendLimits) -> SpendLimits:
+        try:
+            return msgspec.convert(msgspec.to_builtins(changed(found)), SpendLimits)
+        except msgspec.ValidationError as error:
+            raise Problem(VALIDATION_FAILED, "A gateway has at most 20 limits", path=("body",)) from error
 
-    def write(connection: Connection) -> None:
-        stored = find_gateway(connection, account_id, gateway_id)
-        if stored is None and gateway_id != DEFAULT_GATEWAY:
-            raise Problem(NOT_FOUND, "This gateway does not exist")
-        config = GatewayConfig() if stored is None else msgspec.json.decode(stored.config, type=GatewayConfig)
-        limits = msgspec.convert(msgspec.to_builtins(changed(config.spend_limits or SpendLimits())), SpendLimits)
-        encoded = msgspec.json.encode(msgspec.structs.replace(config, spend_limits=limits))
-        if stored is None:
-            stored = GatewayRow(account_id, gateway_id, encoded, now, now)
-        put_gateway(connection, replace(stored, config=encoded, modified_at=now))
-
-    try:
-        await services.database.write(write)
-    except msgspec.ValidationError as error:
-        raise Problem(VALIDATION_FAILED, "A gateway has at most 20 limits", path=("body",)) from error
-    await services.configuration.notice_own_change()
+    if await visit.services.configuration.gateway(visit.account_id, gateway_id) is None:  # creates `default`
+        raise Problem(NOT_FOUND, "This gateway does not exist")
+    await ask(visit, gateways.change_limits, bounded, gateway_id=gateway_id)
 
 
 _UNKNOWN = {

@@ -41,8 +41,9 @@ BUDGETS_READ = 500
 always does."""
 BUDGETS_SHOWN = 50
 _NAME_MAX = 100
-_FOR_DEVELOPERS = (Permission.RUN, Permission.READ)
-"""A token created by a member without access to money can spend money only by calls."""
+_FOR_DEVELOPERS = (Permission.RUN,)
+"""A token has no permission that its creator lacks: developers neither see the account's money nor change it, except by
+calls."""
 
 
 _LIMITS = (

@@ -57,6 +57,7 @@ _HEADERS: Final = {
     "x-amzn-bedrock-cache-read-input-token-count": "cacheReadInputTokenCount",
     "x-amzn-bedrock-cache-write-input-token-count": "cacheWriteInputTokenCount",
 }
+_DIGITS: Final = 19
 _FIGURES: Final = ("inputTextTokenCount", "prompt_token_count", "generation_token_count")
 """Figures at the top level of a response."""
 
@@ -144,11 +145,12 @@ class BedrockInvoke(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for a response in one piece."""
-        stated = {_HEADERS[name]: int(text) for name, text in parsed.stated.items() if text.isdigit()}
+        found = parsed.stated.items()
+        stated = {_HEADERS[name]: int(text) for name, text in found if text.isdecimal() and len(text) < _DIGITS}
 
         def parse_body(seen: Seen, body: bytes) -> None:
             _collect(seen, parsed_json(body))
-            seen.update({**stated, **(seen.usage or {})})
+            seen.update(_with_amazons(seen.usage, stated))
             seen.complete = True
 
         return BodyReader(parse_body, EMBEDDING if parsed.response_form == "embedding" else READING)
@@ -211,8 +213,18 @@ def _parse_frame(seen: Seen, frame: Frame) -> None:
     _collect(seen, event)
     metrics = event.get(_METRICS) if isinstance(event, dict) else None
     if isinstance(metrics, dict):
-        seen.update({**metrics, **(seen.usage or {})})
+        seen.update(_with_amazons(seen.usage, metrics))
         seen.end()
+
+
+def _with_amazons(own: dict[str, Any] | None, amazons: dict[str, Any]) -> dict[str, Any]:
+    """The maker's own figures, completed by Amazon's. Amazon counts cached tokens beside the input, but `prompt_tokens`
+    include them."""
+    if own is None or "prompt_tokens" not in own:
+        return {**amazons, **(own or {})}
+    cached = next((amazons[name] for name in _CACHED if name in amazons), 0)
+    rest = {name: count for name, count in amazons.items() if name not in (*_CACHED, *_WRITTEN)}
+    return {**rest, "prompt_tokens_details": {"cached_tokens": cached}, **own}
 
 
 def _collect(seen: Seen, event: object) -> None:

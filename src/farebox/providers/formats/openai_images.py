@@ -253,7 +253,7 @@ def _parse_event(seen: Seen, data: bytes, tokens: int) -> bool:
     """Read an event; `tokens` are the tokens of the request's pictures."""
     event = _RESPONSE.decode(data)
     if event.type in _GENERATED:
-        seen.update(event.usage, event.model)
+        _take_usage(seen, event)
         seen.choice_ended(len(seen.ended))
         seen.image_tokens_delivered = 0
     elif event.type in _PARTIAL:
@@ -265,11 +265,15 @@ def _parse_event(seen: Seen, data: bytes, tokens: int) -> bool:
 
 def _parse_body(seen: Seen, body: bytes) -> None:
     response = _RESPONSE.decode(body)
+    _take_usage(seen, response)
+    seen.complete = True
+    seen.failed = bool(response.error)
+
+
+def _take_usage(seen: Seen, response: _Response) -> None:
     seen.update(response.usage, response.model)
     if isinstance(response.svg_usage, dict):
         _parse_author(seen, response.svg_usage)
-    seen.complete = True
-    seen.failed = bool(response.error)
 
 
 def _parse_author(seen: Seen, usage: dict[str, object]) -> None:
