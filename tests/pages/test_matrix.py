@@ -7,6 +7,7 @@ field is also tried with IDs of another account.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 
 import httpx
 import pytest
@@ -223,7 +224,10 @@ def test_no_form_changes_another_account(
     fields = theirs.names | {"amount": "5", "limit-amount": "5", "duration": "daily", "strategy": "fixed"}
     response = who.send(_filled(form.path, theirs), **fields)
     assert response.status_code in ((*ALLOWED, 404) if Role.OWNER in form.roles else (403,))
-    assert theirs.word.lower() not in response.text.lower()
+    said = response.text
+    for text in fields.values():  # what was sent may be in the form again
+        said = said.replace(f'value="{escape(text)}"', "").replace(f"\n{escape(text)}</textarea>", "")
+    assert theirs.word.lower() not in said.lower()
     if (session := who.session) is not None:
         assert session.account_id == who.whom.account_id
     assert _rows(farebox, theirs) == before
@@ -260,6 +264,7 @@ def _rows(farebox: Farebox, place: Furnished) -> dict[str, list[tuple[object, ..
 @pytest.fixture
 def both(farebox: Farebox, ours: Furnished, theirs: Furnished) -> Iterator[Person]:
     """Ada, an owner of our account and a viewer of the other."""
+    farebox.run(membership.add(farebox.services, ours.customer.account_id, "eve@example.com", Role.OWNER))
     for place, role in ((ours, Role.OWNER), (theirs, Role.VIEWER)):
         farebox.run(membership.add(farebox.services, place.customer.account_id, "ada@example.com", role))
     yield Person(farebox, sessions.Whom(account_id=ours.customer.account_id, email="ada@example.com"))
@@ -279,7 +284,7 @@ def test_the_role_is_that_on_the_shown_account(both: Person, ours: Furnished, th
     )  # a form of our account, from another tab
     assert stale.status_code in (400, 403)
     assert both.send("/ui/account", account=ours.customer.account_id).status_code == 303
-    assert both.http.post("/billing/limit", data={"csrf": both.csrf, "limit-amount": "5"}).status_code == 303
+    assert both.http.post("/billing/limit", data={"csrf": both.csrf, "limit-amount": "5"}).status_code == 200
 
 
 def test_a_removed_role_ends_at_once(both: Person, farebox: Farebox, ours: Furnished) -> None:

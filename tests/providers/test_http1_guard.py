@@ -1,6 +1,7 @@
 """Connections to providers that accounts choose: to checked addresses only, whatever a name resolves to later."""
 
 import asyncio
+import contextlib
 import socket
 from ipaddress import ip_address
 
@@ -64,6 +65,22 @@ async def test_the_next_address_is_called_if_one_does_not_answer() -> None:
         names = Names(["127.0.0.9", "127.0.0.1"])  # nothing listens at the first
         async with pool(guard=Guard(LOOPBACK, names)) as upstream:
             assert await whole(await upstream.send(post(f"http://models.test:{port}"))) == b"ok"
+
+
+async def test_an_address_that_is_silent_does_not_take_all_the_time() -> None:
+    async with serving(OK) as server:
+        with contextlib.ExitStack() as held:
+            silent = held.enter_context(socket.socket())
+            silent.bind(("127.0.0.9", port_of(server)))
+            silent.listen(0)
+            for _ in range(2):  # its queue is full
+                waiting = held.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(("127.0.0.9", port_of(server)))
+            names = Names(["127.0.0.9", "127.0.0.1"])
+            async with pool(guard=Guard(LOOPBACK, names), connect_seconds=2.0) as upstream:
+                url = f"http://models.test:{port_of(server)}"
+                assert await whole(await upstream.send(post(url))) == b"ok"
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
 from farebox.errors import VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages import render
+from farebox.http.pages.refill import refilled
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import (
     Visit,
@@ -97,6 +100,10 @@ class Form:
 
 NAVIGATION: list[Page] = []
 """The pages that have an entry, in order; filled by `routes_of`."""
+_PAGES: dict[str, Page] = {}
+"""All pages by their paths, and"""
+_FORMS: list[Form] = []
+"""all forms; filled like the navigation."""
 
 
 def served(page: Page) -> Handler:
@@ -123,20 +130,29 @@ def served(page: Page) -> Handler:
         return (
             shown
             if isinstance(shown, Response)
-            else shell(visit, page.template, {"title": page.title} | dict(shown), page.section or page.path)
+            else shell(visit, page.template, _values(page, visit, shown), page.section or page.path)
         )
 
     return handle
 
 
+def _values(page: Page, visit: Visit, shown: Shown) -> dict[str, Any]:
+    """The values for the page's template. If one of its forms needs a recent proof of identity and there is none, the
+    page says so before somebody fills it in."""
+    proofs = any(form.proved and form.back == page.path and visit.may(form.roles) for form in _FORMS)
+    unproved = proofs and not sessions.confirmed(visit.services, visit.session)
+    return {"title": page.title, "confirm": _filled(page.path, visit.request) if unproved else None} | dict(shown)
+
+
 def shell(visit: Visit, template: str, shown: Shown, here: str) -> Response:
     """The complete page, with the navigation, whose entry `here` is marked, and the note that a form left for it.
-    `shown` has its `title`, and may have a `heading` and a `refresh`."""
+    `shown` has its `title`, and may have a `heading`, a `refresh` and the `flash`, if that is not in the cookie."""
     flash, demo = note_of(visit), visit.services.configuration.demo
     entries = [each for each in NAVIGATION if visit.may(each.roles) and (demo or not each.demo)]
     operating = [each for each in entries if each.roles == OPERATOR]
     navigation = [("", [each for each in entries if each not in operating]), ("Installation", operating)]
     frame = {"heading": None, "flash": flash, "refresh": None, "visit": visit, "navigation": navigation, "here": here}
+    frame["confirm"] = None
     body = render.page(template, frame | dict(shown))
     return html(body, no_note_cookie(visit)) if flash else html(body)
 
@@ -164,10 +180,29 @@ def handled(form: Form) -> Handler:
                 spend(visit.services, form.budget, own)
             done = await form.act(visit, fields)
         except Problem as problem:
-            return noted(visit, back, Flash("bad", f"{problem.message.rstrip('.')}."))
+            note = Flash("bad", f"{problem.message.rstrip('.')}.")
+            return await _again(form, visit, fields, note) or noted(visit, back, note)
         return done if isinstance(done, Response) else noted(visit, back, Flash("good", done))
 
     return handle
+
+
+async def _again(form: Form, visit: Visit, fields: Fields, note: Flash) -> Response | None:
+    """The page of a form that was refused, with the note and what was typed; None if it has no form with these values,
+    as when it has only a button."""
+    page = _PAGES.get(form.back)
+    if page is None or not visit.may(page.roles):
+        return None
+    try:
+        shown = await page.query(visit)
+    except Problem:
+        return None
+    if isinstance(shown, Response):
+        return None
+    values = _values(page, visit, shown) | {"flash": note}
+    response = shell(visit, page.template, values, page.section or page.path)
+    body = refilled(response.body.decode(), _filled(form.path, visit.request), fields)
+    return None if body is None else replace(response, body=body.encode())
 
 
 def _filled(path: str, request: Request) -> str:
@@ -229,6 +264,8 @@ def form_route(
 def routes_of(pages: tuple[Page, ...], forms: tuple[Form, ...]) -> tuple[Route, ...]:
     """The routes of the table."""
     NAVIGATION[:] = [page for page in pages if page.label]
+    _PAGES.update({page.path: page for page in pages})
+    _FORMS[:] = forms
     return (
         *[page_route(page.path, served(page), f"Page: {page.title}", page.content_type) for page in pages],
         *[form_route(form.path, handled(form), f"Form: {form.does}") for form in forms],

@@ -106,13 +106,17 @@ class Opener:
         return connection
 
     async def _to_origin(self, origin: Origin, make: Callable[[], P]) -> tuple[asyncio.Transport, P]:
-        """A connection to the first address that accepts one."""
+        """A connection to the first address that accepts one. Each has its share of the time: one may not answer at
+        all."""
         if self._guard is None:
-            return await self._loop.create_connection(make, origin.host, origin.port)
-        addresses = await self._guard.addresses(origin)
+            found = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+            addresses = [str(place[0]) for *_, place in found]
+        else:
+            addresses = await self._guard.addresses(origin)
         for address in addresses[:-1]:
-            with contextlib.suppress(OSError):
-                return await self._loop.create_connection(make, address, origin.port)
+            with contextlib.suppress(OSError):  # a TimeoutError is one
+                async with asyncio.timeout(self._seconds / len(addresses)):
+                    return await self._loop.create_connection(make, address, origin.port)
         return await self._loop.create_connection(make, addresses[-1], origin.port)
 
     async def _by_proxy(self, origin: Origin, proxy: SplitResult, make: Callable[[], C], state: "_ConnectState") -> C:
