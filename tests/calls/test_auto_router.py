@@ -210,7 +210,7 @@ def test_a_conversation_stays_with_its_model(customer: Customer) -> None:
 
 
 def test_a_turn_that_no_model_answered_is_bound_to_none(customer: Customer) -> None:
-    turn = {"cf-aig-turn-id": "t"}
+    turn = {"cf-aig-session-id": "s", "cf-aig-turn-id": "t"}
     customer.farebox.script(*["status=500"] * 4)
     assert auto(customer, headers=turn).status_code == 500
     assert routed(customer, headers=turn) == ("groq/cheap", "cost_optimal_within_pool")
