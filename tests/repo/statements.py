@@ -47,7 +47,6 @@ PIECES: dict[str, tuple[str, ...]] = {
     ),
     "', '.join((f'coalesce(min({figure}), 0), coalesce(max({figure}), 0)' for figure in figures))": ("min(cost)",),
     "', '.join(('?' for _ in OPEN_TOP_UPS))": ("?",),
-    "' OR '.join((_contains(column) for column, _ in wanted))": ("name LIKE ?",),
     "_lines(_NAME, names)": ("(?, ?, ?)",),
     "_lines(_ENTRY, responses)": ("(?, ?, ?, ?, ?, ?, ?, ?)",),
     "', '.join(('?' for _ in names))": ("?",),

@@ -29,7 +29,7 @@ COUNTED: Final = 10_000
 """Most accounts that are counted."""
 _ACTS: Final = 10
 _TOP_UPS: Final = 20
-_MEMBERS: Final = 20
+_MEMBERS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)

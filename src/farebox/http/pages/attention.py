@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import quote
 
-from farebox.billing import auto_top_up, cards, top_up
+from farebox.billing import auto_top_up, cards
 from farebox.calls.spending import spending_limit
 from farebox.calls.spending.near_limits import NearLimit, near_limits
 from farebox.calls.spending.spend_alerts import described
@@ -21,6 +21,7 @@ from farebox.storage.accounts import read_owed, token_labels, tokens_without_gat
 from farebox.storage.findings import Finding, open_findings_of
 from farebox.storage.refunds import open_disputes_of
 from farebox.storage.sql import Connection
+from farebox.storage.top_ups import latest_paid_or_open
 
 NEAR_PERCENT: Final = 80
 """How much of a limit is used when it is mentioned."""
@@ -59,7 +60,7 @@ async def attention(visit: Visit, balance: Balance, now: int) -> list[Attention]
     services = visit.services
     stored = await services.database.scan(partial(_stored, account_id=visit.account_id, at=now))
     found = [
-        *_credit(balance, stored.owed),
+        *_credit(balance, stored.owed, buys=services.processor is not None),
         *await _top_ups(visit),
         *_disputed(stored.disputes),
         *await _card(visit, now),
@@ -89,15 +90,18 @@ def _stored(connection: Connection, account_id: str, at: int) -> _Stored:
 # --- money ------------------------------------------------------------------------------------------------------------
 
 
-def _credit(balance: Balance, owed: int) -> Iterator[Attention]:
+def _credit(balance: Balance, owed: int, *, buys: bool) -> Iterator[Attention]:
+    """`buys`: whether payments are on."""
+    action, path = ("Buy credit", "/billing#buy") if buys else ("", "")
+    ask = "" if buys else " Ask the operator of this server for credit."
     if balance.available <= 0 < balance.posted:
         text = "Calls that are running hold all credit: further calls are refused until some have ended."
-        yield Attention("warn", text, "Buy credit", "/billing#buy")
+        yield Attention("warn", text, action, path)
     elif balance.available <= 0:
-        yield Attention("bad", "There is no credit left: calls are refused.", "Buy credit", "/billing#buy")
+        yield Attention("bad", f"There is no credit left: calls are refused.{ask}", action, path)
     if owed:
         text = f"{labels.exact_usd(owed)} USD is owed: refunded credit had already been spent. The next credit pays it."
-        yield Attention("warn", text, "Buy credit", "/billing#buy")
+        yield Attention("warn", f"{text}{ask}", action, path)
 
 
 async def _top_ups(visit: Visit) -> list[Attention]:
@@ -107,8 +111,7 @@ async def _top_ups(visit: Visit) -> list[Attention]:
     if rule is not None and rule.state == "suspended":
         why = labels.STOPPED.get(rule.reason or "", "it was stopped.")
         found.append(Attention("bad", f"Auto top-up is suspended: {why}", "Fix auto top-up", "/billing#auto"))
-    top_ups, _ = await top_up.history(services, account_id, "all", 0, _TOP_UPS)
-    for each in top_ups:
+    for each in await services.database.scan(partial(latest_paid_or_open, account_id=account_id, limit=_TOP_UPS)):
         if each.state == "action_required" and each.kind != "checkout":
             text = f"The bank wants you to confirm a payment of {labels.usd(each.charge_cents)}."
             found.append(Attention("warn", text, "Confirm it", f"/billing/top-up?id={each.top_up_id}"))

@@ -11,7 +11,8 @@ from farebox.http.pages.view import TRANSFERS_READ, Details, Spending, View
 from farebox.payments.model import Dispute, Refund, TopUp
 from farebox.runtime.services import Services
 from farebox.storage.accounts import find_account
-from farebox.storage.top_ups import charged_since, not_paid
+from farebox.storage.sql import Connection
+from farebox.storage.top_ups import charged_since, latest_paid_or_open, not_paid
 
 _TOP_UPS = 10
 _FAILURES_MS = 7 * DAY_MS
@@ -61,9 +62,13 @@ async def load_view(services: Services, account_id: str) -> View:
 
 async def _top_ups(services: Services, account_id: str) -> list[TopUp]:
     """The latest purchases: paid, open, or recently failed; not those that were never charged."""
-    found, _ = await top_up.history(services, account_id, "all", 0, _TOP_UPS)
     since = services.clock.now_ms() - _FAILURES_MS
-    found += await services.database.scan(partial(not_paid, account_id=account_id, since=since, limit=_TOP_UPS))
+
+    def read(connection: Connection) -> list[TopUp]:
+        found = latest_paid_or_open(connection, account_id, _TOP_UPS)
+        return found + not_paid(connection, account_id, since=since, limit=_TOP_UPS)
+
+    found = await services.database.scan(read)
     each = {top_up.top_up_id: top_up for top_up in found if top_up.state != "canceled" or top_up.payment_id}
     return sorted(each.values(), key=lambda top_up: top_up.created_at, reverse=True)[:_TOP_UPS]
 

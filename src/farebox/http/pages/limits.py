@@ -165,7 +165,7 @@ def technique_of(rule: SpendRule) -> str:
 
 def said(rule: SpendRule, tokens: dict[str, str]) -> str:
     """A rule in words: `5.00 USD in a day, each end user, of demo/demo-1`."""
-    name = next((name for name, seconds in WINDOWS.items() if seconds == rule.window), f"{rule.window:,} seconds")
+    name = next((name for name, seconds in WINDOWS.items() if seconds == rule.window), _span(rule.window))
     name = name if rule.period is msgspec.UNSET or name != "30 days" else "month"
     parts = [f"{labels.exact_usd(round(rule.limit * 10**9))} USD in {_length(name)}"]
     for word in ("model", "provider", "token", "user"):
@@ -187,6 +187,13 @@ def _any_of(values: Sequence[str]) -> str:
     """`a or b`; of many values, the first ones: `a or b or 40 others`."""
     rest = len(values) - _VALUES_SAID
     return " or ".join((*values[:_VALUES_SAID], f"{rest} others") if rest > 1 else values)
+
+
+def _span(seconds: int) -> str:
+    """`2 days`, `90 seconds`."""
+    units = (("day", DAY_MS // 1000), ("hour", HOUR_MS // 1000), ("minute", 60), ("second", 1))
+    unit, length = next((unit, length) for unit, length in units if seconds % length == 0)
+    return f"{seconds // length:,} {unit}{'' if seconds == length else 's'}"
 
 
 def _length(window: str) -> str:

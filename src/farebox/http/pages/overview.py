@@ -24,6 +24,7 @@ BURN_DAYS = 14
 """Number of whole days from which the burn rate is computed."""
 _BURN_DAYS_MIN = 3
 _TOP = 5
+_LONG = "over two years"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Runway:
         if self.most is None:
             return f"at least {_days(self.least)}"
         low, high = _days(self.least), _days(self.most)
-        return f"about {low}" if low == high else f"between {low} and {high}"
+        return f"between {low} and {high}" if low != high else f"about {low}" if low != _LONG else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ async def overview(visit: Visit) -> Shown | Response:
         "spent_today": sum(hour.charge for hour in hours if hour.start >= day),
         "month": labels.month_name(now),
         "attention": await attention(visit, balance, now),
-        "pays": visit.may(MONEY),
+        "buys": visit.may(MONEY) and services.processor is not None,
         "builds": visit.may(BUILD),
         "empty": not days and not hours and not models,
         "first_call": first_call(services.base_url, account_id, example_model(demo=services.configuration.demo)),
@@ -144,7 +145,7 @@ def _by_hour(hours: Sequence[UsageWindow], now: int) -> charts.Bars:
 
 def _days(days: float) -> str:
     if days >= 730:
-        return "over two years"
+        return _LONG
     if days >= 10:
         return f"{days:.0f} days"
     return f"{days:.1f} days" if days >= 1 else f"{max(1, round(days * 24))} h"
