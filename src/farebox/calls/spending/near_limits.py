@@ -64,7 +64,7 @@ def near_limits(connection: Connection, account_id: str, at: int, *, percent: in
     settings = read_settings(connection, account_id)
     zones = () if settings is None else settings.zones
     found = [
-        *_of_rules(connection, account_id, at, zones),
+        *_of_rules(connection, account_id, at, zones, percent),
         *_of_policies(connection, account_id, at, zones),
         *_of_routes(connection, account_id, at),
     ]
@@ -72,7 +72,8 @@ def near_limits(connection: Connection, account_id: str, at: int, *, percent: in
     return sorted(near, key=lambda each: (-each.used / each.limit, each.scope))[:limit]
 
 
-def _of_rules(connection: Connection, account_id: str, at: int, zones: Zones) -> Iterator[NearLimit]:
+def _of_rules(connection: Connection, account_id: str, at: int, zones: Zones, percent: int) -> Iterator[NearLimit]:
+    """Only those that are nearly used up: whether the rule counts in a budget takes longer to find out than that."""
     present: dict[str, tuple[str, SpendRule, _AnyWindow]] = {}
     for gateway in list_gateways(connection, account_id):
         limits = msgspec.json.decode(gateway.config, type=GatewayConfig).spend_limits
@@ -82,8 +83,9 @@ def _of_rules(connection: Connection, account_id: str, at: int, zones: Zones) ->
                 present[window.name] = gateway.gateway_id, rule, window
     for scope, slots in _budgets(connection, account_id, _RULES, lambda name: name in present):
         gateway_id, rule, window = present[_name(scope)]
-        if counts_in(rule, window.name, scope):
-            yield NearLimit(scope, _used(slots, window, at), window.limit, gateway_id, rule)
+        used = _used(slots, window, at)
+        if used * 100 >= window.limit * percent and counts_in(rule, window.name, scope):
+            yield NearLimit(scope, used, window.limit, gateway_id, rule)
 
 
 def _of_policies(connection: Connection, account_id: str, at: int, zones: Zones) -> Iterator[NearLimit]:
