@@ -2,10 +2,9 @@
 
 import asyncio
 import json
-import random
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -81,7 +80,7 @@ def test_together_the_processes_search_as_often_as_one_and_each_within_a_bound(
     processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue_search, "SKIPPED_MAX", SKIPPED_MAX)  # `served` may be running
-    ticks, searched, chance = 2000, list[tuple[int, int]](), random.Random(1).random
+    ticks, searched = 2000, list[tuple[int, int]]()
 
     async def run() -> None:
         tick = 0
@@ -92,8 +91,7 @@ def test_together_the_processes_search_as_often_as_one_and_each_within_a_bound(
 
             return SimpleNamespace(take_queued=lambda: False, get=get)
 
-        ids: Any = SimpleNamespace(chance=chance)
-        searches = [QueueSearch(database(number), SystemClock(), ids) for number in range(processes)]
+        searches = [QueueSearch(database(number), SystemClock()) for number in range(processes)]
         for each in searches:
             each.processes = processes
         for tick in range(ticks):  # noqa: B007 - it is read by `get`
@@ -119,7 +117,7 @@ async def test_a_search_that_fails_is_repeated_at_the_next_tick() -> None:
 
     queued = iter([False, True, False, False, False])
     database: Any = SimpleNamespace(take_queued=lambda: next(queued), get=get)
-    search = QueueSearch(database, SystemClock(), cast(Any, SimpleNamespace(chance=lambda: 0.5)))
+    search = QueueSearch(database, SystemClock())
     search.processes = 20
     await search.search()  # the next turn is far away, but something is queued
     for _ in range(2):

@@ -96,3 +96,8 @@ class RandomIds:
 def random_bytes(count: int) -> bytes:
     """Random bytes for keys and nonces."""
     return secrets.token_bytes(count)
+
+
+def random_below(count: int) -> int:
+    """A random number from 0 up to, but not including, `count`."""
+    return secrets.randbelow(count)

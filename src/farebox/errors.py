@@ -373,7 +373,7 @@ WHAT_IF_RUNNING = ErrorKind(
 )
 BAD_SIGNATURE = ErrorKind("bad_signature", 400, 2935, "Sign with the endpoint's secret, and check the clock.")
 LINK_EXPIRED = ErrorKind("link_expired", 403, 2936, "Ask for a new link.")
-LAST_OWNER = ErrorKind("last_owner", 409, 2939, "Make another member an owner first, who has to accept.")
+LAST_OWNER = ErrorKind("last_owner", 409, 2944, "Make another member an owner first, who has to accept.")
 SIGN_IN_FAILED = ErrorKind("sign_in_failed", 403, 2938, "Start again, or sign in another way.")
 SPENDING_LIMIT_DEPRECATED = ErrorKind(
     "spending_limit_deprecated",

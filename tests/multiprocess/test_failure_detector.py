@@ -63,7 +63,7 @@ class World:
             database=self.database,
             ledger=self.ledger,
             instance=name,
-            queue_search=QueueSearch(self.database, self.clock, self.ids),
+            queue_search=QueueSearch(self.database, self.clock),
         )
         return cast(Services, parts)
 

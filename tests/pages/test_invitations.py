@@ -9,7 +9,8 @@ from farebox.people.sessions import Whom
 from tests.pages.people import Person, person
 from tests.support import Farebox
 
-EMAIL = "ada@example.com"
+EMAIL = "invitee@example.com"
+"""Of nobody else: other tests on the same server leave members."""
 
 
 def account(farebox: Farebox, name: str) -> tuple[str, Person]:

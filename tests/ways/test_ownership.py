@@ -228,7 +228,7 @@ def test_files_are_bounded(farebox: Farebox, customer: Customer, provider: OpenA
         sent = len(provider.upstream.sent)
         with pytest.raises(openai.BadRequestError) as full:
             client.files.create(file=("f", b"x" * 11), purpose="user_data")
-        assert "may have 100" in full.value.message
+        assert "the maximum of 100" in full.value.message
         with pytest.raises(openai.BadRequestError) as refused:
             client.files.create(file=("f", b"x"), purpose="fine-tune")
         assert "purpose" in refused.value.message

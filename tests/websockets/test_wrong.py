@@ -230,7 +230,7 @@ def test_an_event_about_the_operator_s_account(customer: Customer, provider: Soc
         error = await_event(connection, "error")
         assert error["error"]["code"] == "provider_unavailable"
         assert "plan and billing" not in json.dumps(error)
-        assert "not charged before are free" in error["error"]["message"]
+        assert "had not been charged yet are free" in error["error"]["message"]
         assert await_close(connection)[0] == 4503
     settled(customer, 0)
 

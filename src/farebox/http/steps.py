@@ -156,7 +156,7 @@ class _UniversalSteps:
         step = self._steps[number]
         options = _options(request.headers) | _configured(step)
         bound = {name: "true" for name in _BINDING if switch(name, request.headers, default=False)}
-        own = {name.lower(): value for name, value in step.headers.items()}
+        own = {name.lower() if name.isascii() else name: value for name, value in step.headers.items()}
         headers = StepHeaders(
             {**options, "content-type": "application/json", **own, **bound},
             services.settings.header_limit_bytes,

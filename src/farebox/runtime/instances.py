@@ -115,7 +115,7 @@ class FailureDetector:
             self._skip -= 1
             return await services.database.get(list_instances)
         self._owners, instances = await services.database.get(_owners_and_instances)
-        self._skip = skipped_ticks(services.ids, services.queue_search.processes, at_most=SEEN_TIMES - 1)
+        self._skip = skipped_ticks(services.queue_search.processes, at_most=SEEN_TIMES - 1)
         return instances
 
     def _silent(self, known: Mapping[str, int]) -> set[str]:

@@ -12,7 +12,7 @@ import asyncio
 from functools import partial
 from typing import Final
 
-from farebox.clock import Clock, Ids
+from farebox.clock import Clock, random_below
 from farebox.storage.database import Database
 from farebox.storage.queues import find_due
 
@@ -22,18 +22,17 @@ SKIPPED_MAX: Final = 19
 """Each process searches every ten seconds or more often, however many there are."""
 
 
-def skipped_ticks(ids: Ids, processes: int, *, at_most: int) -> int:
+def skipped_ticks(processes: int, *, at_most: int) -> int:
     """How many ticks a process skips, if this many processes take turns: `processes - 1` on average, at random."""
-    return min(int(ids.chance() * (2 * processes - 1)), at_most)
+    return min(random_below(2 * processes - 1), at_most)
 
 
 class QueueSearch:
     """What the latest searches of this process have found."""
 
-    def __init__(self, database: Database, clock: Clock, ids: Ids) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._ids = ids
         self.processes = 1
         """How many processes take turns. If fewer do, work is found later, within the bound of SKIPPED_MAX."""
         self._skip = 0
@@ -47,7 +46,7 @@ class QueueSearch:
             if self._database.take_queued() or not self._skip:
                 self._skip = 0  # so that a search that fails is repeated at the next tick
                 await self._database.get(partial(find_due, at=self._clock.now_ms(), found=self._found))
-                self._skip = skipped_ticks(self._ids, self.processes, at_most=SKIPPED_MAX)
+                self._skip = skipped_ticks(self.processes, at_most=SKIPPED_MAX)
             else:
                 self._skip -= 1
         finally:

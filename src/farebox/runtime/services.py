@@ -143,7 +143,7 @@ class Services:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", Tokens(self.upstream, self.clock))
         object.__setattr__(self, "kept", KeptObjects(self.database))
-        object.__setattr__(self, "queue_search", QueueSearch(self.database, self.clock, self.ids))
+        object.__setattr__(self, "queue_search", QueueSearch(self.database, self.clock))
         object.__setattr__(self, "readiness", Readiness(self.database, self.journal))
         object.__setattr__(
             self,
