@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from farebox.calls import evaluations
 from farebox.clock import SystemClock
 from farebox.runtime import queue_search
 from farebox.runtime.instances import FailureDetector
@@ -64,7 +65,21 @@ def test_a_process_finds_what_its_calls_put_into_a_queue(customer: Customer, cla
 
 
 @both
-def test_a_process_finds_what_its_jobs_put_into_a_queue(customer: Customer) -> None:
+@pytest.mark.parametrize("failures", [0, 1])
+def test_a_process_finds_what_its_jobs_put_into_a_queue(
+    customer: Customer, failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the round that takes it from the queue fails."""
+    due, left = evaluations.due_evaluations, ["fail"] * failures
+
+    def failing(*values: Any, **more: Any) -> Any:
+        if left:
+            left.pop()
+            raise LookupError("a fault")
+        return due(*values, **more)
+
+    monkeypatch.setattr(evaluations, "due_evaluations", failing)
+
     def make(kind: str, **fields: Any) -> str:
         made = http.post(gateways(customer, f"/default/{kind}"), json=fields, headers=customer.headers)
         return str(result(made)["id"])
@@ -73,6 +88,7 @@ def test_a_process_finds_what_its_jobs_put_into_a_queue(customer: Customer) -> N
     evaluation = make("evaluations", name="e", dataset_ids=[dataset], evaluation_type_ids=[])
     path = gateways(customer, f"/default/evaluations/{evaluation}")
     until(lambda: result(http.get(path, headers=customer.headers))["processed"], "the evaluation is processed")
+    assert not left
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4, 10, 50])
@@ -106,7 +122,7 @@ def test_together_the_processes_search_as_often_as_one_and_each_within_a_bound(
     assert 0.9 * ticks <= len(searched) <= 1.2 * share * ticks
 
 
-async def test_a_search_that_fails_is_repeated_at_the_next_tick() -> None:
+async def test_a_search_that_fails_is_repeated_at_the_next_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     class Failed(Exception): ...
 
     outcomes: list[type[Exception] | None] = [None, Failed, Failed, None]
@@ -117,8 +133,8 @@ async def test_a_search_that_fails_is_repeated_at_the_next_tick() -> None:
 
     queued = iter([False, True, False, False, False])
     database: Any = SimpleNamespace(take_queued=lambda: next(queued), get=get)
+    monkeypatch.setattr(queue_search, "skipped_ticks", lambda _, *, at_most: at_most)
     search = QueueSearch(database, SystemClock())
-    search.processes = 20
     await search.search()  # the next turn is far away, but something is queued
     for _ in range(2):
         with pytest.raises(Failed):

@@ -179,8 +179,7 @@ async def _every(services: Services, name: str, job: Periodic) -> None:
         await _pause(services, name, job)
         try:
             with services.jobs.round(name, job.at_most_seconds):
-                if name not in QUEUES or services.queue_search.take(name):
-                    await job.work(services)
+                await _work(services, name, job)
             logged = False
         except DatabaseUnavailable as error:
             logged, before = True, logged
@@ -196,6 +195,18 @@ async def _pause(services: Services, name: str, job: Periodic) -> None:
         await services.queue_search.ticked()
     else:
         await services.clock.sleep(job.every_seconds)
+
+
+async def _work(services: Services, name: str, job: Periodic) -> None:
+    """One round; that of a job with a queue does nothing if nothing was found there."""
+    if name not in QUEUES:
+        await job.work(services)
+    elif services.queue_search.take(name):
+        try:
+            await job.work(services)
+        except BaseException:
+            services.queue_search.give_back(name)
+            raise
 
 
 async def _report_failures(services: Services) -> None:

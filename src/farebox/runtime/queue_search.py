@@ -63,3 +63,7 @@ class QueueSearch:
             return False
         self._found.remove(queue)
         return True
+
+    def give_back(self, queue: str) -> None:
+        """What was found in the queue has not been processed: it is taken again in the next round."""
+        self._found.add(queue)
