@@ -13,6 +13,7 @@ from farebox.clock import SystemClock
 from farebox.runtime import queue_search
 from farebox.runtime.instances import FailureDetector
 from farebox.runtime.queue_search import SKIPPED_MAX, QueueSearch
+from farebox.storage import datasets
 from tests.calls.kit import log_rows
 from tests.exports.receiver import Receiver, receiving
 from tests.http.support import GATEWAY_FIELDS, http, result
@@ -70,7 +71,7 @@ def test_a_process_finds_what_its_jobs_put_into_a_queue(
     customer: Customer, failures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if the round that takes it from the queue fails."""
-    due, left = evaluations.due_evaluations, ["fail"] * failures
+    due, left = datasets.due_evaluations, ["fail"] * failures
 
     def failing(*values: Any, **more: Any) -> Any:
         if left:
