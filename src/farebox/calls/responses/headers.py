@@ -1,9 +1,5 @@
 """The headers of a response: which of the provider's are passed on, and our own about the call's cost."""
 
-from itertools import compress
-from operator import itemgetter
-from typing import NamedTuple
-
 from farebox.calls import operator_key
 from farebox.calls.stages import Held, Settled
 from farebox.money import format_usd
@@ -51,63 +47,36 @@ _DATA = ("application/json", "text/event-stream")
 """Content types that browsers do not treat as a page."""
 _INERT = (("content-security-policy", "default-src 'none'; sandbox"), ("x-content-type-options", "nosniff"))
 """Added to other content, which an account can choose and lead others to: our origin also serves the billing page."""
-_SHAPES_MAX, _SHAPE_BYTES_MAX = 256, 2_048
-_name_of, _value_of = itemgetter(0), itemgetter(1)
-
-
-class _Shape(NamedTuple):
-    """What is done with headers that have certain names: a provider sends nearly the same ones with every response."""
-
-    names: tuple[str, ...]
-    """Of those that are passed on, in lower case."""
-    passes: tuple[bool, ...]
-    """Whether each is passed on."""
-    types: tuple[int, ...]
-    """The positions of `content-type`."""
-    lengths: tuple[int, ...]
-    """The positions of `content-length`."""
-
-
-_shapes: dict[tuple[bool, tuple[str, ...]], _Shape] = {}
-"""By whether the caller's own key is used, and the names as they were sent."""
+_NAMES_MAX, _NAME_MAX = 1024, 64
+_names: dict[str, tuple[str, bool]] = {}
+"""Header names seen in responses, in lower case, and whether they are passed on."""
 
 
 def passed_headers(headers: list[tuple[str, str]], *, own_key: bool) -> tuple[list[tuple[str, str]], int | None, str]:
     """The headers that are passed on, the declared length, and the content type; empty if none is declared."""
-    sent = own_key, tuple(map(_name_of, headers))
-    shape = _shapes.get(sent) or _learn(*sent)
-    passed = list(zip(shape.names, compress(map(_value_of, headers), shape.passes), strict=True))
+    passed: list[tuple[str, str]] = []
     length, content_type, data = None, "", True
-    for position in shape.types:
-        value = headers[position][1]
-        found = value.partition(";")[0].strip().lower()
-        content_type = content_type or found
-        data = data and found in _DATA and "," not in value
-    for position in shape.lengths:
-        value = headers[position][1]
-        if value.isascii() and value.isdigit() and len(value) < 19:
+    for name, value in headers:
+        lower, passes = _names.get(name) or _learn(name)
+        if passes and (own_key or lower not in operator_key.HEADERS):
+            passed.append((lower, value))
+            if lower == "content-type":
+                found = value.partition(";")[0].strip().lower()
+                content_type = content_type or found
+                data = data and found in _DATA and "," not in value
+        elif lower == "content-length" and value.isascii() and value.isdigit() and len(value) < 19:
             length = int(value)
     if own_key and not (data and content_type):
         passed.extend(_INERT)
     return passed, length, content_type
 
 
-def _learn(own_key: bool, names: tuple[str, ...]) -> _Shape:
-    lower = tuple(name.lower() for name in names)
-    passes = tuple(_passes(name) and (own_key or name not in operator_key.HEADERS) for name in lower)
-    found = _Shape(
-        tuple(compress(lower, passes)),
-        passes,
-        tuple(position for position, name in enumerate(lower) if name == "content-type"),
-        tuple(position for position, name in enumerate(lower) if name == "content-length"),
-    )
-    if len(_shapes) < _SHAPES_MAX and sum(map(len, names)) <= _SHAPE_BYTES_MAX:
-        _shapes[own_key, names] = found
+def _learn(name: str) -> tuple[str, bool]:
+    lower = name.lower()
+    found = lower, lower not in _NOT_PASSED and not lower.startswith("access-control-")  # CORS is our own decision
+    if len(_names) < _NAMES_MAX and len(name) <= _NAME_MAX:
+        _names[name] = found
     return found
-
-
-def _passes(name: str) -> bool:
-    return name not in _NOT_PASSED and not name.startswith("access-control-")  # CORS is our own decision
 
 
 def hold_headers(held: Held | None) -> list[tuple[str, str]]:

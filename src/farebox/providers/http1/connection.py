@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import re
 import select
 import struct
 import termios
@@ -13,14 +14,13 @@ import httptools
 import structlog
 
 from farebox.memfile import Body
-from farebox.providers.http1.framing import idle_seconds, learn, names
-from farebox.providers.http1.in_one_piece import HEADERS_MAX, WholeResponse, read_whole
 from farebox.providers.http1.opening import Opened
 from farebox.providers.http1.response import PAUSE_ABOVE, Http1Response
 from farebox.providers.upstream import Cause, Sending, UpstreamFailed
 
 HEAD_MAX = 64 * 2**10
 """Bytes of a response's head, all headers together; also how much is read of a response that is not HTTP at all."""
+HEADERS_MAX = 256
 SILENT_MAX = 64 * 2**10
 """Bytes after the head that may arrive without any byte of a body: trailers, chunk extensions."""
 IDLE_SECONDS = 50.0
@@ -30,6 +30,11 @@ RACE_SECONDS = 1.0
 request. Such a reset takes one round trip; a provider that works on a request for longer than this has read it."""
 
 _BODILESS = (204, 304)
+_FRAMING = ("content-length", "transfer-encoding", "keep-alive")
+_NAMES_MAX, _NAME_BYTES_MAX = 1024, 64
+_names: dict[bytes, tuple[str, str]] = {}
+"""Header names seen in responses: as text and, if one of _FRAMING, in lower case (otherwise empty)."""
+_timeout_hint = re.compile(r"(?:^|[\s,;])timeout\s*=\s*\"?(\d{1,6})", re.IGNORECASE).search
 
 log = structlog.get_logger("farebox.upstream")
 
@@ -64,6 +69,7 @@ class UpstreamConnection(Opened):
         self._used = False
         self._sent_at = 0.0
         self._unread = False
+        self._seen = False
         self._head_bytes = 0
         self._silent = 0
         self._to_head = False
@@ -111,7 +117,7 @@ class UpstreamConnection(Opened):
         self._response = Http1Response(self)
         self._head = self.loop.create_future()
         self._to_head = to_head
-        self._framed = False
+        self._seen = self._framed = False
         self._head_bytes = self._silent = 0
         self._sent_at = self.loop.time()
         try:
@@ -171,9 +177,6 @@ class UpstreamConnection(Opened):
             if self._response is None:  # unsolicited: a server that announces its close, or a faulty one
                 self.drop()
                 return
-            if not (self._head_bytes or self._to_head) and (whole := read_whole(data)) is not None:
-                self._take(self._response, whole)
-                return
             if self._framed:
                 self._silent += len(data)
             else:
@@ -185,17 +188,6 @@ class UpstreamConnection(Opened):
                 self._break("the response has too much data besides its body", "protocol")
         except Exception as error:  # noqa: BLE001 - every waiter is woken
             self._failed(error)
-
-    def _take(self, response: Http1Response, whole: WholeResponse) -> None:
-        """The whole response has arrived at once."""
-        response.status, response.headers = whole.status, whole.headers
-        if whole.hint:
-            self._apply_hint(whole.hint)
-        if whole.body:
-            response.add(whole.body)
-        if self._head is not None and not self._head.done():
-            self._head.set_result(response)
-        self._finish(keep=True)
 
     def pause_writing(self) -> None:
         self._full = True
@@ -298,6 +290,7 @@ class UpstreamConnection(Opened):
     def on_message_begin(self) -> None:
         if self._response is None or self._framed:
             raise httptools.HttpParserError("an unsolicited response")
+        self._seen = True
         self._length = None
         self._chunked = False
         self._response.headers = []
@@ -305,7 +298,7 @@ class UpstreamConnection(Opened):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._framed or self._response is None:  # headers after the body are trailers
             return
-        text, framing = names.get(name) or learn(name)
+        text, framing = _names.get(name) or _learn(name)
         if framing:
             self._note(framing, value)
         headers = self._response.headers
@@ -315,17 +308,19 @@ class UpstreamConnection(Opened):
     def _note(self, name: str, value: bytes) -> None:
         """Note a header about the end of the body or of the connection."""
         if name == "content-length":
-            self._length = int(value) if value.isdigit() and len(value) < 19 else -1
+            self._length = int(value) if value.isdigit() else -1
         elif name == "transfer-encoding":
             self._chunked = value.lower().strip().endswith(b"chunked")
         else:
             self._apply_hint(value.decode("latin-1"))
 
     def _apply_hint(self, hint: str) -> None:
-        """The server says how long it keeps an unused connection."""
-        seconds = idle_seconds(hint)
-        if seconds is not None:
-            self.idle_max = min(IDLE_SECONDS, seconds)
+        """`timeout=N`: the server closes a connection that was unused for N seconds. No request should cross that
+        close."""
+        found = _timeout_hint(hint)
+        if found:
+            seconds = float(found[1])
+            self.idle_max = min(IDLE_SECONDS, max(seconds - 1, seconds / 2))
 
     def on_headers_complete(self) -> None:
         response, status = self._response, self._parser.get_status_code()
@@ -389,3 +384,11 @@ class UpstreamConnection(Opened):
             return
         self._break("an internal error of the gateway", "internal")
         log.error("mistake in the HTTP client", exc_info=mistake)
+
+
+def _learn(name: bytes) -> tuple[str, str]:
+    text = name.decode("latin-1")
+    found = text, text.lower() if text.lower() in _FRAMING else ""
+    if len(_names) < _NAMES_MAX and len(name) <= _NAME_BYTES_MAX:
+        _names[name] = found
+    return found
