@@ -308,7 +308,7 @@ class UpstreamConnection(Opened):
     def _note(self, name: str, value: bytes) -> None:
         """Note a header about the end of the body or of the connection."""
         if name == "content-length":
-            self._length = int(value) if value.isdigit() else -1
+            self._length = int(value) if value.isdigit() and len(value) < 19 else -1
         elif name == "transfer-encoding":
             self._chunked = value.lower().strip().endswith(b"chunked")
         else:
