@@ -66,6 +66,7 @@ def latest(farebox: Farebox) -> OperatorAct:
     return farebox.run(farebox.services.database.scan(lambda connection: list_acts(connection, limit=1)))[0]
 
 
+@pytest.mark.both_engines
 def test_an_account_is_created_found_and_given_credit(farebox: Farebox, operator: Person) -> None:
     name = f"Ünlikely {HOSTILE} GmbH"
     made = operator.send("/ui/accounts", name=name)

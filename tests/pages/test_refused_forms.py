@@ -52,16 +52,16 @@ def test_a_refused_button_leads_back(owner: Person) -> None:
 def test_of_several_forms_the_one_with_the_same_hidden_values_is_filled_in() -> None:
     form = (
         '<form method="post" action="/a"><input type="hidden" name="csrf" value="s">'
-        '<input type="hidden" name="key" value="{}"><input name="said" value="old">'
+        '<input type="hidden" name="row" value="{}"><input name="said" value="old">'
         '<input type="checkbox" name="on" checked>'
         "<p>1 &lt; 2 &#38; more</p></form>"
     )
     page = form.format("1") + form.format("2")
-    found = refilled(page, "/a", {"csrf": "other", "key": "2", "said": "new"})
+    found = refilled(page, "/a", {"csrf": "other", "row": "2", "said": "new"})
     changed = form.format("2").replace('value="old"', 'value="new"').replace(" checked", "")
     assert found == form.format("1") + changed
     assert refilled(page, "/b", {}) is None
-    assert refilled(page, "/a", {"key": "3", "said": "new"}) is None
+    assert refilled(page, "/a", {"row": "3", "said": "new"}) is None
 
 
 def test_a_page_whose_forms_need_a_proof_says_so_before_they_are_filled_in(farebox: Farebox, owner: Person) -> None:
@@ -81,3 +81,20 @@ def test_a_page_whose_forms_need_a_proof_says_so_before_they_are_filled_in(fareb
     assert said in page
     assert 'href="/ui/confirm?next=/ui/members"' in unescape(page)
     assert said not in owner.get("/ui/calls").text, "it has no such form"
+
+
+def test_what_was_typed_goes_into_the_form_that_it_is_from() -> None:
+    """Not into the form of another purchase, even if only that is left; the key of a form is new on each page."""
+
+    def form(purchase: str, key: str) -> str:
+        return (
+            f'<form method="post" action="/refund"><input type="hidden" name="key" value="{key}">'
+            f'<input type="hidden" name="top_up" value="{purchase}"><input type="text" name="reason"></form>'
+        )
+
+    sent = {"key": "old-2", "top_up": "b", "reason": "a mistake"}
+    page = refilled(form("a", "new-1") + form("b", "new-2"), "/refund", sent)
+    assert page is not None
+    assert page.count('value="a mistake"') == 1
+    assert page.index('value="b"') < page.index('value="a mistake"')
+    assert refilled(form("a", "new-1"), "/refund", sent) is None

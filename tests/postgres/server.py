@@ -138,7 +138,7 @@ def _never_started(programs: Path) -> "PostgresServer":
         on_failure.callback(server.close)
         server.command(
             "initdb", "--pgdata", str(server.data), "--username=farebox", "--auth=trust",
-            "--encoding=UTF8", "--locale=C", "--no-sync",
+            "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync",  # lower() then knows all letters, as in most databases
         )  # fmt: skip
         on_failure.pop_all()
     return server

@@ -216,12 +216,13 @@ def replay_message(
                 with session.reading() as connection:
                     items = some_given_up(connection, account_id)
                 with session.writing() as connection:
-                    count += replay_given_up(connection, items, at, account_id, by=session.operator)
+                    again = replay_given_up(connection, items, at, account_id, by=session.operator)
             except DatabaseUnavailable as error:
                 if not count:
                     raise
                 raise Stopped(f"{count} deliveries are due again, the rest was not done: {error}") from error
-            found = len(items)
+            count += again
+            found = len(items) if again else 0
     else:
         with session.writing() as connection:
             entry = replay_notice(

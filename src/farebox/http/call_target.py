@@ -43,8 +43,10 @@ MODEL_LISTS: Final = (
 )
 """Path and summary of URLs that are read with GET."""
 
-_is_google = re.compile(r"models/[^/]+:\w*(?:[cC]ontents?|[tT]okens|[pP]redict\w*|Operation)$").search
-"""Whether a path ends in a method of Google's form; a colon alone is part of names such as `x:free`."""
+_GOOGLE_METHOD = re.compile(r"\w*(?:[cC]ontents?|[tT]okens|[pP]redict\w*|Operation)")
+"""Methods after the colon of Google's paths; a colon alone is part of names such as `x:free`."""
+_GOOGLE_METHOD_MAX = 64
+"""More letters are no method: the time to compare them grows with their square."""
 _CODEX = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
 """Matches the beginning of Codex's user agent and `originator`, in all its variants."""
 
@@ -143,3 +145,12 @@ def is_data_plane(path: str) -> bool:
         rest = path.find("/", len(REST_PREFIX))
         return path.startswith(("/ai/v1/", "/ai/run/"), rest) or path[rest:] == "/ai/run"
     return path.startswith(PREFIX)
+
+
+def _is_google(path: str) -> bool:
+    """Whether a path ends in a method of Google's form."""
+    head, _, method = path.rpartition(":")
+    before, _, name = head.rpartition("/")
+    if not name or not before.endswith("models") or len(method) > _GOOGLE_METHOD_MAX:
+        return False
+    return _GOOGLE_METHOD.fullmatch(method) is not None

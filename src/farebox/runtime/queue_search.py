@@ -3,7 +3,7 @@
 No queue and no bucket belongs to a process. Each process searches all of them, so nothing is overlooked when one dies,
 hangs, or is unknown to the others. The processes only search less often the more of them there are: with N processes,
 each skips N - 1 ticks on average, and never more than SKIPPED_MAX, so that the database gets about one search per tick
-from all of them together. The number of skipped ticks is random, so that their searches do not coincide.
+from up to ten of them together. The number of skipped ticks is random, so that their searches do not coincide.
 
 A process that may have put something into a queue itself searches at the next tick.
 """

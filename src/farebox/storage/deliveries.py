@@ -97,7 +97,7 @@ def deliver_again(connection: Connection, bucket: int, account_id: str, notice_i
 
 
 def retry(connection: Connection, delivery: Delivery, at: int) -> bool:
-    """Make a delivery that was given up due again. Returns whether it is still given up."""
+    """Make a delivery that was given up due again. Returns whether it still was given up."""
     connection.execute(
         f"UPDATE deliveries SET attempts = 0, next_at = ?, last_error = NULL "
         f"WHERE {_KEY} AND next_at IS NULL AND delivered_at IS NULL",

@@ -162,8 +162,9 @@ def locks_rows(connection: Connection) -> bool:
 
 def contains(column: str) -> str:
     """SQL condition: the column matches a pattern of `containing`, in any case. PostgreSQL's ILIKE takes half as long
-    again."""
-    return f"/* sqlite: */ {column} LIKE ? /* postgres: lower({column}) LIKE lower(?) */ ESCAPE '!'"
+    again. Both sides are changed to lower case by the same collation, that of the columns."""
+    lowered = f'lower({column}) LIKE lower(CAST(? AS TEXT) COLLATE "C")'
+    return f"/* sqlite: */ {column} LIKE ? /* postgres: {lowered} */ ESCAPE '!'"
 
 
 def containing(text: str) -> str:

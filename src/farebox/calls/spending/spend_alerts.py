@@ -68,7 +68,7 @@ async def work(services: Services) -> None:
 
 
 async def sweep(services: Services) -> None:
-    """All accounts: what a process that has ended did not examine any more, and who has switched alerts on since."""
+    """All accounts: what a process that has ended left unexamined, and those with newly enabled alerts."""
     now = services.clock.now_ms()
     limited = await services.database.scan(limited_accounts)
     for account_id in [*limited, *await services.database.scan(partial(accounts_with_budgets, at=now))]:

@@ -56,12 +56,13 @@ async def resend_failed(visit: Visit, _: Fields) -> str:
     while count < COUNTED and found == acts.AGAIN_AT_ONCE:
         try:
             items = await visit.services.database.scan(acts.some_given_up)
-            count += await done(visit, partial(_retry, items, at))
+            again = await done(visit, partial(_retry, items, at))
         except DatabaseUnavailable:
             if not count:
                 raise
             return f"{_due_again(count)} The rest was not scheduled, because the database is away: try again later."
-        found = len(items)
+        count += again
+        found = len(items) if again else 0
     return _due_again(count)
 
 

@@ -7,14 +7,16 @@ from html.parser import HTMLParser
 
 _forms = re.compile(r"<form .*?</form\W", re.DOTALL).finditer
 _AS_IT_IS = frozenset({"hidden", "password", "submit", "button", "file"})
+_OF_ONE_PAGE = frozenset({"csrf", "key"})
+"""Hidden fields that differ each time the page is shown."""
 _TICKED = frozenset({"checkbox", "radio"})
 
 Attributes = list[tuple[str, str | None]]
 
 
 def refilled(page: str, path: str, sent: Mapping[str, str]) -> str | None:
-    """The page with the values that were sent to this path in the form that they are from: of several, the one with the
-    same hidden values. None if the page has no such form, or nothing can be typed into it."""
+    """The page with the values that were sent to this path in the form that they are from, which has
+    the same hidden values. None if the page has no such form, or nothing can be typed into it."""
     forms = []
     for found in _forms(page):
         filler = _Filler(sent)
@@ -22,7 +24,7 @@ def refilled(page: str, path: str, sent: Mapping[str, str]) -> str | None:
         filler.close()
         if path in filler.paths and filler.typed:
             forms.append((found.span(), filler))
-    same = forms if len(forms) == 1 else [each for each in forms if each[1].hidden <= sent.items()]
+    same = [each for each in forms if each[1].hidden <= sent.items()]
     if not same:
         return None
     (start, end), filler = same[0]
@@ -64,7 +66,7 @@ class _Filler(HTMLParser):
 
     def _input(self, given: dict[str, str], text: str) -> str:
         name, kind = given.get("name", ""), given.get("type", "text")
-        if kind == "hidden" and name != "csrf":
+        if kind == "hidden" and name not in _OF_ONE_PAGE:
             self.hidden.add((name, given.get("value", "")))
         if kind in _AS_IT_IS:
             return text

@@ -35,6 +35,7 @@ from farebox.http.request import Request
 from farebox.http.router import Access, Handler, Route, Shape, no_route
 from farebox.model import Role
 from farebox.people import sessions
+from farebox.storage.sql import DatabaseUnavailable
 
 FORM_BYTES = 65_536
 
@@ -159,7 +160,7 @@ def shell(visit: Visit, template: str, shown: Shown, here: str) -> Response:
 
 def handled(form: Form) -> Handler:
     """The handler of a form: it checks the role, CSRF token and proof, acts, and redirects, so that a reload repeats
-    nothing."""
+    nothing. If it was refused, its page is shown again with what was typed."""
 
     async def handle(request: Request, _: None) -> Response:
         await render.ready()
@@ -195,7 +196,7 @@ async def _again(form: Form, visit: Visit, fields: Fields, note: Flash) -> Respo
         return None
     try:
         shown = await page.query(visit)
-    except Problem:
+    except (Problem, DatabaseUnavailable):  # the refusal is what has to be said
         return None
     if isinstance(shown, Response):
         return None

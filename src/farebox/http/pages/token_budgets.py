@@ -92,7 +92,7 @@ async def budgets_of(
     most: int | None = None,
 ) -> dict[str, list[TokenBudget]]:
     """The budgets of each of these tokens of the account, by its ID, that with the smallest part left first. `most`:
-    how many budgets are read at most; tokens for which that is too few are left out. None: none is. Raises
+    how many budgets are read at most; tokens for which that is too few are left out. None: no bound. Raises
     DatabaseUnavailable."""
     database, now = services.database, services.clock.now_ms()
     stored = await database.scan(partial(_stored, account_id=account_id, tokens=tokens))
