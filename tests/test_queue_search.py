@@ -32,7 +32,7 @@ def classifier() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module")
 def served(engine: str, classifier: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """A server that believes that so many others take turns that its own never comes."""
+    """A server that counts far more processes than there are, so that its turn to search never comes."""
 
     async def nothing(_: FailureDetector) -> None: ...
 

@@ -1,15 +1,12 @@
 """Access tokens that are limited to gateways: what they do not reach is refused on every way, and held nowhere."""
 
-import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import asyncpg
 import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -22,13 +19,13 @@ from farebox.model import Permission
 from farebox.operator import tokens
 from farebox.operator.administer import Refused
 from farebox.storage.custom_domains import CustomDomain, put_domain
-from farebox.storage.sqlite import connect as connect_sqlite
 from tests.calls.kit import log_rows
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import GATEWAY_FIELDS, errors, http, result
 from tests.http.support import url as url_of
 from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
+from tests.uncommitted import uncommitted
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -496,27 +493,6 @@ def test_a_token_of_another_account_is_rejected_as_before(owner: Customer, membe
     there = Customer(owner.farebox, stranger.account_id, member.token)
     assert refusal(there.chat()) == (401, 2009)
     assert errors(http.get(f"{there.api_url}/ai-gateway/gateways/{TEAM}", headers=there.headers))[0][0] == 10000
-
-
-@contextmanager
-def uncommitted(farebox: Farebox, *statements: str) -> Iterator[None]:
-    """What another process has changed, and commits at the end."""
-    settings = farebox.services.settings
-    if settings.engine == "sqlite":
-        with closing(connect_sqlite(settings.database_path)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in statements:
-                connection.execute(statement)
-            yield
-            connection.execute("COMMIT")
-        return
-    with asyncio.Runner() as runner:
-        session = runner.run(asyncpg.connect(settings.database_url))
-        for statement in ("BEGIN", *statements):
-            runner.run(session.execute(statement))
-        yield
-        runner.run(session.execute("COMMIT"))
-        runner.run(session.close())
 
 
 @pytest.mark.parametrize(

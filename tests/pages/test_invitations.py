@@ -1,13 +1,18 @@
 """Nobody becomes a member of an account before they have accepted the invitation themselves."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import httpx
 import pytest
 
+from farebox.errors import LAST_OWNER, Problem
 from farebox.model import Role
 from farebox.people import membership, sessions
 from farebox.people.sessions import Whom
 from tests.pages.people import Person, person
 from tests.support import Farebox
+from tests.uncommitted import uncommitted
 
 EMAIL = "invitee@example.com"
 """Of nobody else: other tests on the same server leave members."""
@@ -108,3 +113,21 @@ def test_nobody_can_answer_an_invitation_for_others(farebox: Farebox, form: str)
     assert "invited</span>" in owner.get("/ui/members").text
     assert httpx.post(f"{farebox.url}/ui/invitations/{form}", data={"account": account_id}).status_code == 403
     farebox.run(membership.remove(farebox.services, account_id, EMAIL))
+
+
+@pytest.mark.both_engines
+def test_owners_who_remove_each_other_in_two_processes_leave_one(farebox: Farebox) -> None:
+    account_id, bob = farebox.create_account("Acme"), "bob@example.com"
+    for email in (bob, EMAIL):
+        farebox.run(membership.add(farebox.services, account_id, email, Role.OWNER))
+    removing = (
+        "UPDATE config_version SET version = version",  # as people.membership.drop begins
+        f"DELETE FROM members WHERE account_id = '{account_id}' AND email = '{bob}'",
+    )
+    with ThreadPoolExecutor(1) as thread:
+        with uncommitted(farebox, *removing):
+            other = thread.submit(farebox.run, membership.remove(farebox.services, account_id, EMAIL))
+            time.sleep(0.3)  # so that it has read who is an owner, if it reads without waiting
+        with pytest.raises(Problem) as refused:
+            other.result()
+    assert refused.value.kind is LAST_OWNER

@@ -193,6 +193,8 @@ def test_all_codecs_of_an_mp4_track_count() -> None:
         assert float(audio_length(both).most) == pytest.approx(0.12 * 2.625 * 16_000 / 1024, rel=0.1)
     unknown = aac[:at] + boxed(b"stsd", bytes(4), struct.pack(">I", 2), entry, boxed(b"samr", bytes(28)))
     assert not audio_length(unknown + aac[at + size :]).sure
+    padded = boxed(b"stsd", bytes(4), struct.pack(">I", 2), entry, boxed(b"free", bytes(4096)), other)
+    assert not audio_length(aac[:at] + padded + aac[at + size :]).sure, "not all of it is read"
 
 
 def test_what_has_no_frames_is_not_sure() -> None:

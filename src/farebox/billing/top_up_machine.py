@@ -188,9 +188,8 @@ async def _commit(services: Services, top_up: TopUp, result: StepResult) -> TopU
     if result.refusal is not None:
         code, text = result.refusal.code, str(result.refusal)
         log.error("the processor refused", account=top_up.account_id, top_up=top_up.top_up_id, code=code, error=text)
-        with suppress(
-            Problem, DatabaseUnavailable
-        ):  # the outcome is stored; a card or the customer may have been deleted at the processor
+        # A card or the customer may have been deleted at the processor. Whatever comes of this, the outcome is stored.
+        with suppress(Problem, DatabaseUnavailable):
             await cards.refresh(services, top_up.account_id)
     return changed
 

@@ -137,7 +137,7 @@ def _close_price_mismatch(connection: Connection, top_up: TopUp, due_cents: int,
 
 
 def close_never_charged(connection: Connection, top_up: TopUp, at: int) -> TopUp:
-    """A day has passed without a response, and the invoice is unpaid: voiding it makes sure that it stays so."""
+    """The key has expired, and the invoice is unpaid or incomplete: voiding it makes sure that it stays so."""
     text = "The payment processor never charged the card."
     closed = close(connection, top_up, "failed", at, code=None, text=text)
     end_confirmation(connection, closed, at)

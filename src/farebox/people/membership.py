@@ -9,6 +9,7 @@ from farebox.model import Operator, Role
 from farebox.runtime.services import Services
 from farebox.storage import members, passkeys, sessions
 from farebox.storage.accounts import find_account
+from farebox.storage.config import lock_configuration
 from farebox.storage.members import INSTALLATION, Member
 from farebox.storage.operator_acts import record_act
 from farebox.storage.sql import Connection
@@ -67,6 +68,7 @@ def put(
 
 def _check_owner_left(connection: Connection, account_id: str, email: str) -> None:
     """Raises Problem (LAST_OWNER) if the account would be without an owner, whom only the operator could replace."""
+    lock_configuration(connection)  # two owners may remove each other at the same moment
     found = members.list_members(connection, account_id)
     if [each.email for each in found if each.role is Role.OWNER and each.accepted_at is not None] == [email]:
         raise Problem(LAST_OWNER, "This is the only owner of the account")

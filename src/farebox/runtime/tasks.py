@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -14,7 +14,7 @@ async def gather_all(work: Iterable[Awaitable[T]]) -> list[T]:
     for one in ended:
         if isinstance(one, BaseException):
             raise one
-    return [one for one in ended if not isinstance(one, BaseException)]
+    return cast(list[T], ended)
 
 
 class Tasks:

@@ -54,14 +54,14 @@ async def account_list(visit: Visit) -> Shown:
         total = store.count_some_accounts(connection, COUNTED + 1)
         return {"lines": lines, "complete": complete, "more": found.after, "total": total}
 
-    told: Shown = {
+    page: Shown = {
         "counted": COUNTED,
         "looked_through": LOOKED_THROUGH,
         "wanted": wanted,
         "after": after,
         "attention": [] if wanted or after else await operator_attention(visit),
     }
-    return {**told, **await visit.services.database.scan(read)}
+    return {**page, **await visit.services.database.scan(read)}
 
 
 async def create(visit: Visit, form: Fields) -> Response:

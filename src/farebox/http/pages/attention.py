@@ -1,4 +1,4 @@
-"""What needs an account's people, with what to do about it beside it: the first lines of the overview."""
+"""What the members of an account should act on: the first lines of the overview, each with a link to the remedy."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ _VALUE_MAX: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Something that somebody should know, with what to do about it beside it."""
+    """Something to act on, with a link to the remedy."""
 
     tone: Tone
     text: str
@@ -55,8 +55,8 @@ class _Stored:
 
 
 async def attention(visit: Visit, balance: Balance, now: int) -> list[Attention]:
-    """What needs somebody, the most urgent first. What only those who see the account's money can do something about
-    is for them alone."""
+    """What to act on, the most urgent first. What only members with access to the account's money can act on is shown
+    to them alone."""
     services = visit.services
     stored = await services.database.scan(partial(_stored, account_id=visit.account_id, at=now))
     found = [

@@ -46,7 +46,7 @@ _SHOWN = 25
 """Rules and policies that one page shows."""
 _STATES_MIN, _STATES_MAX, _STATES_SHOWN = 3, 20, 200
 """Combinations of values shown of a rule, at least and at most, and of all rules on the page."""
-_VALUES_SAID = 10
+_VALUES_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def _lines(connection: Connection, account_id: str, rules: Sequence[_Rule], zone
 def tokens_in(rules: Iterable[SpendRule]) -> set[str]:
     """The IDs of the tokens that `said` names."""
     selectors = [rule.token for rule in rules if isinstance(rule.token, Selector)]
-    return {token_id for selector in selectors for token_id in selector.values[:_VALUES_SAID]}
+    return {token_id for selector in selectors for token_id in selector.values[:_VALUES_SHOWN]}
 
 
 def _with_name(state: SpendState, tokens: dict[str, str]) -> SpendState:
@@ -185,8 +185,8 @@ def said(rule: SpendRule, tokens: dict[str, str]) -> str:
 
 def _any_of(values: Sequence[str]) -> str:
     """`a or b`; of many values, the first ones: `a or b or 40 others`."""
-    rest = len(values) - _VALUES_SAID
-    return " or ".join((*values[:_VALUES_SAID], f"{rest} others") if rest > 1 else values)
+    rest = len(values) - _VALUES_SHOWN
+    return " or ".join((*values[:_VALUES_SHOWN], f"{rest} others") if rest > 1 else values)
 
 
 def _span(seconds: int) -> str:

@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 _forms = re.compile(r"<form .*?</form\W", re.DOTALL).finditer
 _AS_IT_IS = frozenset({"hidden", "password", "submit", "button", "file"})
 _OF_ONE_PAGE = frozenset({"csrf", "key"})
-"""Hidden fields that differ each time the page is shown."""
+"""Hidden fields that differ each time the page is shown. The form has the new `key`: a refusal is final, and with the
+old key it would be repeated."""
 _TICKED = frozenset({"checkbox", "radio"})
 
 Attributes = list[tuple[str, str | None]]

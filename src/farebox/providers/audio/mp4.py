@@ -70,6 +70,8 @@ def _describe(data: bytes, name: bytes, at: int, end: int, track: _Track) -> Non
         track.packets += _number(data, at + 8)
     elif name == b"stsd":
         track.per_packet += _per_packets(data[at + 8 : min(end, at + 4096)])
+        if end > at + 4096:  # what is not read may describe longer packets
+            track.per_packet.append(None)
 
 
 def _per_packets(entries: bytes) -> Iterator[float | None]:
