@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from farebox.operator.administer import Refused
 from farebox.runtime.services import Services
 from farebox.storage.deliveries import claim, due_deliveries, finish
 from farebox.storage.notices import new_notices
+from farebox.storage.sql import Connection
 from tests.engines import TESTER
 from tests.messages.kit import (
     ANN,
@@ -474,3 +475,27 @@ async def test_both_expiry_warnings_and_those_of_a_renewed_card(services: Servic
     clock.now = 1_890_691_200_000 - 20 * 86_400_000  # 1 December 2029
     await messages.daily(services)
     assert await sql(services, "SELECT count(*) FROM notices") == [(3,)]
+
+
+async def test_many_expiring_cards_are_reported_in_parts(
+    services: Services, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other jobs get their turn between the parts."""
+    await services.database.write(
+        lambda c: c.execute(
+            "INSERT INTO cards (bucket, account_id, card_id, brand, last4, exp_month, exp_year, fingerprint, "
+            "is_default, created_at) SELECT bucket, account_id, 'pm_' || account_id, 'visa', '4242', 11, 2026, 'f', "
+            "1, 0 FROM accounts"
+        ).fetchall()
+    )
+    clock.now = 1_796_083_200_000 - 5 * 86_400_000
+    write, counts = services.database.write, list[Any]()
+
+    async def seen(job: Callable[[Connection], None]) -> None:
+        await write(job)
+        counts.append(await sql(services, "SELECT count(*) FROM notices"))
+
+    monkeypatch.setattr(services.database, "write", seen)
+    monkeypatch.setattr(messages, "WARN_AT_ONCE", 1)
+    await messages.daily(services)
+    assert counts == [[(1,)], [(2,)]]

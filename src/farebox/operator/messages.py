@@ -39,6 +39,8 @@ from farebox.storage.webhook_endpoints import endpoints_of
 FAN_OUT_MAX = 50
 AGAIN_AT_ONCE = 500
 """Deliveries that one transaction makes due again, because all other jobs wait for it."""
+WARN_AT_ONCE = 500
+"""Cards that one transaction reports, for the same reason."""
 WARN_DAYS = (7, 30)
 """A card that expires within this many days is reported, once for each figure."""
 
@@ -189,8 +191,8 @@ async def daily(services: Services) -> None:
     today = utc(now)
     cards = await services.database.scan(partial(expiring_cards, year=today.year, month=today.month))
     due = [(card, days) for card in cards if (days := _warning(card, now)) is not None]
-    if due:
-        await services.database.write(lambda connection: _warn(connection, due, now))
+    for first in range(0, len(due), WARN_AT_ONCE):
+        await services.database.write(partial(_warn, due=due[first : first + WARN_AT_ONCE], at=now))
 
 
 def _warning(card: ExpiringCard, now: int) -> int | None:
@@ -199,7 +201,7 @@ def _warning(card: ExpiringCard, now: int) -> int | None:
     return next((days for days in WARN_DAYS if 0 < left <= days * DAY_MS), None)
 
 
-def _warn(connection: Connection, due: Sequence[tuple[ExpiringCard, int]], now: int) -> None:
+def _warn(connection: Connection, due: Sequence[tuple[ExpiringCard, int]], at: int) -> None:
     for card, days in due:
         month = f"{card.exp_year}-{card.exp_month:02d}"
         content = {
@@ -211,4 +213,4 @@ def _warn(connection: Connection, due: Sequence[tuple[ExpiringCard, int]], now: 
         }
         # The month is part of the ID: a card that was renewed under the same ID gets new notices when it expires again.
         notice_id = f"card_expiring:{card.card_id}:{month}:{days}"
-        add_notice(connection, card.bucket, card.account_id, notice_id, "card_expiring", content, now)
+        add_notice(connection, card.bucket, card.account_id, notice_id, "card_expiring", content, at)
