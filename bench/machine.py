@@ -101,9 +101,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-def commit() -> str:
-    """The commit that is measured, with `+` if files were changed since."""
-    here = Path(__file__).parent.parent
+def is_serving(pid: int) -> bool:
+    """Whether the process is a Farebox server."""
+    words = _read(_PROC / str(pid) / "cmdline").split("\0")
+    return "serve" in words and any(word.endswith("/farebox") for word in words)
+
+
+def written_bytes(pid: int) -> int:
+    """Bytes that the process has had written to disk so far, according to the kernel."""
+    found = dict(line.split(": ") for line in _read(_PROC / str(pid) / "io").splitlines())
+    return int(found.get("write_bytes", 0))
+
+
+def commit(here: Path = Path(__file__).parent.parent) -> str:
+    """The commit that is measured, with `+` if files were changed since. `here`: the checkout."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=False).stdout.strip()
