@@ -170,7 +170,7 @@ def _buy(page: Page) -> None:
     page.get_by_role("button", name="Pay").click()
     form = page.locator("#auto")
     form.get_by_label("When the balance falls below").fill("30")
-    form.get_by_label("buy credit for").fill("50")
+    form.get_by_label("Buy this much credit").fill("50")
     form.get_by_role("button", name="witch on").click()
     page.locator("#auto .state").filter(has_text="Active").wait_for()
 

@@ -12,7 +12,15 @@ CUSTOM = "custom-"
 """Prefix of a custom provider's slug in URLs, model names and steps."""
 SLUG = r"^[a-z0-9]+(?:[-_][a-z0-9]+)*$"
 
-Slug = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=SLUG)]
+Slug = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=64,
+        pattern=SLUG,
+        description="lowercase letters and digits, with single hyphens or underscores between them",
+    ),
+]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Text = Annotated[str, msgspec.Meta(max_length=8192)]
 Url = Annotated[str, msgspec.Meta(max_length=2048)]

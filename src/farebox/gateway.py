@@ -13,6 +13,9 @@ from farebox.calendar import DAY_MS, HOUR_MS, SECOND_MS, WEEK_MS
 from farebox.periods import Period, Zones
 
 GATEWAY_ID = r"^[a-z0-9_]+(?:-[a-z0-9_]+)*$"
+GATEWAY_ID_WORDS = "lowercase letters, digits and _, with single hyphens between them"
+WORD = r"^[A-Za-z0-9._-]+$"
+WORD_WORDS = "letters, digits, dots, hyphens and underscores, without spaces"
 DEFAULT_GATEWAY = "default"
 WINDOW_MAX_SECONDS = 366 * 24 * 3600
 PERIOD_SECONDS: Mapping[Period, int] = {
@@ -26,7 +29,12 @@ EXPORTERS_MAX = 5
 EVENTS_MAX = 10
 CACHE_TTL_MAX_SECONDS = 30 * 24 * 3600
 Origin = Annotated[
-    str, msgspec.Meta(max_length=255, pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:[0-9]{1,5})?)$")
+    str,
+    msgspec.Meta(
+        max_length=255,
+        pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:[0-9]{1,5})?)$",
+        description="an origin without a path, such as https://app.example.com, or * for any",
+    ),
 ]
 """An origin as browsers send it, in lower case: scheme, host and, unless it is the scheme's default, port."""
 
@@ -175,7 +183,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     retry_delay: Annotated[int, msgspec.Meta(ge=0, le=60_000)] | None = None
     retry_max_attempts: Annotated[int, msgspec.Meta(ge=1, le=5)] | None = None
     spend_limits: SpendLimits | None = None
-    store_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
+    store_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=WORD, description=WORD_WORDS)] | None = (
+        None
+    )
     """Name of the store of the gateway's keys: gateways with the same store may use each other's secrets by ID."""
     stripe: StripeMeter | None = None
     workers_ai_billing_mode: Literal["postpaid", "unified"] = "postpaid"

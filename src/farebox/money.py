@@ -3,6 +3,8 @@
 import re
 from decimal import Decimal, InvalidOperation
 
+from farebox.quoting import quoted
+
 NANOS_PER_USD = 1_000_000_000
 NANOS_PER_CENT = NANOS_PER_USD // 100
 AMOUNT_MAX = 10**9 * NANOS_PER_USD
@@ -20,7 +22,7 @@ def whole_number(text: str) -> int:
     scripts, underscores, a plus sign and spaces, which people and other programs may read differently or reject.
     """
     if not _WHOLE.fullmatch(text):
-        raise ValueError(f"{text[:40]!r} is not a whole number")
+        raise ValueError(f"{quoted(text)} is not a whole number")
     return int(text)
 
 
@@ -34,13 +36,15 @@ def parse_usd(text: str) -> int:
     Raises InvalidAmount for anything else, including zero and signs: the direction of an amount follows from its use.
     """
     if not _USD.fullmatch(text):
-        raise InvalidAmount(f"{text!r} is not an amount: write US dollars as 12.34, with at most nine decimals")
+        raise InvalidAmount(f"{quoted(text)} is not an amount: write US dollars as 12.34, with at most nine decimals")
     try:
         nanos = int(Decimal(text) * NANOS_PER_USD)
     except InvalidOperation as error:  # pragma: no cover - the pattern leaves nothing for Decimal to refuse
-        raise InvalidAmount(f"{text!r} is not an amount") from error
+        raise InvalidAmount(f"{quoted(text)} is not an amount") from error
     if not 0 < nanos <= AMOUNT_MAX:
-        raise InvalidAmount(f"{text!r} is out of range: above 0 and at most {AMOUNT_MAX // NANOS_PER_USD} US dollars")
+        raise InvalidAmount(
+            f"{quoted(text)} is out of range: above 0 and at most {AMOUNT_MAX // NANOS_PER_USD} US dollars"
+        )
     return nanos
 
 

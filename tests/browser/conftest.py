@@ -142,8 +142,8 @@ class Owner:
     def switch_on(self, *, threshold: str, amount: str, cap: str = "") -> None:
         form = self.page.locator("#auto")
         form.get_by_label("When the balance falls below").fill(threshold)
-        form.get_by_label("buy credit for").fill(amount)
-        form.get_by_label("in a calendar month at most").fill(cap)
+        form.get_by_label("Buy this much credit").fill(amount)
+        form.get_by_label("At most in a calendar month").fill(cap)
         form.get_by_role("button", name="witch on").or_(form.get_by_role("button", name="Save")).first.click()
 
     def call(self) -> None:

@@ -41,7 +41,7 @@ def test_save_a_card_buy_and_let_auto_top_up_do_the_rest(owner: Owner) -> None:
     owner.sees("Auto top-up is on: 25.00 USD whenever the balance falls below 50.00 USD.")
     expect(page.locator("#auto .state")).to_contain_text("at most 40.00 USD in a calendar month")
     expect(page.locator("#auto")).to_contain_text(
-        "Next: 25.00 USD at the next charge or sooner, because the balance, 50.00 USD"
+        "Next: 25.00 USD at the next charge or sooner, because the balance (50.00 USD)"
     )
     expect(page.locator("#auto")).to_contain_text("Charged automatically this month: 0.00 of at most 40.00 USD")
     owner.has("50.00")  # not below the threshold
@@ -56,7 +56,8 @@ def test_save_a_card_buy_and_let_auto_top_up_do_the_rest(owner: Owner) -> None:
     posted = owner.customer.balance.posted
     room = f"{(posted - 50 * 10**9) / 10**9:.9f}".rstrip("0")
     next_one = (
-        f"Next: 25.00 USD once the balance is below 50.00 USD: {room} USD can be spent before. But this would exceed"
+        f"Next: 25.00 USD as soon as the balance falls below 50.00 USD; {room} USD can be spent until then. "
+        "However, this would exceed"
     )
     expect(page.locator("#auto")).to_contain_text(next_one)
     expect(page.locator("#auto")).to_contain_text("Charged automatically this month: 25.00 of at most 40.00 USD")
@@ -103,7 +104,7 @@ def test_auto_top_up_with_a_card_that_declines_says_so(owner: Owner, steer: Stee
     steer(f"cards/{card_id}", behave="stolen_card")
     owner.call()
     owner.comes_to_see(lambda: "Suspended" in page.locator("#auto .state").inner_text())
-    expect(page.locator("#auto .state")).to_contain_text("the card was declined")
+    expect(page.locator("#auto .state")).to_contain_text("The card was declined")
     expect(page.locator("#available")).to_contain_text("9.99")
 
     page.locator("#cards").get_by_role("button", name="Save another card").click()
@@ -262,7 +263,7 @@ def test_a_lost_dispute_leaves_a_credit_note_and_auto_top_up_to_the_owner(owner:
     dispute = steer("disputes", invoice=_payment_of(owner.farebox, owner.account_id), reason="fraudulent")
     steer(f"disputes/{dispute['id']}/close", status="lost")
     owner.comes_to_see(lambda: "Dispute: Lost" in page.locator("#top-ups").inner_text())
-    owner.sees("Auto top-up. Suspended: a dispute was lost. Save this form again to resume.")
+    owner.sees("Auto top-up is suspended: a dispute was lost. Save this form again to resume.")
     expect(page.locator("#top-ups").get_by_role("link", name="Credit note")).to_be_visible()
 
 
@@ -277,7 +278,7 @@ def _payment_of(farebox: Farebox, account_id: str) -> str:
 def test_the_first_purchase_is_made_on_the_payment_page(owner: Owner) -> None:
     page = owner.page
     owner.quote("20")
-    expect(page.get_by_text("the card is saved there")).to_be_visible()
+    expect(page.get_by_text("where the card is also saved")).to_be_visible()
     page.get_by_role("button", name="Continue to the payment page").click()
     expect(page.locator("#amount")).to_have_text("$20.00")
     owner.type_card("4242424242424242")
@@ -342,10 +343,10 @@ def test_auto_top_up_is_switched_off_and_the_limit_set_and_lifted(owner: Owner) 
 
     limit = page.locator("#limit")
     limit.get_by_label("Spend at most").fill("20.50")
-    limit.get_by_label("in a", exact=True).select_option("daily")
+    limit.get_by_label("Period").select_option("daily")
     limit.get_by_role("button", name="Save limit").click()
     owner.sees("The spending limit is 20.50 USD per day.")
-    expect(limit).to_contain_text("0.00 of 20.50 USD used in this day")
+    expect(limit).to_contain_text("20.50 of 20.50 USD left today")
     limit.locator("summary").click()
     limit.get_by_role("button", name="Remove limit").click()
     expect(limit).to_contain_text("None")
@@ -354,7 +355,7 @@ def test_auto_top_up_is_switched_off_and_the_limit_set_and_lifted(owner: Owner) 
 def test_refusals_are_shown(owner: Owner) -> None:
     page = owner.page
     page.goto(f"{owner.farebox.url}/billing/buy?amount=1.999")
-    owner.sees("Write the amount in US dollars")
+    owner.sees("Enter the amount in US dollars")
     page.goto(f"{owner.farebox.url}/billing/buy?amount=0.01")
     expect(page.locator(".note.bad")).to_be_visible()
     owner.has("0.00")

@@ -71,10 +71,10 @@ def test_the_first_quarter_of_an_hour(farebox: Farebox, page: Page, mode: Litera
     _go(page, "l", "Limits")
     _type(page, "^Maximum spending", "0.00001")
     _press(page, "^Try it on past calls$")
-    expect(page.locator("#rule")).to_contain_text("1 of 1 calls would have been refused")
+    expect(page.locator("#rule")).to_contain_text("The only call would have been refused")
     _press(page, "^Set this limit$")
-    expect(page.locator(".note")).to_contain_text("Set the limit: 0.00001 USD in a day.")
-    expect(page.locator("#rules")).to_contain_text("0.00001 USD in a day")
+    expect(page.locator(".note")).to_contain_text("Set the limit: 0.00001 USD per day.")
+    expect(page.locator("#rules")).to_contain_text("0.00001 USD per day")
 
     # Creates a token.
     _go(page, "t", "Tokens")
@@ -98,7 +98,7 @@ def test_a_route_is_made_and_changed_by_keyboard(farebox: Farebox, page: Page) -
     _press(page, "^default$")
     _press(page, "^Routes$")
     _press(page, "^New route$")
-    _type(page, "^Programs call it", "support")
+    _type(page, "^Programs use it", "support")
     with page.expect_navigation():
         page.keyboard.press("Enter")  # Enter in a field redraws the route, and saves nothing
     expect(page.locator(".route svg .node")).to_have_count(4)
@@ -106,7 +106,7 @@ def test_a_route_is_made_and_changed_by_keyboard(farebox: Farebox, page: Page) -
     expect(page.locator(".note")).to_contain_text("programs name it dynamic/support")
     _press(page, "^Change$")
     _type(page, "^Timeout in milliseconds", "fast")
-    _press(page, "^Save a version$")
+    _press(page, "^Save version$")
     expect(page.locator(".note").first).to_contain_text("not a complete route yet")
     expect(page.locator(".route svg .bad")).to_have_count(1)
-    expect(page.locator(".hint.bad")).to_contain_text("Expected number")
+    expect(page.locator(".hint.bad")).to_contain_text("Enter a number")

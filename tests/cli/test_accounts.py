@@ -23,7 +23,7 @@ def test_an_account_is_created_listed_and_shown(cli: Cli) -> None:
 def test_an_account_id_may_be_chosen_once(cli: Cli, acme: str) -> None:
     again = cli("account", "create", "--name", "Other", "--id", acme)
     assert (again.status, again.out) == (1, "")
-    assert again.err.startswith("farebox: the account 'acme' already exists")
+    assert again.err.startswith("farebox: the account “acme” already exists")
 
 
 def test_an_account_has_a_name_of_bounded_length(cli: Cli) -> None:

@@ -74,7 +74,7 @@ def test_a_correction_gives_or_takes(cli: Cli, acme: str) -> None:
 
 def test_a_balance_needs_an_account(cli: Cli, acme: str) -> None:
     assert cli("balance", "--account", "nope").err == (
-        "farebox: there is no account 'nope': `farebox account list` shows all\n"
+        "farebox: there is no account “nope”: `farebox account list` shows all\n"
     )
 
 

@@ -226,7 +226,7 @@ WRONG: tuple[tuple[Any, list[Any], str], ...] = (
     ([*shares("60%", "50%"), model(), END], [1, "outputs"], "add up to 110%"),
     ([*shares("60%"), model(), END], [1, "outputs"], "add 'else' for the rest"),
     ([*shares("else"), model(), END], [1, "outputs"], "1 to 5 outputs"),
-    ([*shares("most", "else"), model(), END], [1, "outputs", "most"], "named like '10%'"),
+    ([*shares("most", "else"), model(), END], [1, "outputs", "most"], "Name each output like '10%'"),
     ([*limit(window=0), model(), END], [1, "properties", "window"], "length of the window"),
     ([*limit(limit=0.5), model(), END], [1, "properties", "limit"], "greater than or equal to 1"),
     ([*limit(limit=0), model(), END], [], "greater than 0"),

@@ -105,7 +105,7 @@ def test_rules_are_kept_as_they_are_sent_with_ids_and_defaults(limited: Limited)
         ([{**RULE, "metadata": {"plan": {"mode": "some"}}}], {(0, "metadata", "plan", "mode"): "Invalid enum value"}),
         ([{**RULE, "provider": {"mode": "partition", "values": ["x"]}}], {(0, "provider", "values"): "Only for"}),
         ([{**RULE, "id": "a"}, {**RULE, "id": "a"}], {(1, "id"): "Another rule has the id 'a' too"}),
-        ([RULE] * 21, {(): "Expected `array` of length <= 20"}),
+        ([RULE] * 21, {(): "Array must contain at most 20 element(s)"}),
         ([{**RULE, "id": ""}], {(0, "id"): "String must contain at least 1 character(s)"}),
     ],
 )  # fmt: skip

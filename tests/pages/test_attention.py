@@ -152,9 +152,9 @@ def test_money_that_is_contested_or_owed_stands_on_the_overview(farebox: Farebox
     found = lines(owner)
     assert len(found) == 4
     assert one(found, "12.50 USD is disputed")[1] == "/billing#top-ups"
-    assert one(found, "The bank asks about a payment of 7.00 USD")[1] == "/billing#top-ups"
+    assert one(found, "A payment of 7.00 USD is questioned by the bank")[1] == "/billing#top-ups"
     assert one(found, "2.50 USD is owed")[1] == "/billing#buy"
-    assert one(found, "differ about a payment (3.00 USD)")[1] == "/billing#top-ups"
+    assert one(found, "disagree about a payment (3.00 USD)")[1] == "/billing#top-ups"
     assert lines(person(farebox, Role.BILLING, account_id)) == found
     for role in (Role.VIEWER, Role.DEVELOPER):
         assert lines(person(farebox, role, account_id)) == {}, "money is not for them"
@@ -165,7 +165,7 @@ def test_money_that_is_contested_or_owed_stands_on_the_overview(farebox: Farebox
 def test_credit_that_running_calls_hold_is_not_gone(farebox: Farebox) -> None:
     customer = farebox.funded("5")
     sql = "UPDATE balances SET held = {} WHERE account_id = ?"
-    for held, said in (("posted", "Calls that are running hold all credit"), ("0", "")):
+    for held, said in (("posted", "Running calls hold all the credit"), ("0", "")):
         write = partial(_execute, sql=sql.format(held), account_id=customer.account_id)
         farebox.run(farebox.services.database.write(write))
         found = lines(person(farebox, Role.OWNER, customer.account_id))
@@ -201,12 +201,12 @@ def test_tokens_that_reach_no_gateway_stand_on_the_overview(farebox: Farebox) ->
         owner.send("/ui/tokens", **limited)
         token_id = next(each["id"] for each in api.get("/farebox/tokens").json()["result"] if each["name"] == "narrow")
         api.delete("/ai-gateway/gateways/one").raise_for_status()
-        assert "reaches no gateway" not in owner.get("/ui/overview").text
+        assert "cannot reach any gateway" not in owner.get("/ui/overview").text
         api.delete("/ai-gateway/gateways/two").raise_for_status()
-    assert one(lines(owner), "The token narrow reaches no gateway")[1] == f"/ui/tokens/{token_id}"
+    assert one(lines(owner), "The token narrow cannot reach any gateway")[1] == f"/ui/tokens/{token_id}"
     assert one(lines(person(farebox, Role.VIEWER, customer.account_id)), "The token narrow")[1] == ""
     owner.told("/ui/tokens/revoke", token=token_id)
-    assert "reaches no gateway" not in owner.get("/ui/overview").text
+    assert "cannot reach any gateway" not in owner.get("/ui/overview").text
 
 
 def test_limits_that_are_nearly_used_up_stand_on_the_overview(
@@ -228,20 +228,20 @@ def test_limits_that_are_nearly_used_up_stand_on_the_overview(
         farebox.run(farebox.services.database.write(lambda c: c.execute(sql, values).fetchall()))
 
     spend("all", 3.1)
-    text, path = one(lines(owner), "of a limit of the gateway default is used", "4.00 USD in a day")
+    text, path = one(lines(owner), "of a limit of the gateway default is used", "4.00 USD per day")
     assert text.startswith("80 % "), "with what is held"
     assert path == "/ui/limits"
     assert lines(developer) == lines(owner)
     spend("all", 3.88)
-    assert one(lines(owner), "in a day")[0].startswith("Nearly all of a limit")
+    assert one(lines(owner), "USD per day")[0].startswith("Nearly all of a limit")
     spend("all", 5)
-    assert one(lines(owner), "in a day")[0].startswith("100 % ")
+    assert one(lines(owner), "USD per day")[0].startswith("100 % ")
     put_rules(customer, all_calls | {"limit": 20}, each_user)
     assert lines(owner) == {}, "it was raised"
     put_rules(customer, all_calls | {"limit": 1e9}, each_user)
     assert customer.chat("Hello").status_code == 200
     spend("all", 9e8)
-    assert one(lines(owner), "1,000,000,000.00 USD in a day")[0].startswith("90 % "), "the highest limit there is"
+    assert one(lines(owner), "1,000,000,000.00 USD per day")[0].startswith("90 % "), "the highest limit there is"
     put_rules(customer, all_calls | {"enabled": False}, each_user)
     assert lines(owner) == {}, "it is off"
     spend("users", 3.9)
@@ -305,7 +305,7 @@ def test_a_changed_rule_is_not_near_its_limit_by_what_counted_before(farebox: Fa
     rule: dict[str, object] = {"id": "r", "limit": 100, "limitType": "cost", "window": 30 * 86_400}
     put_rules(customer, rule)
     fill(customer, {f"default/r/{30 * 86_400}s": 100})
-    assert one(lines(owner), "100 %", "100.00 USD in 30 days")
+    assert one(lines(owner), "100 %", "100.00 USD per 30 days")
     put_rules(customer, rule | {"limit": 10, "window": 86_400})
     assert lines(owner) == {}, "nothing has counted in a day yet"
 
@@ -386,13 +386,13 @@ def test_the_operator_s_first_page_says_what_needs_them(farebox: Farebox, monkey
         del services.jobs._in_a_row["broken"], services.jobs._in_a_row["stumbled"]
         services.paused_keys.forget_all()
     assert not any("stumbled" in text for text in found), "it failed only once"
-    assert one(found, "1 dispute is not decided")[1] == "/ui/money?view=disputes"
+    assert one(found, "1 dispute is undecided")[1] == "/ui/money?view=disputes"
     assert one(found, "2 findings are open")[1] == "/ui/money?view=findings"
     assert one(found, "3 deliveries of messages")[1] == "/ui/messages"
     assert one(found, "A provider rejects your key: openai")[1] == "/ui/provider-keys"
     assert one(found, "demo/demo-1")[1] == "/ui/system#alarms"
     assert one(found, "A key at openai is paused until")[1] == "/ui/provider-keys"
-    assert one(found, "The background job expiry hangs")[1] == "/ui/system#jobs"
+    assert one(found, "The background job expiry is stuck")[1] == "/ui/system#jobs"
     assert one(found, "The background job broken keeps failing")[1] == "/ui/system#jobs"
     for path in set(found.values()):
         assert operator.get(path).status_code == 200, path

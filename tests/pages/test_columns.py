@@ -38,16 +38,26 @@ def test_shorter_numbers_are_padded_and_none_changed() -> None:
     assert '(3.00<i class="pad"' in shown
 
 
-def test_units_and_links_stay_behind_and_around_the_number() -> None:
-    link = '<a href="/x">0.5 USD<span class="unseen"> in May</span></a>'
+def test_a_link_stays_around_the_number() -> None:
+    link = '<a href="/x">0.5<span class="unseen"> in May</span></a>'
     other = link.replace("0.5", "0.125").replace("May", "June")
     shown = aligned(rows("Spent", link, other), pad)
     assert pads(shown) == ["00", ""]
-    assert '0.5<i class="pad" data-pad="00"></i> USD' in shown
+    assert '0.5<i class="pad" data-pad="00"></i><span' in shown
+
+
+def test_a_number_is_not_parted_from_its_unit() -> None:
+    for made in (rows("Time", "1 ms", "5.3 ms"), rows("Spent", '<a href="/x">0.5 USD</a>', "0.125 USD")):
+        assert aligned(made, pad) == plain(made)
 
 
 def test_columns_of_whole_numbers_or_of_different_units_stay_as_they_are() -> None:
-    for made in (rows("Calls", "1", "1,000"), rows("Took", "154 ms", "1.2 s"), rows("Price", "as listed", "none")):
+    for made in (
+        rows("Calls", "1", "1,000"),
+        rows("Took", "154 ms", "1.2 s"),
+        rows("Rate", "12.5 %", "3 %"),
+        rows("Price", "as listed", "none"),
+    ):
         assert aligned(made, pad) == plain(made)
 
 

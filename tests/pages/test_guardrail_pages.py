@@ -132,14 +132,14 @@ def test_a_profile_is_created_searched_for_changed_and_deleted(owner: Person, cu
     ("changed", "at", "said"),
     [
         ({"entries.0.regex": "("}, "entries.0.regex", ""),
-        ({"entries.0.keyword": "x"}, "entries.0.keyword", "at least 2"),
-        ({"entries.0.name": "", "entries.0.keyword": "word"}, "entries.0.name", "at least 1"),
+        ({"entries.0.keyword": "x"}, "entries.0.keyword", "at least 2 characters"),
+        ({"entries.0.name": "", "entries.0.keyword": "word"}, "entries.0.name", "Fill this in"),
         (
             {"entries.0.keyword": "word", "entries.0.regex": "word"},
             "entries.0.name",
             "either a 'pattern' or a 'keyword'",
         ),
-        ({"name": ""}, "name", "at least 1"),
+        ({"name": ""}, "name", "Fill this in"),
     ],
 )
 def test_profile_errors_are_shown_at_their_field(

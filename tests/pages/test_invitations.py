@@ -34,7 +34,7 @@ def ada(farebox: Farebox) -> Person:
 
 def test_an_invitation_is_accepted_by_the_invited_person(farebox: Farebox) -> None:
     account_id, owner = account(farebox, "Acme")
-    assert f"{EMAIL} is invited as developer." in owner.told("/ui/members", email=EMAIL, role="developer")
+    assert f"{EMAIL} has been invited as developer." in owner.told("/ui/members", email=EMAIL, role="developer")
     assert "invited</span>" in owner.get("/ui/members").text
     invited = ada(farebox)
     session = invited.session
@@ -62,7 +62,7 @@ def test_an_invitation_changes_nothing_for_a_member_of_another_account(farebox: 
     owner.told("/ui/members", email=EMAIL, role="owner")
     member = ada(farebox)
     assert "Home" in member.get("/ui/overview").text
-    assert "no such account among yours" in member.told("/ui/account", account=account_id)
+    assert "not a member of this account" in member.told("/ui/account", account=account_id)
     assert "You are invited to an account" in member.get("/ui/sessions").text
     assert "declined" in member.told("/ui/invitations/decline", account=account_id)
     assert EMAIL not in owner.get("/ui/members").text

@@ -23,9 +23,9 @@ def owner(farebox: Farebox, customer: Customer) -> Person:
 def pages(owner: Person, path: str, link: str = "page") -> list[str]:
     """The page at the path, and those that its links lead to, one after another."""
     found = [owner.get(path).text]
-    while further := re.search(rf'href="([^"]*\b{link}=\d+)">Further', found[-1]):
+    while further := re.search(rf'href="([^"]*\b{link}=\d+)">Next', found[-1]):
         found.append(owner.get(unescape(further[1])).text)
-    back = re.search(rf'href="([^"]*\b{link}=\d+)">Back', found[-1])
+    back = re.search(rf'href="([^"]*\b{link}=\d+)">Previous', found[-1])
     assert (back is not None) == (len(found) > 1)
     return found
 
@@ -59,7 +59,7 @@ def test_limits_and_policies(owner: Person, monkeypatch: pytest.MonkeyPatch) -> 
         here = f"/ui/gateways/{gateway}/policies"
         fields = {"name": f"policy-{number}", "action.type": "block", "actor": "all"}
         page = owner.told(here, **form_of(owner.get(here).text, name="") | fields, do="draft")
-        assert "it is not in force yet" in page
+        assert "not in force yet" in page
     found = pages(owner, "/ui/limits")
     listed = [re.findall(r'<strong class="rule">(\d)\.00 USD', page) for page in found]
     assert sorted(number for each in listed for number in each) == ["1", "2", "3", "4", "5"]

@@ -141,7 +141,15 @@ def _framed(word: str, template: str, shown: Mapping[str, Any], flash: Flash | N
     session = SimpleNamespace(account_name=word, frozen=False, sign_in=SimpleNamespace(email=word))
     visit = SimpleNamespace(csrf=word, session=session, roles=frozenset((Role.OWNER,)), account_id=word)
     navigation = [(word, [row for row in PAGE_ROWS if row.label])]
-    frame = {"title": word, "heading": None, "flash": flash, "refresh": None, "visit": visit, "confirm": None}
+    frame: dict[str, Any] = {
+        "title": word,
+        "heading": None,
+        "flash": flash,
+        "refresh": None,
+        "visit": visit,
+        "confirm": None,
+    }
+    frame |= {"refused": False, "operates": False}
     return render.page(template, frame | {"navigation": navigation, "here": ""} | dict(shown))
 
 

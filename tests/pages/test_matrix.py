@@ -300,6 +300,6 @@ def test_accounts_are_shown_only_to_their_members(farebox: Farebox, ours: Furnis
     farebox.run(membership.add(farebox.services, ours.customer.account_id, "bob@example.com", Role.OWNER))
     bob = Person(farebox, sessions.Whom(account_id=ours.customer.account_id, email="bob@example.com"))
     for who in (owner, bob):
-        assert "no such account among yours" in who.told("/ui/account", account=theirs.customer.account_id)
+        assert "not a member of this account" in who.told("/ui/account", account=theirs.customer.account_id)
         assert httpx.get(f"{farebox.url}/ui/overview", cookies=who.http.cookies).status_code == 200
         assert ours.word in who.get("/ui/overview").text

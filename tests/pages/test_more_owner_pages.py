@@ -49,7 +49,7 @@ def test_the_shown_cost_of_a_call_is_its_hold(farebox: Farebox, owner: Person, c
         ({"model": "dynamic/x"}, "depends on the model"),
         ({"model": "nowhere/x"}, "is unknown"),
         ({"model": "custom-x/y"}, "provider does not exist"),
-        ({"model": "x"}, "Write a model as provider/model"),
+        ({"model": "x"}, "Enter a model as provider/model"),
         ({"gateway": "nowhere"}, "gateway does not exist"),
         ({"model": HOSTILE + "/x"}, ""),
     ],
@@ -65,7 +65,7 @@ def test_a_call_on_an_own_key_costs_no_credit(owner: Person, customer: Customer)
     key = {"alias": "default", "default_config": True, "provider_slug": "demo", "secret": "sk-own"}
     assert httpx.post(url, headers=customer.headers, json=key).status_code == 200
     page = owner.told("/ui/try/price", model="demo/demo-1", text="x", gateway="default")
-    assert "costs no credit" in page
+    assert "uses no credit" in page
 
 
 def test_a_receipt_names_each_attempt(farebox: Farebox, owner: Person, customer: Customer) -> None:
@@ -104,11 +104,11 @@ def test_policies_are_listed_with_the_limits(owner: Person, customer: Customer) 
     page = owner.get("/ui/limits").text
     assert "<script>alert" not in page
     shown = unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page)))
-    for said in ("at most 5.00 USD in a day", "refuses every other call", 'where user == "x"', "user:{user}", "draft"):
+    for said in ("at most 5.00 USD per day", "refuses every other call", 'where user == "x"', "user:{user}", "draft"):
         assert said in shown, said
     assert "model demo/* or a/b" in shown
     viewer = person(owner.farebox, Role.VIEWER, customer.account_id).get("/ui/limits").text
-    assert "at most 5.00 USD in a day" in viewer
+    assert "at most 5.00 USD per day" in viewer
 
 
 def test_a_policy_with_a_draft_is_shown_as_it_is_in_force() -> None:
@@ -130,15 +130,17 @@ def test_a_token_is_limited_on_its_page(farebox: Farebox, owner: Person, custome
     assert caller.chat("x").status_code == 200
     form = form_of(owner.get(here).text, rate_limiting_limit="1000")
     limited = form | {"rate_limiting_limit": "1", "rate_limiting_interval": "3600", "models": "demo/demo-1\nopenai/*"}
-    assert "Changed the token" in owner.told(here, **limited)
+    assert "The token has been changed" in owner.told(here, **limited)
     assert form_of(owner.get(here).text, rate_limiting_limit="1")["models"].split() == ["demo/demo-1", "openai/*"]
     assert [caller.chat("x").status_code for _ in range(2)] == [200, 429]
-    assert "Changed the token" in owner.told(here, **form | {"rate_limiting_limit": "", "models": "demo/other"})
+    assert "The token has been changed" in owner.told(
+        here, **form | {"rate_limiting_limit": "", "models": "demo/other"}
+    )
     assert caller.chat("x").status_code == 403
     for wrong, said in (
         ({"models": "nonsense"}, "nonsense"),
-        ({"rate_limiting_limit": "-1"}, "greater than or equal"),
-        ({"expires_at": "soon"}, "Expected a time"),
+        ({"rate_limiting_limit": "-1"}, "a number of at least"),
+        ({"expires_at": "soon"}, "Enter a time such as"),
     ):
         assert said in unescape(owner.told(here, **form | wrong))
     assert caller.chat("x").status_code == 403
@@ -168,21 +170,21 @@ def test_a_token_is_limited_to_gateways_on_its_page(farebox: Farebox, owner: Per
     (link,) = re.findall(r'href="(/ui/limits[?][^"#]*)', owner.get(here).text)
     assert form_of(owner.get(unescape(link)).text, gateway="team-a")["only_token"], "a limit where it counts"
     assert caller.chat("x").status_code == 200
-    assert "Changed the token" in owner.told(here, **form | {"gateways": "team-a"})
+    assert "The token has been changed" in owner.told(here, **form | {"gateways": "team-a"})
     assert caller.chat("x").json()["internalCode"] == 2972
-    assert "The account has no gateway 'nowhere'" in unescape(owner.told(here, **form | {"gateways": "nowhere"}))
+    assert "The account has no gateway “nowhere”" in unescape(owner.told(here, **form | {"gateways": "nowhere"}))
     httpx.delete(f"{customer.api_url}/ai-gateway/gateways/team-a", headers=customer.headers)
     emptied = owner.get(here).text
-    assert "The token reaches no gateway" in emptied
+    assert "This token cannot reach any gateway" in emptied
     form = form_of(emptied, expires_at="")
     assert form["gateways"].split() == []
-    assert "Changed the token" in owner.told(here, **form | {"rate_limiting_limit": "9"})
-    assert "The token reaches no gateway" in owner.get(here).text, "an empty field does not free it"
+    assert "The token has been changed" in owner.told(here, **form | {"rate_limiting_limit": "9"})
+    assert "This token cannot reach any gateway" in owner.get(here).text, "an empty field does not free it"
     assert caller.chat("x").json()["internalCode"] == 2972
-    assert "Changed the token" in owner.told(here, **form | {"gateways": "default"})
+    assert "The token has been changed" in owner.told(here, **form | {"gateways": "default"})
     assert caller.chat("x").status_code == 200
     form = form_of(owner.get(here).text, expires_at="")
-    assert "Changed the token" in owner.told(here, **form | {"gateways": ""})
+    assert "The token has been changed" in owner.told(here, **form | {"gateways": ""})
     assert "reaches no gateway" not in owner.get(here).text
 
 
@@ -208,16 +210,16 @@ def test_a_page_that_is_out_of_date_lifts_no_limit_of_a_token(
     assert lists() == ([], None)
     page = form_of(owner.get(here).text, expires_at="")
     set_lists(gateways=["default"], models=["demo/demo-1"])
-    assert "Changed the token" in owner.told(here, **page)
+    assert "The token has been changed" in owner.told(here, **page)
     assert lists() == (["default"], ["demo/demo-1"])
     refused = form_of(owner.told(here, **page | {"rate_limiting_limit": "-1"}), expires_at="")
-    assert "Changed the token" in owner.told(here, **refused | {"rate_limiting_limit": "9"})
+    assert "The token has been changed" in owner.told(here, **refused | {"rate_limiting_limit": "9"})
     assert lists() == (["default"], ["demo/demo-1"]), "nor does the page of a refusal"
     of_default = form_of(owner.get(here).text, expires_at="")
     set_lists(gateways=None, models=["demo/*"])
-    assert "Changed the token" in owner.told(here, **of_default)
+    assert "The token has been changed" in owner.told(here, **of_default)
     assert lists() == (None, ["demo/*"])
-    assert "Changed the token" in owner.told(here, **of_default | {"gateways": "", "models": ""})
+    assert "The token has been changed" in owner.told(here, **of_default | {"gateways": "", "models": ""})
     assert lists() == (None, None), "an emptied field means all"
 
 
@@ -234,10 +236,10 @@ def test_the_message_about_a_deleted_gateway_names_the_tokens_that_reach_none_no
     ):  # fmt: skip
         owner.send("/ui/tokens", name=name, run="on", models="", expires="", gateways=gateways)
     page = owner.told("/ui/gateways/team-a/delete")
-    said = "Deleted the gateway team-a. It was the only gateway of these tokens, which reach none now:"
+    said = "Deleted the gateway team-a. It was the only gateway of these tokens, which can no longer reach any:"
     assert f"{said} one, <b>two, three and 1 more." in unescape(page)
     assert "<b>two" not in page
-    said = "Deleted the gateway other. It was the only gateway of these tokens, which reach none now: both."
+    said = "Deleted the gateway other. It was the only gateway of these tokens, which can no longer reach any: both."
     assert said in unescape(owner.told("/ui/gateways/other/delete"))
 
 
@@ -252,12 +254,12 @@ def test_a_refused_token_keeps_what_was_typed(owner: Person) -> None:
     }
     many = "\n".join(f"demo/m{number}" for number in range(101))
     for wrong, said in (
-        ({}, "'nonsense' is not a model"),
+        ({}, "“nonsense” is not a model"),
         ({"models": many}, "1 to 100 models"),
         ({"read": ""}, "at least one permission"),
-        ({"expires": "x"}, "one of the lifetimes"),
-        ({"models": "", "gateways": "nowhere"}, "no gateway 'nowhere'"),
-        ({"rate_limiting_limit": "many"}, "Expected number"),
+        ({"expires": "x"}, "when the token expires"),
+        ({"models": "", "gateways": "nowhere"}, "no gateway “nowhere”"),
+        ({"rate_limiting_limit": "many"}, "Enter a number"),
     ):
         page = owner.told("/ui/tokens", **typed | wrong)
         assert said in unescape(page)
@@ -359,7 +361,7 @@ def test_the_list_of_tokens_reads_only_so_many_budgets(
 
     def shown() -> tuple[int, int]:
         words = _words(owner.get("/ui/tokens").text, "tokens")
-        return words.count("see its page"), words.count("of 5.00")
+        return words.count("see token"), words.count("of 5.00")
 
     assert shown() == (0, 3)
     for most, listed in ((9, 3), (8, 2), (3, 1), (2, 0), (1, 0)):
@@ -385,7 +387,7 @@ def test_a_policys_limit_for_a_token_is_its_budget(farebox: Farebox, owner: Pers
         assert made.status_code < 300, made.text
     charge = customer.receipt(caller.chat("x").headers["cf-aig-log-id"])["charge_nanos"]
     budget = _words(owner.get(f"/ui/tokens/{token_id}").text, "budget")
-    for amount, said in ((2, "policy mine: at most 2.00 USD in a day, all models"), (3, "policy named: at most 3.00")):
+    for amount, said in ((2, "policy mine: at most 2.00 USD per day, all models"), (3, "policy named: at most 3.00")):
         assert said in budget
         assert f"{labels.exact_usd(amount * 10**9 - charge)} of {amount}.00 USD left" in budget
     for absent in ("strangers", "users", "everybody"):

@@ -73,7 +73,7 @@ def test_a_domain_waits_for_its_record(owner: Person, customer: Customer) -> Non
     for wrong in ("x", HOSTILE, "ai.example.com"):
         assert 'id="domain-fault"' in owner.told(f"{HERE}/domain", domain=wrong)
     assert "Deleted" in owner.told(f"{HERE}/domain/delete", hostname="ai.example.com")
-    assert "Not Found" in owner.told(f"{HERE}/domain/check", hostname="ai.example.com")
+    assert "no longer exists" in owner.told(f"{HERE}/domain/check", hostname="ai.example.com")
 
 
 def test_logs_are_pushed_to_the_destination_on_the_page(owner: Person, customer: Customer) -> None:
@@ -82,20 +82,22 @@ def test_logs_are_pushed_to_the_destination_on_the_page(owner: Person, customer:
     page = owner.told(here, **form | {"bucket": "!", "secret_access_key": "x"})
     assert 'id="bucket-fault"' in page
     keys = {"bucket": "logs", "access_key_id": "AKIA1", "secret_access_key": "a-long-secret-key-wxyz"}
-    assert "Set the destination" in owner.told(here, **form | keys)
+    assert "The destination has been set" in owner.told(here, **form | keys)
     page = owner.get(here).text
     assert "a-long-secret" not in page
     again = form_of(page, url="https://s3.example.com")
     assert again["secret_access_key"] == "…wxyz"
-    assert "Set the destination" in owner.told(here, **again | {"prefix": "x/"})
+    assert "The destination has been set" in owner.told(here, **again | {"prefix": "x/"})
     assert found(customer, "farebox/logpush")["destination"]["prefix"] == "x/"
     http = {"type": "http", "url": "https://logs.example.com/in", "headers": "X-Key: a-long-secret-key"}
-    assert "Set the destination" in owner.told(here, **http)
+    assert "The destination has been set" in owner.told(here, **http)
     settings = "/ui/gateways/default/settings"
     logs = form_of(owner.get(settings).text, group="logs")
     assert "saved" in owner.told(settings, **logs | {"logpush": "on"})
     assert re.search(r"default</a>", owner.get(here).text)
-    assert "Switch `logpush`" in unescape(owner.told(f"{here}/delete"))
+    assert "First switch pushing off in the settings of these gateways: default" in unescape(
+        owner.told(f"{here}/delete")
+    )
     assert "saved" in owner.told(settings, **{name: text for name, text in logs.items() if name != "logpush"})
     assert "Deleted" in owner.told(f"{here}/delete")
     assert found(customer, "farebox/logpush")["destination"] is None

@@ -90,7 +90,7 @@ def test_an_account_is_created_found_and_given_credit(farebox: Farebox, operator
     for fields, said in (
         ({"amount": "100", "direction": "take", "reason": "x"}, "does not cover it"),
         ({"amount": "1", "direction": "take"}, "needs a reason"),
-        ({"amount": "-1", "direction": "give", "reason": "x"}, "is not an amount"),
+        ({"amount": "-1", "direction": "give", "reason": "x"}, "“-1” is not an amount"),
         ({"amount": "1", "reason": "x"}, "to give it back or to charge it"),
     ):
         assert said in unescape(operator.told(f"{path}/correct", **fields))
@@ -123,13 +123,19 @@ def test_a_frozen_account_makes_no_calls_holds_and_purchases(
     after = farebox.balance(customer.account_id)
     assert after != balance
     assert "needs a reason" in operator.told(f"{path}/freeze", do="freeze")
-    assert "is frozen: its calls" in operator.told(f"{path}/freeze", do="freeze", reason="stolen card")
+    assert "is now frozen: its calls" in operator.told(f"{path}/freeze", do="freeze", reason="stolen card")
     assert "already frozen" in operator.told(f"{path}/freeze", do="freeze", reason="again")
     assert "Choose whether" in operator.told(f"{path}/freeze", reason="nothing was chosen")
     assert ">frozen<" in operator.get("/ui/accounts", find=customer.account_id).text
     owner = person(farebox, Role.OWNER, customer.account_id)
     for page in ("/ui/overview", "/billing", "/ui/try"):
-        assert "is frozen: calls and purchases are refused" in owner.get(page).text
+        assert "is frozen: calls and purchases are refused. Ask the operator" in owner.get(page).text
+    both = Person(farebox, Whom(account_id=customer.account_id, role=Role.OWNER, operator=True))
+    assert f'<a href="{path}#freeze">Unfreeze it</a>' in both.get("/ui/overview").text
+    for who in (owner, both):
+        refused = who.told("/ui/try", model="demo/demo-1", text="Hello", gateway="default")
+        assert "Nothing was done: the account tester is frozen: calls" in refused
+        assert refused.count("frozen") == 1, "it is said once"
     holds = f"{customer.api_url}/farebox/holds"
     buying = {"amount": 1000}
     for response in (
@@ -142,7 +148,7 @@ def test_a_frozen_account_makes_no_calls_holds_and_purchases(
         assert "account_frozen" in response.text or "2954" in response.text
     assert httpx.get(f"{customer.api_url}/farebox/balance", headers=customer.headers).status_code == 200
     assert farebox.balance(customer.account_id) == after
-    assert "is not frozen" in operator.told(f"{path}/freeze", do="unfreeze")
+    assert "no longer frozen" in operator.told(f"{path}/freeze", do="unfreeze")
     assert "is frozen" not in owner.get("/ui/overview").text
     assert customer.chat("Hello").status_code == 200
     assert [act.act for act in acts_on(farebox, customer.account_id)] == ["account.unfreeze", "account.freeze"]
@@ -181,7 +187,7 @@ def test_a_purchase_is_refunded(farebox: Farebox, operator: Person, customer: Cu
     assert top_up is not None
     refused = unescape(operator.told(f"{path}/refund", top_up=top_up[1], amount="20.01"))
     assert "20.00 USD" in refused
-    assert "whole cents" in operator.told(f"{path}/refund", top_up=top_up[1], amount="0.001")
+    assert "whole number of cents" in operator.told(f"{path}/refund", top_up=top_up[1], amount="0.001")
     done = operator.told(f"{path}/refund", top_up=top_up[1], amount="8", reason="bought twice", key="once")
     assert "Took 8.00 USD of credit" in done
     assert farebox.balance(customer.account_id).available == 17 * 10**9
@@ -218,7 +224,7 @@ def test_findings_are_accepted_or_corrected(farebox: Farebox, operator: Person, 
     assert "say why" in operator.told("/ui/money/accept", finding=named["a"], seen="150").lower()
     assert "no such open finding" in operator.told("/ui/money/accept", finding=named["c"], seen="1", note="x")
     assert "has changed in the meantime" in operator.told("/ui/money/accept", finding=named["a"], seen="149", note="x")
-    assert "reload the findings" in operator.told("/ui/money/accept", finding=named["a"], note="x")
+    assert "out of date" in operator.told("/ui/money/accept", finding=named["a"], note="x")
     assert "Accepted the finding" in operator.told("/ui/money/accept", finding=named["a"], seen="150", note="the fee")
     fields = {"finding": named["b"], "direction": "take", "amount": "3"}
     assert "has changed in the meantime" in operator.told("/ui/money/correct", **fields, seen="-299")
@@ -240,7 +246,7 @@ def test_prices_and_markups_are_previewed_and_set(
     scope = {"provider": "demo", "model": "demo-1", "account": customer.account_id}
     price = scope | {"input_mtok": "3", "output_mtok": "0.0000001"}
     page = unescape(operator.send("/ui/prices", do="preview", **price).text)
-    assert "What it would change: demo/demo-1" in page
+    assert "Preview: demo/demo-1" in page
     assert "1 call with" in page
     assert 'value="0.0000001"' in page
     assert list_own(farebox, customer.account_id) == (0, 0), "a preview sets nothing"
@@ -250,15 +256,15 @@ def test_prices_and_markups_are_previewed_and_set(
     everybody = operator.send("/ui/prices", do="preview", **price | {"account": ""}).text
     assert "hourly sums and accounts were read" in unescape(everybody)
     assert "has the new price" in operator.told("/ui/prices", do="set", **price, **{"from": "2099-01-31"})
-    assert ">later<" in operator.get("/ui/prices").text
+    assert ">scheduled<" in operator.get("/ui/prices").text
     assert "12.5 % is charged" in operator.told("/ui/prices/markup", do="set", percent="12.5", **scope)
     assert list_own(farebox, customer.account_id) == (1, 1)
     for path, fields, said in (
         ("", {"provider": "demo", "model": "x"}, "at least one price"),
         ("", {"provider": "nobody", "model": "x", "input_mtok": "1"}, "no provider"),
-        ("", {"provider": "demo", "model": "x", "input_mtok": "1e5"}, "write US dollars"),
+        ("", {"provider": "demo", "model": "x", "input_mtok": "1e5"}, "enter US dollars"),
         ("", {"provider": "demo", "model": "x", "input_mtok": "1", "account": "nobody"}, "no account"),
-        ("/markup", {"percent": "much"}, "Write a percentage"),
+        ("/markup", {"percent": "much"}, "Enter a percentage"),
         ("/markup", {"percent": "-200"}, "at least -100"),
     ):
         assert said in unescape(operator.told(f"/ui/prices{path}", **fields)), fields
@@ -281,10 +287,10 @@ def test_messages_are_sent_again_and_alarms_closed(farebox: Farebox, operator: P
     page = operator.get("/ui/messages", of=customer.account_id).text
     assert "low_balance" in page
     fields = {"of": customer.account_id, "message": "low"}
-    assert "Nobody would receive this message" in operator.told("/ui/messages", **fields)
+    assert "This message has no recipient" in operator.told("/ui/messages", **fields)
     assert latest(farebox).act == "message.resend"
     assert "message does not exist" in operator.told("/ui/messages", **fields | {"message": "none"})
-    assert "due again" in operator.told("/ui/messages/failed")
+    assert "scheduled again" in operator.told("/ui/messages/failed")
     system = operator.get("/ui/system").text
     assert customer.account_id in system
     assert "<script>alert" not in system
@@ -323,10 +329,10 @@ def test_abandoned_deliveries_are_counted_and_resent_in_parts(
 
         patched.setattr(messages, "replay_given_up", away)
         told = operator.told("/ui/messages/failed")
-        assert "2 deliveries are due again. The rest was not scheduled" in told
+        assert "2 deliveries are scheduled again. The rest was not scheduled" in told
     farebox.run(farebox.services.database.write(give_up))
-    assert "4 deliveries are due again" in operator.told("/ui/messages/failed")
-    assert "1 delivery is due again" in operator.told("/ui/messages/failed")
+    assert "4 deliveries are scheduled again" in operator.told("/ui/messages/failed")
+    assert "1 delivery is scheduled again" in operator.told("/ui/messages/failed")
     assert latest(farebox).after == '{"deliveries": 1}'
     assert "given up" not in operator.get("/ui/messages").text
 
@@ -357,7 +363,7 @@ def finished(operator: Person, path: str) -> str:
 
 
 def test_the_books_are_checked_by_a_separate_process(farebox: Farebox, operator: Person, customer: Customer) -> None:
-    assert "It is running" in operator.told("/ui/check")
+    assert "It has been started" in operator.told("/ui/check")
     assert (latest(farebox).act, latest(farebox).subject) == ("report.begin", "check")
     page = finished(operator, "/ui/check")
     assert customer.account_id not in page
@@ -557,14 +563,14 @@ def _keys_share_calls(farebox: Farebox, operator: Person) -> None:
     """Add, change and remove another key."""
     second = {"provider": "deepseek", "name": "second"}
     assert "has no key" in unescape(operator.told("/ui/provider-keys/key", **second, weight="2"))
-    assert "has the weight 3" in operator.told("/ui/provider-keys/key", **second, api_key=f"{KEY}2", weight="3")
+    assert "now has weight 3" in operator.told("/ui/provider-keys/key", **second, api_key=f"{KEY}2", weight="3")
     assert (latest(farebox).act, latest(farebox).subject) == ("provider_key.set", "deepseek/second")
     assert KEY not in f"{latest(farebox)}"
     page = operator.get("/ui/provider-keys").text
     assert KEY not in page
     assert "…" + KEY[-3:] + "2" in page
-    assert "has the weight 0" in operator.told("/ui/provider-keys/key", **second, weight="0")
-    assert "has the weight 5" in operator.told("/ui/provider-keys/key", provider="deepseek", name="default", weight="5")
+    assert "now has weight 0" in operator.told("/ui/provider-keys/key", **second, weight="0")
+    assert "now has weight 5" in operator.told("/ui/provider-keys/key", provider="deepseek", name="default", weight="5")
     for weight in ("1001", "-1", "1.5", "many"):
         assert "whole number" in operator.told("/ui/provider-keys/key", **second, weight=weight)
     assert "Removed" in operator.told("/ui/provider-keys/key/remove", **second)
@@ -590,14 +596,14 @@ def test_keys_are_set_and_the_remaining_credit_is_queried(
     try:
         assert LEFT.keys() == ASKED.keys()
         for slug in (*LEFT, "groq"):
-            assert "is called at" in saved(slug, slug)
+            assert "is now called at" in saved(slug, slug)
         assert (latest(farebox).act, latest(farebox).subject) == ("provider.set", "groq")
         assert KEY not in f"{latest(farebox)}"
         page = operator.get("/ui/provider-keys").text
         assert KEY not in page
         assert "…" + KEY[-4:] in page
-        assert "not asked yet" in page
-        assert "not stated" in page
+        assert "not checked yet" in page
+        assert "not reported" in page
         asked = operator.told("/ui/provider-keys/credit")
         for slug, (_, _, left) in LEFT.items():
             assert left in asked, slug
@@ -621,7 +627,7 @@ def test_keys_are_set_and_the_remaining_credit_is_queried(
         monkeypatch.setattr(remaining_credit, "AT_ONCE", 3)
         assert "24.50 USD" in operator.told("/ui/provider-keys/credit")
         assert most == [3]
-        assert "is not a base URL" in unescape(operator.told("/ui/provider-keys", provider="groq", base_url="x"))
+        assert "“x” is not a base URL" in unescape(operator.told("/ui/provider-keys", provider="groq", base_url="x"))
     finally:
         farebox.run(farebox.services.database.write(remove))
         farebox.run(farebox.services.configuration.notice_changes())

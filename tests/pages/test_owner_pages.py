@@ -93,11 +93,11 @@ def test_the_parts_of_a_calls_time_are_drawn_and_listed(
     def took() -> dict[str, str]:
         found = owner.get(f"/ui/calls/{log_id}").text
         assert found.count("<title>") - found.count("<title>Call of") == 4
-        cells = re.findall(r'<span class="part \w+">(.*?)</span>.*?data-of="Took"><div>(.*?)</div>', found, re.DOTALL)
+        cells = re.findall(r'<span class="part \w+">(.*?)</span>.*?data-of="Time"><div>(.*?)</div>', found, re.DOTALL)
         return {name: unescape(re.sub(r"<[^>]*>", "", text)).strip() for name, text in cells}
 
     shown = took()
-    assert shown["Waited for the hold"] == f"{hold} ms"
+    assert shown["Waiting for the hold"] == f"{hold} ms"
     assert shown["Provider, until the first byte"] == f"{first - hold} ms"
     assert shown["Rest of the response"] == f"{row.duration - first} ms"
     assert re.fullmatch(r"[\d.]+ ms", shown["Settling the charge"])
@@ -109,11 +109,11 @@ def test_the_parts_of_a_calls_time_are_drawn_and_listed(
 
     farebox.run(farebox.services.database.write(change))
     shown = took()
-    assert shown["Waited for the hold"].startswith("unknown")
+    assert shown["Waiting for the hold"].startswith("unknown")
     assert shown["Provider, until the first byte"] == f"{first} ms"
     detail = encode_detail(replace(row.detail, hold_ms=None, outcome="free"))
     farebox.run(farebox.services.database.write(change))
-    assert took()["Waited for the hold"] == "unknown"
+    assert took()["Waiting for the hold"] == "unknown"
     assert shown["Settling the charge"].startswith("unknown")
 
 
@@ -202,7 +202,7 @@ def test_a_call_is_made_from_the_page(owner: Person, customer: Customer) -> None
         re.findall(r'name="token" value="(\w+)">\s*<button[^>]*>Revoke for good<span class="unseen"> Test', tokens)
     )
     owner.send("/ui/tokens/revoke", token=token_id)
-    assert "was revoked" in owner.told("/ui/try", model="demo/demo-1", text="x")
+    assert "has been revoked" in owner.told("/ui/try", model="demo/demo-1", text="x")
 
 
 # --- usage ------------------------------------------------------------------------------------------------------------
@@ -276,15 +276,15 @@ def test_a_limit_is_previewed_set_and_removed(farebox: Farebox, owner: Person, c
     rule = {"limit": "0.00001", "window": "day", "technique": "sliding", "partition": "user", "gateway": "default"}
     assert "There is no gateway 'none'" in unescape(owner.told("/ui/limits/try", **rule | {"gateway": "none"}))
     tried = unescape(owner.told("/ui/limits/try", **rule))
-    assert "1 of 1 calls would have been refused" not in tried  # a call without a user is not counted
+    assert "The only call would not have been refused." in tried  # a call without a user is not counted
     tried = unescape(owner.told("/ui/limits/try", **rule | {"partition": ""}))
-    assert "1 of 1 calls would have been refused" in tried
+    assert "The only call would have been refused" in tried
     assert '<caption class="unseen">By model</caption>' in tried
     days = re.findall(r'<rect class="hit".*?<title>(.*?): ', tried)
     now = farebox.services.clock.now_ms()
     assert days == [labels.day(now - number * DAY) for number in reversed(range(31))], "days without calls, too"
     assert "Calls without an end user: 1." in tried
-    assert "Set the limit: 0.00001 USD in a day." in owner.told("/ui/limits", **rule | {"partition": ""})
+    assert "Set the limit: 0.00001 USD per day." in owner.told("/ui/limits", **rule | {"partition": ""})
     assert customer.chat("two").status_code == 402
     page = owner.get("/ui/limits").text
     (rule_id,) = re.findall(r'name="rule" value="(\w+)"', page)
@@ -292,25 +292,62 @@ def test_a_limit_is_previewed_set_and_removed(farebox: Farebox, owner: Person, c
     assert "This limit does not exist" in owner.told("/ui/limits/remove", gateway="default", rule=rule_id)
     monthly = rule | {"limit": "1", "window": "30 days", "technique": "calendar", "partition": ""}
     tried = owner.told("/ui/limits/try", **monthly)
-    assert "in a month" in tried
+    assert "USD per month" in tried
     assert 'name="technique" value="calendar"' in tried, "the limit can be set from there"
-    assert "in a month." in owner.told("/ui/limits", **monthly)
+    assert "USD per month." in owner.told("/ui/limits", **monthly)
     assert "by your calendar" in owner.get("/ui/limits").text
     assert customer.chat("three").status_code == 200
+
+
+def test_calls_are_counted_in_good_english(owner: Person, customer: Customer) -> None:
+    tiny, huge = (
+        {"limit": limit, "window": "day", "technique": "sliding", "partition": "", "gateway": "default"}
+        for limit in ("0.00001", "100")
+    )
+    owner.get("/ui/gateways")
+    assert "There are no past calls to try this limit on." in owner.told("/ui/limits/try", **tiny)
+    for refused, none in (
+        ("The only call would have been refused", "The only call would not have been refused."),
+        ("All 2 calls would have been refused", "None of the 2 calls would have been refused."),
+    ):
+        customer.chat("one")
+        assert refused in owner.told("/ui/limits/try", **tiny)
+        assert none in owner.told("/ui/limits/try", **huge)
+
+
+def test_the_bars_of_limits_show_what_is_left(owner: Person, customer: Customer) -> None:
+    def bars(path: str) -> list[tuple[int, int]]:
+        found = re.findall(r'<meter min="0" max="(\d+)" low="\d+" optimum="\d+" value="(\d+)"', owner.get(path).text)
+        return [(int(most), int(left)) for most, left in found]
+
+    owner.told("/billing/limit", **{"limit-amount": "20", "duration": "monthly", "strategy": "fixed"})
+    token_id = httpx.get(f"{customer.api_url}/farebox/tokens", headers=customer.headers).json()["result"][0]["id"]
+    rule = {"limit": "5", "window": "day", "technique": "sliding", "gateway": "default", "only_token": token_id}
+    owner.told("/ui/limits", **rule)
+    full = [(20 * 10**9, 20 * 10**9), (5 * 10**9, 5 * 10**9)]
+    paths = ("/billing", "/ui/limits", f"/ui/tokens/{token_id}")
+    assert [bars(path) for path in paths] == [full[:1], full, full[1:]], "untouched: full"
+    charge = customer.receipt(_log_id(customer.chat("one")))["charge_nanos"]
+    less = [(most, left - charge) for most, left in full]
+    assert [bars(path) for path in paths] == [less[:1], less, less[1:]]
+    assert "USD left this month" in owner.get("/billing").text
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"limit": "much"}, "Write the limit"),
-        ({"limit": "-1"}, "Write the limit"),
-        ({"limit": "0"}, "Write the limit"),
-        ({"limit": "nan"}, "Write the limit"),
-        ({"limit": "1e5"}, "Write the limit"),
-        ({"limit": "٣"}, "Write the limit"),
+        ({"limit": "much"}, "Enter the limit"),
+        ({"limit": "-1"}, "Enter the limit"),
+        ({"limit": "0"}, "Enter the limit"),
+        ({"limit": "nan"}, "Enter the limit"),
+        ({"limit": "1e5"}, "Enter the limit"),
+        ({"limit": "٣"}, "Enter the limit"),
         ({"limit": "1000000001"}, "at most 1,000,000,000"),
-        ({"window": "year"}, "not a valid limit"),
-        ({"technique": "x"}, "not a valid limit"),
+        ({"window": "year"}, "Choose the period: hour; day; week; 30 days."),
+        ({"technique": "x"}, "Choose how spending is counted: over a sliding window; by the clock"),
+        ({"technique": ""}, "Choose how spending is counted"),
+        ({"partition": "x"}, "Choose what has separate limits"),
+        ({"models": "demo/" + "x" * 300}, "at most 256 characters"),
         ({"partition": "model", "models": "demo/demo-1"}, "Choose either"),
         ({"gateway": "nowhere"}, "gateway does not exist"),
     ],
@@ -335,7 +372,7 @@ def test_a_token_is_shown_once_and_has_its_permissions(farebox: Farebox, owner: 
     assert "at least one permission" in developer.told("/ui/tokens", name="x", read="on", write="on")
     for form, said in (
         ({"name": "x"}, "at least one permission"),
-        ({"run": "on", "expires": "x"}, "one of the lifetimes"),
+        ({"run": "on", "expires": "x"}, "when the token expires"),
         ({"run": "on", "models": "nonsense"}, "nonsense"),
     ):
         assert said in owner.told("/ui/tokens", **form)
@@ -356,7 +393,7 @@ def test_a_developer_makes_no_token_that_spends_on_cards(farebox: Farebox, custo
 
 
 def test_members_are_invited_and_removed(farebox: Farebox, owner: Person) -> None:
-    assert "is invited as viewer" in owner.told("/ui/members", email="Ada@Example.com", role="viewer")
+    assert "has been invited as viewer" in owner.told("/ui/members", email="Ada@Example.com", role="viewer")
     for form in ({"email": "nobody", "role": "viewer"}, {"email": "a@b.example", "role": "operator"}):
         assert 'class="note bad"' in owner.told("/ui/members", **form)
     link = re.findall(r"/ui/open\?link=([\w-]{43})", owner.send("/ui/members/link", email="ada@example.com").text)[0]

@@ -51,7 +51,7 @@ def test_a_key_is_stored_used_replaced_and_deleted(owner: Person, customer: Cust
     assert "…wxyz" in page
     assert "weight 7" in page
     assert "Changed the key" in owner.told(key, secret="", weight="0")
-    assert "Expected integer" in owner.told(key, secret="", weight="1.5")
+    assert "Weight: Enter a whole number" in owner.told(key, secret="", weight="1.5")
     assert "…wxyz" in owner.get(keys).text
     assert SECRET not in page
     assert "Deleted" in owner.told(f"{key}/delete")
@@ -61,12 +61,12 @@ def test_a_key_is_stored_used_replaced_and_deleted(owner: Person, customer: Cust
 @pytest.mark.parametrize(
     ("changed", "at", "said"),
     [
-        ({"secret": ""}, "secret", "was not found in the store"),
-        ({"alias": HOSTILE}, "alias", "must match"),
-        ({"rate_limit": "1.5"}, "rate_limit", "Expected integer"),
-        ({"provider_slug": "nonesuch"}, "provider_slug", "There is no provider"),
+        ({"secret": ""}, "secret", "Fill this in"),
+        ({"alias": HOSTILE}, "alias", "Use letters, digits, dots, hyphens and underscores"),
+        ({"rate_limit": "1.5"}, "rate_limit", "Enter a whole number"),
+        ({"provider_slug": "nonesuch"}, "provider_slug", "This provider does not exist"),
         ({"secret": "fbx_" + "x" * 43}, "secret", "access token of Farebox"),
-        ({"secret_id": "no spaces"}, "secret_id", "must match"),
+        ({"secret_id": "no spaces"}, "secret_id", "without spaces"),
     ],
 )
 def test_a_key_that_is_refused_is_not_shown_again(

@@ -75,7 +75,7 @@ def test_a_service_tier_is_said(farebox: Farebox) -> None:
     assert re.fullmatch(r"\d+ \w{3} 20\d\d", flex["Valid from"])
     log_id = called(customer, "gpt-5-mini")
     standard = facts(customer, log_id)
-    assert (standard["Tier"], standard["Valid from"]) == ("standard", "the list states no date")
+    assert (standard["Tier"], standard["Valid from"]) == ("standard", "the list gives no date")
     assert "Input length" not in standard, "its rates do not depend on it"
     assert "above_input_tokens" not in str(customer.receipt(log_id))
 

@@ -88,21 +88,21 @@ def test_a_route_is_drawn_created_called_changed_deployed_and_deleted(owner: Per
     form = form_of(added, **{"type.4": "percentage"})
     assert form["elements.4.id"] == "percentage-1"
     form |= {"elements.4.outputs": "100%: first", "elements.0.outputs.next.elementId": "percentage-1"}
-    assert "does not serve yet" in owner.told(f"{here}/edit", **form | {"do": "save"})
+    assert "not deployed yet" in owner.told(f"{here}/edit", **form | {"do": "save"})
     assert len(stored(customer)[0]["elements"]) == 4
     version = re.findall(r'name="version" value="([\w-]+)"', owner.get(here).text)[0]
-    assert "A version that is not deployed" in owner.get(here, version=version).text
-    assert "serves from now on" in owner.told(f"{here}/deploy", version=version)
+    assert "Version that is not deployed" in owner.get(here, version=version).text
+    assert "is now deployed" in owner.told(f"{here}/deploy", version=version)
     assert len(stored(customer)[0]["elements"]) == 5
     form = form_of(owner.get(f"{here}/edit").text, **{"type.0": "start"})
     form |= {"elements.0.outputs.next.elementId": "first"}
     assert owner.send(f"{here}/edit", **form | {"do": f"remove:{'9' * 5_000}"}).status_code == 200
     removed = form_of(owner.told(f"{here}/edit", **form | {"do": "remove:4"}), **{"type.0": "start"})
-    assert "serves from now on" in owner.told(f"{here}/edit", **removed | {"do": "deploy"})
+    assert "is now deployed" in owner.told(f"{here}/edit", **removed | {"do": "deploy"})
     assert len(stored(customer)[0]["elements"]) == 4
 
     assert "dynamic/other" in owner.told(f"{here}/rename", name="other")
-    assert "must match" in owner.told(f"{here}/rename", name="\x01")
+    assert "Name: Use text on one line" in owner.told(f"{here}/rename", name="\x01")
     assert "Deleted" in owner.told(f"{here}/delete")
     assert stored(customer) == []
     assert owner.get(here).status_code == 404
@@ -117,23 +117,23 @@ def test_fields_return_their_values_unchanged(owner: Person, customer: Customer)
     text = form_of(page, json=json.dumps(stored(customer)[0]["elements"], indent=2, ensure_ascii=False))["json"]
     assert json.loads(text) == stored(customer)[0]["elements"]
     table = unescape(re.sub(r"<[^>]*>", " ", owner.get(f"{ROUTES}/{route_id}").text))
-    for said in ("metadata.plan in paid, größer", "2.5 USD in 60 s, each metadata.user", "12.5%: a, else: b"):
+    for said in ("metadata.plan in paid, größer", "2.5 USD per 60 s, each metadata.user", "12.5%: a, else: b"):
         assert said in table
 
 
 @pytest.mark.parametrize(
     ("changed", "at", "said"),
     [
-        ({"elements.1.properties.conditions": "{"}, "elements.1.properties.conditions", "Expected object"),
+        ({"elements.1.properties.conditions": "{"}, "elements.1.properties.conditions", "Enter an object in braces"),
         ({"elements.1.properties.conditions": '{"plan": 1}'}, "elements.1.properties.conditions", "plan"),
-        ({"elements.1.outputs.true.elementId": ""}, "elements.1.outputs.true.elementId", "Required"),
+        ({"elements.1.outputs.true.elementId": ""}, "elements.1.outputs.true.elementId", "Fill this in"),
         ({"elements.1.outputs.true.elementId": "plan"}, "elements.1.outputs.true.elementId", "circle"),
         ({"elements.2.properties.provider": HOSTILE}, "elements.2.properties.provider", "There is no provider"),
-        ({"elements.2.properties.retries": "9"}, "elements.2.properties.retries", "less than or equal to 5"),
+        ({"elements.2.properties.retries": "9"}, "elements.2.properties.retries", "a number of at most 5"),
         ({"elements.3.id": HOSTILE}, "elements.1.outputs.false.elementId", "There is no element"),
-        ({"elements.3.id": ""}, "elements.3.id", "at least 1 character"),
-        ({"name": "x" * 65}, None, "name: String must contain at most 64"),
-        ({"name": ""}, None, "name: String must contain at least 1"),
+        ({"elements.3.id": ""}, "elements.3.id", "Fill this in"),
+        ({"name": "x" * 65}, None, "Name: Enter at most 64 characters"),
+        ({"name": ""}, None, "Name: Fill this in"),
     ],
 )  # fmt: skip
 def test_errors_are_shown_at_their_element_and_nothing_is_saved(

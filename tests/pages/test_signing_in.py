@@ -208,7 +208,7 @@ def test_a_person_can_end_all_their_other_sessions(farebox: Farebox) -> None:
     assert [who.session is not None for who in (here, there, other)] == [True, False, True]
     assert httpx.post(f"{farebox.url}/ui/open", data={"link": link}).status_code == 403
     vouched = Person(farebox, Whom(account_id=accounts[0], email="lost@example.com", vouched=True))
-    assert "It is not known whose session this is" in vouched.told("/ui/sessions/end-others")
+    assert "This session does not show who you are" in vouched.told("/ui/sessions/end-others")
     assert here.session is not None
 
 
@@ -228,14 +228,14 @@ def test_the_name_of_a_browser_stays_text(farebox: Farebox) -> None:
 
 def test_a_link_of_a_refusal_leads_to_its_account(farebox: Farebox, owner: Person) -> None:
     shown = f"/billing?account={owner.whom.account_id}"
-    assert "Of another account" not in owner.get(shown).text
+    assert "Another account" not in owner.get(shown).text
     stranger = httpx.get(f"{farebox.url}{shown}")
     assert owner.get(stranger.headers["location"]).headers["location"] == shown, "after signing in"
     other = farebox.create_account("Zenith")
     asked = owner.get(f"/billing?account={other}&x=%3Cb%3E")
-    assert (asked.status_code, "Of another account" in asked.text, "Zenith" in asked.text) == (200, True, False)
+    assert (asked.status_code, "Another account" in asked.text, "Zenith" in asked.text) == (200, True, False)
     told = owner.told("/ui/account", account=other, next=f"/billing?account={other}")
-    assert "no such account among yours" in told
+    assert "not a member of this account" in told
     assert owner.session is not None
     assert owner.session.account_id == owner.whom.account_id
 

@@ -169,9 +169,9 @@ def test_a_user_without_an_address_gets_an_error(
     provider: OpenIdProvider, browser: Browser, claims: dict[str, Any]
 ) -> None:
     provider.userinfo = {"sub": "ada", "email_verified": True, **claims}
-    browser.is_refused("does not say which e-mail address you have")
+    browser.is_refused("did not say what your e-mail address is")
     provider.userinfo, provider.claims = None, claims or {"email": " "}
-    browser.is_refused("does not say which e-mail address you have")
+    browser.is_refused("did not say what your e-mail address is")
 
 
 def test_letters_that_normalize_to_an_address_do_not_count(
@@ -180,7 +180,7 @@ def test_letters_that_normalize_to_an_address_do_not_count(
     """The lowercase form of the Kelvin sign (U+212A) is the ASCII letter k."""
     farebox.run(membership.add(farebox.services, farebox.create_account(), "kate@example.com", Role.OWNER))
     provider.email = "\N{KELVIN SIGN}ate@example.com"
-    browser.is_refused("does not say which e-mail address you have")
+    browser.is_refused("did not say what your e-mail address is")
 
 
 def test_a_user_who_declines_gets_an_error(provider: OpenIdProvider, browser: Browser) -> None:
@@ -220,7 +220,7 @@ LIES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("lie", [pytest.param(fields, id=name) for name, fields in LIES.items()])
 def test_false_claims_are_not_trusted(provider: OpenIdProvider, browser: Browser, lie: dict[str, Any]) -> None:
     provider.__dict__.update(lie)
-    browser.is_refused("does not prove who you are")
+    browser.is_refused("could not be verified")
     provider.reset(provider.email)
     assert browser.sign_in().status_code == 303  # only that was wrong
 
@@ -241,7 +241,7 @@ def test_an_answer_of_another_provider_is_refused(
 ) -> None:
     """Mix-up attack: no code is sent anywhere then."""
     provider.answer = answer
-    browser.is_refused("does not prove who you are")
+    browser.is_refused("could not be verified")
     assert len(provider.codes) == 1
 
 
@@ -266,7 +266,7 @@ def test_a_wrong_state_is_refused(provider: OpenIdProvider, browser: Browser, an
 
 def test_an_unknown_code_is_refused(provider: OpenIdProvider, browser: Browser) -> None:
     provider.answer = {"code": "guessed"}
-    browser.is_refused("does not prove who you are")
+    browser.is_refused("could not be verified")
 
 
 @pytest.mark.parametrize(
@@ -332,8 +332,8 @@ def test_signing_in_at_the_provider_is_a_proof(
 @pytest.mark.parametrize(
     ("claims", "says"),
     [
-        ({"auth_time": _NOW - 7200}, "does not prove who you are"),
-        ({"auth_time": None}, "does not prove who you are"),
+        ({"auth_time": _NOW - 7200}, "could not be verified"),
+        ({"auth_time": None}, "could not be verified"),
         ({"email": "eve@example.com"}, "says that you are eve@example.com"),
     ],
     ids=["not again", "not said when", "somebody else"],

@@ -352,13 +352,22 @@ def test_other_cookies_of_the_host_do_no_harm(visitor: Visitor) -> None:
 @pytest.mark.parametrize(
     ("path", "fields", "said"),
     [
-        ("/billing/limit", {"limit-amount": "-5", "duration": "daily", "strategy": "fixed"}, "Write the limit"),
-        ("/billing/limit", {"limit-amount": "5", "duration": "yearly", "strategy": "fixed"}, "has expired"),
-        ("/billing/auto", {"threshold": "10"}, "Write the amount to buy"),
+        ("/billing/limit", {"limit-amount": "-5", "duration": "daily", "strategy": "fixed"}, "Enter the limit"),
+        (
+            "/billing/limit",
+            {"limit-amount": "5", "duration": "yearly", "strategy": "fixed"},
+            "Choose a period: day, week or month.",
+        ),
+        (
+            "/billing/limit",
+            {"limit-amount": "5", "duration": "daily"},
+            "Choose how spending is counted: by the calendar or",
+        ),
+        ("/billing/auto", {"threshold": "10"}, "Enter the amount to buy"),
         ("/billing/auto", {"threshold": "1", "auto-amount": "50"}, "threshold must be from 5.00 USD"),
-        ("/billing/auto", {"threshold": "٣", "auto-amount": "50"}, "Write the threshold"),
+        ("/billing/auto", {"threshold": "٣", "auto-amount": "50"}, "Enter the threshold"),
         ("/billing/buy", {"amount": "50", "request_key": ""}, "has expired"),
-        ("/billing/buy", {"amount": "1e9", "request_key": "k" * 32}, "Write the amount"),
+        ("/billing/buy", {"amount": "1e9", "request_key": "k" * 32}, "Enter the amount"),
         ("/billing/buy", {"amount": "50", "request_key": "k" * 32, "card": "pm_of_somebody"}, "no saved card"),
         ("/billing/buy", {"amount": "0.50", "request_key": "k" * 32}, "amount must be"),
         ("/billing/cards/default", {"card": "pm_of_somebody"}, "no card"),

@@ -32,6 +32,7 @@ from farebox.payments.processor import (
     ProcessorRefused,
     ProcessorUnavailable,
 )
+from farebox.quoting import quoted
 from farebox.runtime.services import Services, processor_of
 from farebox.settings import Settings
 from farebox.storage import customers as store
@@ -229,7 +230,7 @@ async def _find_card(services: Services, account_id: str, card_id: str) -> Card:
         for card in known if known is not None else await refresh(services, account_id):
             if card.card_id == card_id:
                 return card
-    raise Problem(NOT_FOUND, f"The account has no card {card_id!r}.")
+    raise Problem(NOT_FOUND, f"The account has no card {quoted(card_id)}.")
 
 
 async def _make_default(services: Services, account_id: str, card_id: str) -> list[Card]:
@@ -352,16 +353,20 @@ def put_profile(
     return checked
 
 
+_NAMES = {"email": "e-mail address", "tax_id": "tax ID"}
+
+
 def _checked(profile: Profile, settings: Settings) -> Profile:
     texts = {name: getattr(profile, name).strip() for name in ("name", "email", "address", "country", "tax_id")}
     for name, text in texts.items():
         if len(text) > _TEXT_MAX or any(ord(sign) < 32 and (sign != "\n" or name != "address") for sign in text):
-            raise _invalid(name, f"At most {_TEXT_MAX} characters, without control characters")
+            what = _NAMES.get(name, name)
+            raise _invalid(name, f"The {what} can have at most {_TEXT_MAX} characters, and no control characters")
     if texts["email"] and not _EMAIL.fullmatch(texts["email"]):
-        raise _invalid("email", "This is not a valid e-mail address")
+        raise _invalid("email", "The e-mail address is not valid: write it as ada@example.com")
     texts["country"] = texts["country"].upper()
     if texts["country"] and not _COUNTRY.fullmatch(texts["country"]):
-        raise _invalid("country", "The country must be a two-letter code (ISO 3166-1)")
+        raise _invalid("country", "The country must be a two-letter code (ISO 3166-1), such as DE")
     low, high = profile.top_up_min_cents, profile.top_up_max_cents
     for name, cents in (("top_up_min_cents", low), ("top_up_max_cents", high)):
         if cents is not None and not _TOP_UP_CENTS[0] <= cents <= _TOP_UP_CENTS[1]:

@@ -29,6 +29,7 @@ from farebox.payments import metadata
 from farebox.payments.declines import public_failure
 from farebox.payments.model import Refund, TopUp
 from farebox.payments.processor import Processor, ProcessorRefund, ProcessorRefused, ProcessorUnavailable
+from farebox.quoting import quoted
 from farebox.runtime.services import Services, processor_of
 from farebox.storage import refunds as store
 from farebox.storage.accounts import find_account
@@ -154,7 +155,7 @@ def _insert(connection: Connection, request: _RefundRequest) -> tuple[Refund, bo
     if account is not None and top_up is None:
         top_up = find_by_payment(connection, request.top_up_id)
     if account is None or top_up is None or top_up.account_id != request.account_id:
-        raise Problem(NOT_FOUND, f"The account has no top-up {request.top_up_id!r}.")
+        raise Problem(NOT_FOUND, f"The account has no top-up {quoted(request.top_up_id)}.")
     earlier = store.find_refund(connection, account.bucket, request.account_id, request.refund_id)
     if earlier is not None:
         if earlier.top_up_id != top_up.top_up_id or request.credit_cents not in (None, earlier.credit_cents):

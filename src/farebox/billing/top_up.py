@@ -36,6 +36,7 @@ from farebox.errors import (
 from farebox.payments.guards import HISTORY, check_manual
 from farebox.payments.model import Card, TopUp, TopUpKind
 from farebox.payments.purchase import Purchase
+from farebox.quoting import quoted
 from farebox.runtime.services import Services, processor_of
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import find_account
@@ -235,7 +236,7 @@ def _card(connection: Connection, request: _PurchaseRequest, purchase: Purchase,
     else:
         card = find_card(connection, request.account_id, request.card_id)
     if card is None:
-        which = "no saved card" if request.card_id is None else f"no saved card {request.card_id!r}"
+        which = "no saved card" if request.card_id is None else f"no saved card {quoted(request.card_id)}"
         raise Problem(NO_CARD, f"The account has {which}.")
     wait = check_manual(
         attempts_since(connection, request.account_id, at - HISTORY),

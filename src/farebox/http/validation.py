@@ -5,7 +5,7 @@ wording that Cloudflare's clients know.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import UnionType
@@ -28,6 +28,8 @@ class Fault:
 
     path: Path
     message: str
+    words: str = ""
+    """The same for people on a page, if the message does not suit them; `pages.fault_words` knows those of schemas."""
 
 
 class InvalidInput(Problem):
@@ -38,9 +40,9 @@ class InvalidInput(Problem):
         self.faults = tuple(faults)
 
 
-def invalid(message: str, *path: str | int) -> InvalidInput:
+def invalid(message: str, *path: str | int, words: str = "") -> InvalidInput:
     """A single fault, to be raised."""
-    return InvalidInput([Fault(path, message)])
+    return InvalidInput([Fault(path, message, words)])
 
 
 def parse_json(body: bytes) -> Any:
@@ -148,6 +150,8 @@ _BOUNDS = (
     (re.compile(r"^Expected `str` of length >= (\d+)$"), "String must contain at least {} character(s)"),
     (re.compile(r"^Expected `str` of length <= (\d+)$"), "String must contain at most {} character(s)"),
     (re.compile(r"^Expected `str` matching regex '(.*)'$"), "Invalid: must match {}"),
+    (re.compile(r"^Expected `array` of length >= (\d+)$"), "Array must contain at least {} element(s)"),
+    (re.compile(r"^Expected `array` of length <= (\d+)$"), "Array must contain at most {} element(s)"),
     (re.compile(r"^Object missing required field `(\w+)`$"), "Required: {}"),
 )
 _WRONG_TYPE = re.compile(r"^Expected `([^`]+)`, got `([^`]+)`$")
@@ -169,11 +173,21 @@ def _fault(path: Path, text: str, kind: Any, value: Any) -> Fault:
     if wrong:
         wanted = choices or " | ".join(_TYPES.get(name, name) for name in wrong.group(1).split(" | ") if name != "null")
         return Fault(path, f"Expected {wanted}, received {_TYPES.get(wrong.group(2), wrong.group(2))}")
-    for pattern, words in _BOUNDS:
+    for pattern, message in _BOUNDS:
         found = pattern.match(text)
         if found:
-            return Fault(path, words.format(found.group(1).removesuffix(".0")))
+            allowed = next((meta.description for meta in _patterns(kind) if repr(meta.pattern) in text), None)
+            words = f"Use {allowed}" if allowed else ""
+            return Fault(path, message.format(found.group(1).removesuffix(".0")), words)
     return Fault(path, text)
+
+
+def _patterns(kind: Any) -> Iterator[msgspec.Meta]:
+    """The patterns in a field's type; their descriptions say in words what is allowed."""
+    for part in get_args(kind):
+        if isinstance(part, msgspec.Meta) and part.pattern is not None:
+            yield part
+        yield from _patterns(part)
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:

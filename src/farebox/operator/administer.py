@@ -18,6 +18,7 @@ from farebox.model import Account, Balance, Operator
 from farebox.money import format_usd
 from farebox.operator.provider_keys import key_problem
 from farebox.periods import is_zone
+from farebox.quoting import quoted
 from farebox.storage import account_settings, accounts, config, top_up_rules
 from farebox.storage.account_settings import AccountSettings
 from farebox.storage.config import ProviderKeyRow, ProviderRow
@@ -79,10 +80,12 @@ def create_account(
     account_id = ids.account_id() if account_id is None else account_id
     if not _ACCOUNT_ID.fullmatch(account_id):
         raise Refused(
-            f"{account_id!r} cannot be an account ID: it is part of URLs, use 1 to 64 letters, digits, - or _"
+            f"{quoted(account_id)} cannot be an account ID: it is part of URLs, use 1 to 64 letters, digits, - or _"
         )
     if accounts.find_account(connection, account_id) is not None:
-        raise Refused(f"the account {account_id!r} already exists; omit the ID to get a new one")
+        raise Refused(
+            f"the account {quoted(account_id)} already exists: choose another ID, or leave it out to get a new one"
+        )
     made = accounts.add_account(connection, account_id, name.strip(), at, buckets)
     record_act(connection, by, "account.create", at, account_id=account_id, after={"name": made.name})
     return made
@@ -103,7 +106,7 @@ def set_account(
     require_account(connection, account_id)
     stored = account_settings.read_settings(connection, account_id)
     if time_zone is not None and not is_zone(time_zone):
-        raise Refused(f"there is no time zone {time_zone!r}: use an IANA name such as Europe/Berlin")
+        raise Refused(f"there is no time zone {quoted(time_zone)}: use an IANA name such as Europe/Berlin")
     changes = time_zone is not None and stored is not None and time_zone != stored.zone
     if changes and not account_settings.set_zone(
         connection, account_id, str(time_zone), at if since is None else since
@@ -165,7 +168,7 @@ def create_user(
     An existing user keeps their accounts; their earlier key stops working.
     """
     if not _EMAIL.fullmatch(email):
-        raise Refused(f"{email!r} is not an e-mail address")
+        raise Refused(f"{quoted(email)} is not an e-mail address")
     for account_id in account_ids:
         require_account(connection, account_id)
     key = TOKEN_PREFIX + ids.secret()
@@ -178,7 +181,7 @@ def create_user(
 
 
 def _no_account(account_id: str) -> Refused:
-    return Refused(f"there is no account {account_id!r}: `farebox account list` shows all")
+    return Refused(f"there is no account {quoted(account_id)}: `farebox account list` shows all")
 
 
 # --- money ------------------------------------------------------------------------------------------------------------
@@ -241,7 +244,7 @@ def _post(
 ) -> Posted:
     """Post the command and record the act; a repeat is not an act."""
     if not _CAUSE_ID.fullmatch(cause_id):  # the ledger numbers the parts of a transfer with `/2`, `/3` after its ID
-        raise Refused(f"{cause_id!r} cannot be an id: use 1 to 128 letters, digits, or one of . _ : @ -")
+        raise Refused(f"{quoted(cause_id)} cannot be an ID: use 1 to 128 letters, digits, or one of . _ : @ -")
     before = accounts.read_balance(connection, command.account_id)
     try:
         verdict = apply(connection, command)
@@ -251,7 +254,7 @@ def _post(
         raise _no_account(command.account_id)
     if not verdict.ok:
         raise Refused(
-            f"account {command.account_id!r} has {format_usd(verdict.available)} USD available "
+            f"account {quoted(command.account_id)} has {format_usd(verdict.available)} USD available "
             f"and {format_usd(verdict.held)} USD held, which does not cover it"
         )
     posted = Posted(cause_id, verdict)
@@ -302,9 +305,9 @@ def set_provider(
     else:
         url = _checked_url(base_url)
     if not url:
-        raise Refused(f"{slug} is a server of your own: give --base-url, such as http://127.0.0.1:11434/v1")
+        raise Refused(f"{slug} is a server of your own: set its base URL, such as http://127.0.0.1:11434/v1")
     if "{account}" in url:
-        raise Refused(f"{slug} has a URL of your own: give --base-url {url} with your account id in it")
+        raise Refused(f"{slug} has a URL of your own: set the base URL {url} with your account ID in it")
     if api_key is None:
         key = None if before is None else before.api_key
     else:
@@ -335,13 +338,13 @@ def _provider(name: str) -> tuple[str, str]:
 
     provider = provider_of(name)
     if provider is None:
-        raise Refused(f"there is no provider {name!r}: use one of {', '.join(item.slug for item in PROVIDERS)}")
+        raise Refused(f"there is no provider {quoted(name)}: use one of {', '.join(item.slug for item in PROVIDERS)}")
     return provider.slug, provider.base_url
 
 
 def _checked_url(text: str) -> str:
     """The base URL without trailing slashes. Those of clouds have parts of a call's path in braces."""
-    wrong = f"{text!r} is not a base URL: write it as https://api.example.com/v1"
+    wrong = f"{quoted(text)} is not a base URL: write it as https://api.example.com/v1"
     try:
         url = urlsplit(_PLACEHOLDER.sub("x", text))
     except ValueError as error:
@@ -349,5 +352,5 @@ def _checked_url(text: str) -> str:
     if url.scheme not in ("http", "https") or not is_base(url) or re.search(r"\s", text):
         raise Refused(wrong)
     if url.query or url.fragment or url.username is not None:
-        raise Refused("a base URL has no query, fragment or user name: give the key with --api-key-stdin")
+        raise Refused("a base URL has no query, fragment or user name: store the key separately")
     return text.rstrip("/")

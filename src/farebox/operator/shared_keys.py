@@ -7,6 +7,7 @@ from typing import Final
 from farebox.model import Operator
 from farebox.operator.administer import Refused, provider_slug, provider_state
 from farebox.operator.provider_keys import key_problem
+from farebox.quoting import quoted
 from farebox.runtime.operator_access import provider_place
 from farebox.storage import config
 from farebox.storage.config import ProviderKeyRow, ProviderRow
@@ -49,12 +50,12 @@ def set_key(
         return _set_first(connection, vault, by, slug, at, api_key, weight)
     if not _is_name(name):
         raise Refused(
-            f"{name!r} is not a valid name for a key: use 1 to 64 letters, digits, dots, hyphens and underscores"
+            f"{quoted(name)} is not a valid name for a key: use 1 to 64 letters, digits, dots, hyphens and underscores"
         )
     keys = {key.name: key for key in config.list_provider_keys(connection) if key.provider == slug}
     before = keys.get(name)
     if before is None and api_key is None:
-        raise Refused(f"{slug} has no key {name!r}: give the key itself, too")
+        raise Refused(f"{slug} has no key {quoted(name)}: give the key itself, too")
     if before is None and len(keys) >= KEYS_MAX:
         raise Refused(f"{slug} has {KEYS_MAX} further keys, the maximum: remove one")
     if before is None and slug not in {row.name for row in config.list_providers(connection)}:
@@ -109,7 +110,7 @@ def remove_key(connection: Connection, *, by: Operator, provider: str, name: str
     keys = config.list_provider_keys(connection)
     before = next((key for key in keys if (key.provider, key.name) == (slug, name)), None)
     if before is None:
-        raise Refused(f"{slug} has no key {name!r}")
+        raise Refused(f"{slug} has no key {quoted(name)}")
     config.delete_provider_key(connection, slug, name)
     was = provider_state(before)
     record_act(connection, by, "provider_key.remove", at, subject=f"{slug}/{name}", before=was)

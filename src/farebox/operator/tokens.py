@@ -16,6 +16,7 @@ from farebox.model import AccessToken, Operator, Permission, RateLimit
 from farebox.operator.administer import Refused, must_be_ahead, require_account
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import compat_model
+from farebox.quoting import quoted
 from farebox.storage import accounts
 from farebox.storage.config import lock_configuration
 from farebox.storage.gateways import missing_gateways
@@ -97,12 +98,12 @@ def _allowed(models: Sequence[str]) -> tuple[str, ...]:
 def _allowed_model(model: str) -> str:
     """The model in the form that calls are compared with: the provider's slug, and the provider's name of the model."""
     if not _MODEL.fullmatch(model):
-        why = f"{model[:80]!r} is not a model: write provider/model, or provider/* for all of a provider's"
+        why = f"{quoted(model)} is not a model: write provider/model, or provider/* for all of a provider's"
         raise Refused(why, of="models")
     try:
         return "/".join(compat_model(model))
     except InvalidRequest as error:
-        raise Refused(f"{model[:80]!r} is not a model: {error}", of="models") from error
+        raise Refused(f"{quoted(model)} is not a model: {error}", of="models") from error
 
 
 def _reached(connection: Connection, account_id: str, gateways: Sequence[str]) -> tuple[str, ...]:
@@ -112,7 +113,7 @@ def _reached(connection: Connection, account_id: str, gateways: Sequence[str]) -
     named = [each for each in gateways if len(each) <= _GATEWAY_LENGTH and _is_gateway(each)]
     missing = [each for each in gateways if each not in named] or missing_gateways(connection, account_id, named)
     if missing:
-        raise Refused(f"the account has no gateway {missing[0][:80]!r}: create it first", of="gateways")
+        raise Refused(f"the account has no gateway {quoted(missing[0])}: create it first", of="gateways")
     return tuple(dict.fromkeys(named))
 
 
@@ -141,7 +142,7 @@ def _find(connection: Connection, token_id: str) -> AccessToken:
     """Raises Refused."""
     found = accounts.token_by_id(connection, token_id)
     if found is None:
-        raise Refused(f"there is no token {token_id!r}: `farebox token list` shows the IDs")
+        raise Refused(f"there is no token {quoted(token_id)}: `farebox token list` shows the IDs")
     return found
 
 

@@ -24,7 +24,7 @@ def email_of(text: str) -> str:
     """An e-mail address as it is stored. Raises Problem (VALIDATION_FAILED)."""
     email = text.strip().lower()
     if not email.isprintable() or not _EMAIL.fullmatch(email):
-        raise Problem(VALIDATION_FAILED, "Write an e-mail address, such as ada@example.com", path=("body", "email"))
+        raise Problem(VALIDATION_FAILED, "Enter an e-mail address, such as ada@example.com", path=("body", "email"))
     return email
 
 
@@ -42,11 +42,15 @@ def put(
     accept it. `by`, as below: the operator who does it, if an operator does. Raises Problem (VALIDATION_FAILED,
     LAST_OWNER)."""
     if (role is Role.OPERATOR) != (account_id == INSTALLATION):
-        raise Problem(VALIDATION_FAILED, "This is not a role of an account", path=("body", "role"))
+        raise Problem(VALIDATION_FAILED, "Choose one of the roles", path=("body", "role"))
     member = Member(account_id, email_of(email), role, at, None if invited else at)
     known = {each.email for each in members.list_members(connection, account_id)}
     if len(known) >= MEMBERS_MAX and member.email not in known:
-        raise Problem(VALIDATION_FAILED, f"An account has at most {MEMBERS_MAX} members", path=("body", "email"))
+        raise Problem(
+            VALIDATION_FAILED,
+            f"An account can have at most {MEMBERS_MAX} members: remove one first",
+            path=("body", "email"),
+        )
     before = members.role_of(connection, account_id, member.email)
     if by is None and role is not Role.OWNER:
         _check_owner_left(connection, account_id, member.email)

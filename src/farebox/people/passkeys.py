@@ -148,7 +148,7 @@ async def register(services: Services, kept: Registering | None, email: str, cre
         )
     except (WebAuthnException, *_MALFORMED) as error:
         log.info("passkey not added", why=str(error), email=email)
-        raise Problem(SIGN_IN_FAILED, "What your browser sent proves no passkey: try again") from error
+        raise Problem(SIGN_IN_FAILED, "Your browser’s response could not be verified: try again") from error
     passkey = Passkey(
         credential_id=verified.credential_id,
         passkey_id=services.ids.log_id(),
@@ -164,7 +164,7 @@ async def register(services: Services, kept: Registering | None, email: str, cre
         return store.add(connection, passkey)
 
     if not await services.database.write(job):
-        raise Problem(VALIDATION_FAILED, "This passkey is known here already")
+        raise Problem(VALIDATION_FAILED, "This passkey has already been added")
     log.info("passkey added", email=email, passkey=passkey.passkey_id)
     if mailing.available(services):
         link = f"{services.base_url}/ui/sessions"
@@ -190,7 +190,7 @@ def name_of(text: str) -> str:
     """A passkey's name as it is stored. Raises Problem (VALIDATION_FAILED)."""
     name = " ".join(text.split()) or "Passkey"
     if len(name) > NAME_MAX or not name.isprintable():
-        raise Problem(VALIDATION_FAILED, f"A name has at most {NAME_MAX} characters", path=("body", "name"))
+        raise Problem(VALIDATION_FAILED, f"Enter a name of at most {NAME_MAX} characters", path=("body", "name"))
     return name
 
 
@@ -207,7 +207,7 @@ async def assertion(services: Services, email: str = "") -> tuple[str, Asserting
 
     own = await of_person(services, email) if email else []
     if email and not own:
-        raise Problem(VALIDATION_FAILED, "You have no passkey yet")
+        raise Problem(VALIDATION_FAILED, "You have no passkeys yet")
     kept = Asserting(random_bytes(_CHALLENGE_BYTES), email)
     options = generate_authentication_options(
         rp_id=place.host,
@@ -233,7 +233,7 @@ async def prove(services: Services, kept: Asserting | None, credential: str) -> 
         raise _unproved("malformed") from error
     found = await services.database.get(partial(store.find, credential_id=given.raw_id))
     if found is None:
-        raise Problem(SIGN_IN_FAILED, "This passkey is not known here, or was removed")
+        raise Problem(SIGN_IN_FAILED, "This passkey is unknown here or has been removed")
     if kept.email and found.email != kept.email:
         raise _unproved("another person's")
     handle = given.response.user_handle

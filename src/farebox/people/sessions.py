@@ -192,7 +192,9 @@ async def begin(services: Services, email: str, way: Way, browser: Browser) -> S
 
     session = await services.database.write(job)
     if session is None:
-        raise Problem(SIGN_IN_FAILED, f"{email} is not a member of any account here: ask an owner of yours to add you")
+        raise Problem(
+            SIGN_IN_FAILED, f"{email} is not a member of any account here: ask an owner of your account to invite you"
+        )
     return session
 
 
@@ -303,7 +305,7 @@ async def end_others(services: Services, opened: Session) -> None:
     (VALIDATION_FAILED) if it is not known whose it is."""
     email, kept = proven_email(opened), opened.sign_in.session_id
     if email is None:
-        raise Problem(VALIDATION_FAILED, "It is not known whose session this is: end the others one by one")
+        raise Problem(VALIDATION_FAILED, "This session does not show who you are: end the others one by one")
     await services.database.write(lambda connection: store.remove_others(connection, email, kept))
 
 
@@ -319,7 +321,7 @@ async def turn_to(services: Services, opened: Session, account_id: str) -> None:
         return True
 
     if not await services.database.write(job):
-        raise Problem(NOT_FOUND, "There is no such account among yours")
+        raise Problem(NOT_FOUND, "You are not a member of this account")
 
 
 # --- proofs -----------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class SigningOn(msgspec.Struct, frozen=True):
 def provider_of(services: Services) -> IdentityProvider:
     """The configured provider. Raises Problem (SIGN_IN_FAILED) if there is none."""
     if services.identity_provider is None:
-        raise Problem(SIGN_IN_FAILED, "There is no single sign-on here: the operator sets FAREBOX_OIDC_ISSUER")
+        raise Problem(SIGN_IN_FAILED, "Single sign-on is not set up here: the operator can set FAREBOX_OIDC_ISSUER")
     return services.identity_provider
 
 
@@ -52,7 +52,7 @@ async def finish(services: Services, kept: SigningOn | None, given: dict[str, st
     Problem (SIGN_IN_FAILED)."""
     provider = provider_of(services)
     if kept is None or not same(kept.begun.state.encode(), given.get("state", "").encode()):
-        raise Problem(SIGN_IN_FAILED, "This took too long, or was begun in another browser or tab: sign in again")
+        raise Problem(SIGN_IN_FAILED, "This took too long, or was started in another browser or tab: sign in again")
     try:
         await _require_same_issuer(provider, given)
         if "error" in given or "code" not in given:
@@ -64,7 +64,9 @@ async def finish(services: Services, kept: SigningOn | None, given: dict[str, st
         raise _away(provider, error) from error
     except Untrusted as error:
         log.warning("single sign-on not trusted", why=str(error))
-        raise Problem(SIGN_IN_FAILED, f"What {provider.name} said does not prove who you are: sign in again") from error
+        raise Problem(
+            SIGN_IN_FAILED, f"The response of {provider.name} could not be verified: sign in again"
+        ) from error
     email = _accepted(services.settings, provider, found.email, verified=found.verified)
     if kept.email and email != kept.email:
         raise Problem(SIGN_IN_FAILED, f"{provider.name} says that you are {email}, not {kept.email}")
@@ -86,7 +88,7 @@ def _accepted(settings: Settings, provider: IdentityProvider, text: str, *, veri
     try:
         email = membership.email_of(text if text.isascii() else "")  # others may lower to ASCII letters: K
     except Problem as problem:
-        raise Problem(SIGN_IN_FAILED, f"{provider.name} does not say which e-mail address you have") from problem
+        raise Problem(SIGN_IN_FAILED, f"{provider.name} did not say what your e-mail address is") from problem
     if not verified and settings.oidc_email == "verified":
         raise Problem(
             SIGN_IN_FAILED, f"{provider.name} has not verified that {email} is yours: do that there, then sign in again"

@@ -15,6 +15,7 @@ from farebox.pricing.bill import highest_ratio, scaled
 from farebox.pricing.compiler import MODEL_REF_MAX, STANDARD, Context, PriceList
 from farebox.pricing.model import OWN, Markup, ModelPrice
 from farebox.pricing.rates import InvalidPrice, compile_rates
+from farebox.quoting import quoted
 
 _USD = re.compile(r"[0-9]{1,9}(\.[0-9]{1,18})?")
 _PARTS_PER_MILLION_MAX = 10**9
@@ -209,7 +210,7 @@ def check_price(row: OwnPrice) -> ModelPrice:
         raise InvalidPrice(f"price {row.price_id} has no rate: write a rate of 0 for a free model")
     for key, usd in row.rates.items():
         if not _USD.fullmatch(usd):
-            raise InvalidPrice(f"{key} is {usd!r}: write US dollars as 12.34, with at most 18 decimals")
+            raise InvalidPrice(f"{key} is {quoted(usd)}: write US dollars as 12.34, with at most 18 decimals")
     denominator, rates = compile_rates({key: Decimal(usd) for key, usd in row.rates.items()})
     return ModelPrice(
         provider=row.provider,

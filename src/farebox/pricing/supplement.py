@@ -16,6 +16,7 @@ import msgspec
 from genai_prices.types import Tier, TieredPrices
 
 from farebox.pricing.rates import InvalidPrice, Price, compile_rates
+from farebox.quoting import quoted
 
 FACTOR_MAX: Final = 1_000
 _USD_MAX: Final = 10**6
@@ -194,9 +195,9 @@ def _number(text: str) -> Decimal:
     except ArithmeticError:
         number = Decimal("NaN")
     if not number.is_finite() or number < 0:
-        raise InvalidPrice(f"{text!r} is not an amount: write it as 12.34")
+        raise InvalidPrice(f"{quoted(text)} is not an amount: write it as 12.34")
     if number > _USD_MAX or number.as_tuple().exponent < -_DECIMALS_MAX:  # type: ignore[operator]  # it is finite
-        raise InvalidPrice(f"{text[:40]!r} is not a price: above a million dollars, or of more than 18 decimals")
+        raise InvalidPrice(f"{quoted(text)} is not a price: above a million dollars, or of more than 18 decimals")
     return number
 
 

@@ -20,6 +20,7 @@ from farebox.providers.formats.openai_embeddings import OpenAIEmbeddings
 from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.providers.formats.openai_responses import OpenAIResponses
 from farebox.providers.provider import FREE, Metering, Provider, Route
+from farebox.quoting import quoted
 
 _DOTTED: Final = re.compile(r"(?<=\d)\.(?=\d)")
 LOOP_NAME: Final = "farebox"
@@ -114,12 +115,12 @@ def compat_model(model: str) -> tuple[str, str]:
         return "workers-ai", model
     name, slash, rest = model.partition("/")
     if not slash or not rest:
-        raise InvalidRequest(f"The model {model[:100]!r} names no provider: write it as `provider/model`.")
+        raise InvalidRequest(f"The model {quoted(model)} names no provider: write it as `provider/model`.")
     if is_custom(name):
         return name, rest
     provider = provider_of(name)
     if provider is None:
-        raise UnknownProvider(f"The provider {name[:100]!r} of the model is unknown.")
+        raise UnknownProvider(f"The provider {quoted(name)} of the model is unknown.")
     if provider.slug == "anthropic":
         rest = _DOTTED.sub("-", rest)
     return provider.slug, rest

@@ -215,7 +215,7 @@ def _edge_faults(element: Element, by_id: dict[str, Element]) -> list[Fault]:
         elif isinstance(to, Start):
             faults.append(Fault(path, "No output may lead back to the start"))
         elif isinstance(element, Model) and name == "success" and not isinstance(to, End):
-            faults.append(Fault(path, "A response that has begun is final: 'success' leads to an element 'end'"))
+            faults.append(Fault(path, "A response that has begun is final: 'success' must lead to an element 'end'"))
     return faults
 
 
@@ -298,7 +298,7 @@ def _shares(element: Percentage, at: int, faults: list[Fault]) -> tuple[Share, .
             continue
         percent = _percent(name)
         if percent is None:
-            faults.append(Fault((at, "outputs", name), "An output of a percentage is named like '10%', or 'else'"))
+            faults.append(Fault((at, "outputs", name), "Name each output like '10%', and the rest 'else'"))
             continue
         total += float(percent.group(1))
         found.append(Share(total / 100, edge.element_id))

@@ -93,11 +93,11 @@ API_KEYS: Final = Profile(
 is designed for that."""
 
 NAMES: Final = {
-    PAYMENT_CARDS: "Numbers of payment cards, with a valid check digit",
-    IBAN: "Numbers of bank accounts (IBAN), with valid check digits",
+    PAYMENT_CARDS: "Payment card numbers with a valid check digit",
+    IBAN: "Bank account numbers (IBAN) with valid check digits",
     EMAIL_ADDRESSES: "E-mail addresses",
     API_KEYS: "Keys and tokens of well-known providers, and private keys",
-    US_SSN: "US social security numbers, as they may be assigned",
-    PHONE_NUMBERS: "Phone numbers in international notation that can exist",
+    US_SSN: "US Social Security numbers in assignable ranges",
+    PHONE_NUMBERS: "Valid phone numbers in international format",
 }
 BUILT_IN: Final = {profile.profile_id: profile for profile in NAMES}

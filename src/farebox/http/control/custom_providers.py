@@ -187,7 +187,7 @@ def _checked(services: Services, config: CustomProviderConfig) -> CustomProvider
         message = (
             "A base URL cannot have a user name, query, fragment or `..`: set credentials as `headers`, or store a key"
         )
-        raise invalid(message, "body", "base_url")
+        raise invalid(message, "body", "base_url", words=message.replace("`", ""))
     if not is_base(parts):
         message = "Invalid url: a base URL consists of a host, an optional port and a percent-encoded path"
         raise invalid(message, "body", "base_url")

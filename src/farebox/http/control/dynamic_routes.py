@@ -26,7 +26,15 @@ ROUTES_MAX = 200
 VERSIONS_MAX = 500
 """Maximum versions of one route."""
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Name = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="text on one line, without control characters",
+    ),
+]
 
 
 class RouteCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -45,7 +45,8 @@ def _check_logpush(connection: Connection, account_id: str) -> None:
         message = (
             f"The account has no destination for logs: set one first, with PUT …/accounts/{account_id}/farebox/logpush"
         )
-        raise invalid(message, "body", "logpush")
+        words = "The account has no log destination: first set one on the page “Log destination”"
+        raise invalid(message, "body", "logpush", words=words)
 
 
 def _check_public_key(text: str) -> None:
@@ -67,9 +68,9 @@ def _exporters(
         place: tuple[Any, ...] = ("body", "otel", number)
         parts = checked_url(services.settings, exporter.url, *place, "url")
         if "@" in parts.netloc or "#" in exporter.url:
-            raise invalid("The URL has no user name and no fragment: set credentials as `headers`", *place, "url")
+            raise invalid("The URL must not have a user name or fragment: set credentials as `headers`", *place, "url")
         if exporter.url in otel:
-            raise invalid("Spans are sent to each URL once", *place, "url")
+            raise invalid("Another exporter has this URL too: spans are sent to each URL once", *place, "url")
         headers = checked_headers(exporter.headers, stored.otel.get(exporter.url, {}), *place, "headers")
         if exporter.authorization is not UNSET:
             _check_key(connection, account_id, config, exporter, exporter.authorization, place)

@@ -12,7 +12,7 @@ import msgspec
 
 from farebox.calls import logs
 from farebox.errors import NOT_FOUND, PROVIDER_UNKNOWN, RESUME_UNAVAILABLE, Problem
-from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, Dlp, GatewayConfig, Origin, SpendLimits
+from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, GATEWAY_ID_WORDS, Dlp, GatewayConfig, Origin, SpendLimits
 from farebox.http.control import classification, screening, spend_rules
 from farebox.http.control.gateway_exports import with_secrets
 from farebox.http.control.wire import Paging, iso, require
@@ -66,7 +66,8 @@ def _body(name: str, *, required: frozenset[str] = frozenset(), with_id: bool = 
         fields.append((item.name, item.type) if item.name in required else optional)
     ignored = list(_READ_ONLY)
     if with_id:
-        fields.append(("id", Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=GATEWAY_ID)]))
+        allowed = msgspec.Meta(min_length=1, max_length=64, pattern=GATEWAY_ID, description=GATEWAY_ID_WORDS)
+        fields.append(("id", Annotated[str, allowed]))
     else:
         ignored.append("id")
     fields += [(name, _Ignored, msgspec.UNSET) for name in ignored]

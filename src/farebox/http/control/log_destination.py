@@ -120,7 +120,9 @@ async def delete(request: Request, _: None) -> Response:
         configs = [(row.gateway_id, row.config) for row in list_gateways(connection, account_id)]
         pushing = [name for name, config in configs if msgspec.json.decode(config, type=GatewayConfig).logpush]
         if pushing:
-            raise invalid(f"Switch `logpush` of these gateways off first: {', '.join(pushing)}", "path", "logpush")
+            names = ", ".join(pushing)
+            words = f"First switch pushing off in the settings of these gateways: {names}"
+            raise invalid(f"Switch `logpush` of these gateways off first: {names}", "path", "logpush", words=words)
         delete_destination(connection, account_id)
         return _info(connection, account_id)
 
@@ -131,18 +133,26 @@ def _check(request: Request, body: LogDestinationSet) -> None:
     """Raises InvalidInput."""
     parts = checked_url(request.services.settings, body.url, "body", "url")
     if "@" in parts.netloc or "#" in body.url:
-        raise invalid("The URL has no user name and no fragment", "body", "url")
+        raise invalid("The URL must not have a user name or fragment", "body", "url")
     if body.type == "http":
         if body.bucket or body.region or body.prefix or body.access_key_id or body.secret_access_key:
-            raise invalid("These are for `s3`: bucket, region, prefix, access_key_id, secret_access_key", "body")
+            raise invalid(
+                "These are for `s3`: bucket, region, prefix, access_key_id, secret_access_key",
+                "body",
+                words="An endpoint has no bucket, region, prefix or access key: clear these fields, or choose a bucket",
+            )
         return
     if body.headers:
-        raise invalid("Headers are for `http`", "body", "headers")
+        raise invalid("Headers are for `http`", "body", "headers", words="A bucket has no headers: clear this field")
     if parts.query or parts.path.strip("/"):
-        raise invalid("Only the endpoint, such as https://s3.eu-central-1.amazonaws.com", "body", "url")
+        message = "Only the endpoint, such as https://s3.eu-central-1.amazonaws.com"
+        raise invalid(
+            message, "body", "url", words="Enter only the endpoint, such as https://s3.eu-central-1.amazonaws.com"
+        )
     for name, valid, expected in _OF_S3:
         if not valid(getattr(body, name)):
-            raise invalid(f"Expected {expected}" if getattr(body, name) else f"Required: {expected}", "body", name)
+            message = f"Expected {expected}" if getattr(body, name) else f"Required: {expected}"
+            raise invalid(message, "body", name, words=f"Enter {expected}".replace("`", ""))
 
 
 def _with_stored(body: LogDestinationSet, stored: DestinationSecrets) -> DestinationSecrets:

@@ -127,7 +127,12 @@ async def change(request: Request, body: Any) -> Response:
     def write(connection: Connection) -> tuple[PolicyRow, str]:
         stored = _find(connection, request)
         if stored.live is None:
-            raise invalid("The policy is a draft that was never committed: commit it first, or delete it", "path", "id")
+            raise invalid(
+                "The policy is a draft that was never committed: commit it first, or delete it",
+                "path",
+                "id",
+                words="This policy is still a draft: put it into force first, or delete it",
+            )
         text = _checked(changed(_document(stored.draft or stored.live), **changes))
         live, draft = (text, None) if commit else (stored.live, text)
         row = PolicyRow(stored.account_id, stored.gateway_id, stored.policy_id, live, draft, stored.created_at, at)

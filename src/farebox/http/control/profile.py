@@ -21,10 +21,17 @@ class ProfileSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Omitted fields become empty. Applies to invoices that are issued from now on."""
 
     name: _Line = ""
-    email: Annotated[str, msgspec.Meta(max_length=254, pattern=r"^([^@\s]{1,64}@[^@\s]{1,189})?$")] = ""
+    email: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=254,
+            pattern=r"^([^@\s]{1,64}@[^@\s]{1,189})?$",
+            description="an e-mail address, such as ada@example.com",
+        ),
+    ] = ""
     address: Annotated[str, msgspec.Meta(max_length=1000)] = ""
     """Lines, separated by newlines."""
-    country: Annotated[str, msgspec.Meta(pattern="^([A-Z]{2})?$")] = ""
+    country: Annotated[str, msgspec.Meta(pattern="^([A-Z]{2})?$", description="two capital letters, such as DE")] = ""
     """ISO 3166-1, two capital letters; determines the tax."""
     tax_id: Annotated[str, msgspec.Meta(max_length=64)] = ""
     low_balance_cents: Annotated[int, msgspec.Meta(ge=0, le=10**8)] | None = None

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from farebox.errors import NOT_FOUND, Problem
-from farebox.gateway import GatewayConfig
+from farebox.gateway import WORD, WORD_WORDS, GatewayConfig
 from farebox.http.control.wire import Paging, iso, iso_or_none
 from farebox.http.credentials import is_ours
 from farebox.http.envelope import Response, ok, page
@@ -39,7 +39,15 @@ CONFIGS_MAX = 100
 """Maximum stored keys of one gateway."""
 PERIOD_SECONDS = 60
 
-Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_BYTES_MAX, pattern=r"^[\x20-\x7e\t\r\n]+$")]
+Secret = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=KEY_BYTES_MAX,
+        pattern=r"^[\x20-\x7e\t\r\n]+$",
+        description="the key as the provider issued it: plain ASCII characters",
+    ),
+]
 """One word, or the provider's own form of keys: see `Provider.keys`."""
 Whole = Annotated[float, msgspec.Meta(ge=0, le=1_000_000_000)]
 Weight = Annotated[int, msgspec.Meta(ge=0, le=1_000)]
@@ -50,13 +58,15 @@ class ProviderConfigCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """A new key, or an already stored one by its `secret_id`; with both, the new key gets that ID. With neither, the
     stored key whose ID is `{gateway}_{provider}_{alias}`, as Cloudflare names secrets."""
 
-    alias: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+    alias: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=WORD, description=WORD_WORDS)]
     default_config: bool
     provider_slug: Annotated[str, msgspec.Meta(min_length=1, max_length=80)]
     rate_limit: Whole | None = None
     rate_limit_period: Whole | None = None
     secret: Secret | None = None
-    secret_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
+    secret_id: (
+        Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=WORD, description=WORD_WORDS)] | None
+    ) = None
     weight: Weight = 0
 
 
@@ -233,6 +243,7 @@ def _slug(services: Services, own: OwnProviders, name: str) -> str:
         f"There is no provider {name!r}: use one of docs/guide.md, or the slug of a custom provider of this account",
         "body",
         "provider_slug",
+        words="This provider does not exist: choose one in the list",
     )
 
 
@@ -270,14 +281,16 @@ def _secret_for(
     if sealed is None:
         if stored is None or stored.store_id != (gateway.store_id or ""):
             message = f"The secret '{config.secret_id}' was not found in the store of this gateway: send it as `secret`"
-            raise invalid(message, "body", "secret_id" if named else "secret")
+            words = f"This gateway’s key store has no secret with the ID “{config.secret_id}”: enter the key itself"
+            raise invalid(message, "body", "secret_id" if named else "secret", words=words if named else "Fill this in")
         if stored.provider != config.provider:
             message = f"The secret '{config.secret_id}' is stored for '{stored.provider}', and for no other provider"
             raise invalid(message, "body", "secret_id")
         return stored
     if stored is not None:
         message = f"A secret with the ID '{config.secret_id}' already exists: replace it with PUT, or leave the ID out"
-        raise invalid(message, "body", "secret_id")
+        words = f"A secret with the ID “{config.secret_id}” already exists: change that key, or leave the ID empty"
+        raise invalid(message, "body", "secret_id", words=words)
     put_secret(connection, key, sealed)
     return sealed
 

@@ -8,7 +8,7 @@ import msgspec
 from farebox.calls.what_if import what_if_run
 from farebox.calls.what_if.replay import GROUPS, PERIOD_MAX_MS, LimitOf, Scenario
 from farebox.calls.what_if.report import Report
-from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, SpendLimits
+from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, GATEWAY_ID_WORDS, SpendLimits
 from farebox.http.control.spend_rules import faults, placed
 from farebox.http.control.wire import Moment, iso, moment
 from farebox.http.envelope import Response, ok
@@ -24,7 +24,9 @@ class WhatIfCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     from_: Moment = msgspec.field(name="from")
     to: Moment
-    gateway_id: Annotated[str, msgspec.Meta(max_length=64, pattern=GATEWAY_ID)] = DEFAULT_GATEWAY
+    gateway_id: Annotated[str, msgspec.Meta(max_length=64, pattern=GATEWAY_ID, description=GATEWAY_ID_WORDS)] = (
+        DEFAULT_GATEWAY
+    )
     """The gateway whose calls `spend_limits` counts."""
     spend_limits: SpendLimits | None = None
     """In the form of a gateway's; their own `enabled` makes no difference."""

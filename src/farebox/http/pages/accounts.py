@@ -131,7 +131,7 @@ async def grant(visit: Visit, form: Fields) -> str:
         ),
     )
     if posted.repeated:
-        return "This grant had already been made: nothing changed."
+        return "This grant had already been made; nothing has changed."
     return f"Granted {format_usd(nanos)} USD: {format_usd(posted.balance.available)} USD is available."
 
 
@@ -152,7 +152,7 @@ async def correct(visit: Visit, form: Fields) -> str:
         ),
     )
     if posted.repeated:
-        return "This correction had already been made: nothing changed."
+        return "This correction had already been made; nothing has changed."
     did = "Gave back" if signed > 0 else "Charged"
     return f"{did} {format_usd(abs(signed))} USD: {format_usd(posted.balance.available)} USD is available."
 
@@ -161,7 +161,7 @@ async def refund(visit: Visit, form: Fields) -> str:
     """Refund a purchase to the card."""
     nanos = amount(form) if form.get("amount", "").strip() else None
     if nanos is not None and nanos % NANOS_PER_CENT:
-        raise wrong("Cards are refunded in whole cents")
+        raise wrong("Enter a whole number of cents: cards cannot be refunded fractions of a cent")
     made = await refunds.refund(
         visit.services,
         visit.request.path["account_id"],
@@ -200,7 +200,7 @@ async def freeze(visit: Visit, form: Fields) -> str:
     """Freeze or unfreeze the account."""
     does = form.get("do")
     if does not in ("freeze", "unfreeze"):
-        raise wrong("Choose whether to freeze it")
+        raise wrong("Choose whether to freeze or unfreeze the account")
     change = partial(
         administer.set_frozen,
         account_id=visit.request.path["account_id"],
@@ -209,5 +209,6 @@ async def freeze(visit: Visit, form: Fields) -> str:
         at=visit.services.clock.now_ms(),
     )
     changed = await done(visit, lambda connection, by: change(connection, by=by))
-    now = "frozen: its calls and purchases are refused" if does == "freeze" else "not frozen"
-    return f"The account is {'' if changed else 'already '}{now}."
+    if does == "freeze":
+        return f"The account is {'now' if changed else 'already'} frozen: its calls and purchases are refused."
+    return "The account is no longer frozen." if changed else "The account was not frozen."

@@ -95,7 +95,7 @@ def _credit(balance: Balance, owed: int, *, buys: bool) -> Iterator[Attention]:
     action, path = ("Buy credit", "/billing#buy") if buys else ("", "")
     ask = "" if buys else " Ask the operator of this server for credit."
     if balance.available <= 0 < balance.posted:
-        text = "Calls that are running hold all credit: further calls are refused until some have ended."
+        text = "Running calls hold all the credit: further calls are refused until some of them end."
         yield Attention("warn", text, action, path)
     elif balance.available <= 0:
         yield Attention("bad", f"There is no credit left: calls are refused.{ask}", action, path)
@@ -123,14 +123,12 @@ async def _top_ups(visit: Visit) -> list[Attention]:
 
 def _disputed(disputes: list[Dispute]) -> Iterator[Attention]:
     for each in disputes:
-        about = f"a payment of {labels.usd(each.amount_cents)}"
+        about = f"A payment of {labels.usd(each.amount_cents)}"
         if each.state == "open":
-            text = f"At the bank, {about} is disputed. Its credit is taken back until the dispute is decided."
+            text = f"{about} is disputed at the bank. Its credit is taken back until the dispute is decided."
             yield Attention("bad", text, "See the payment", "/billing#top-ups")
         else:
-            text = (
-                f"The bank asks about {about}: unless that is settled, it becomes a dispute, and its credit is taken."
-            )
+            text = f"{about} is questioned by the bank. Unless this is settled, it becomes a dispute."
             yield Attention("warn", text, "See the payment", "/billing#top-ups")
 
 
@@ -154,7 +152,9 @@ def _differences(findings: list[Finding]) -> Iterator[Attention]:
     """What reconciliation found: the operator resolves it, and the owner can tell them what was bought."""
     for each in findings:
         amount = f" ({labels.usd(abs(each.amount_cents))})" if each.amount_cents else ""
-        text = f"Our books and the payment processor’s differ about a payment{amount}: the operator looks into it."
+        text = (
+            f"Our books and the payment processor’s disagree about a payment{amount}. The operator is looking into it."
+        )
         yield Attention("warn", text, "See the payments", "/billing#top-ups")
 
 
@@ -162,7 +162,7 @@ def _differences(findings: list[Finding]) -> Iterator[Attention]:
 
 
 def _useless(token: AccessToken) -> Attention:
-    text = f"The token {_short(token.label)} reaches no gateway: those that it was limited to are deleted."
+    text = f"The token {_short(token.label)} cannot reach any gateway: those it was limited to have been deleted."
     return Attention("warn", text, "See the token", f"/ui/tokens/{token.token_id}", BUILD)
 
 
@@ -173,8 +173,7 @@ async def _spending_limit(visit: Visit) -> list[Attention]:
     limit = await spending_limit.state(visit.services, visit.account_id)
     if limit is None or (limit.spent + limit.held) * 100 < limit.limit.amount * NEAR_PERCENT:
         return []
-    which = "the last" if limit.limit.strategy == "sliding" else "this"
-    text = f"of the spending limit of {which} {labels.DURATIONS[limit.limit.duration]} is used."
+    text = f"of the spending limit is used {labels.SPANS[limit.limit.strategy][limit.limit.duration]}."
     return [_near(limit.spent + limit.held, limit.limit.amount, text, "Change it", "/billing#limit")]
 
 

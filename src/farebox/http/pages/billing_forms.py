@@ -1,7 +1,9 @@
 """What the forms of the billing page do, once `table` has checked who sent them."""
 
 import re
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -130,13 +132,22 @@ async def end_auto(visit: Visit, form: Fields) -> Response | str:
 async def set_limit(visit: Visit, form: Fields) -> Response | str:
     duration = next((word for word in labels.DURATIONS if word == form.get("duration")), None)
     strategy = next((word for word in labels.STRATEGIES if word == form.get("strategy")), None)
-    if duration is None or strategy is None:
-        raise stale()
+    if duration is None:
+        raise Problem(VALIDATION_FAILED, f"Choose a period: {_choices(labels.DURATIONS)}", path=("body", "duration"))
+    if strategy is None:
+        message = f"Choose how spending is counted: {_choices(labels.STRATEGIES)}"
+        raise Problem(VALIDATION_FAILED, message, path=("body", "strategy"))
     amount = cents(form, "limit-amount", "the limit", AMOUNT_MIN_CENTS)
     await spending_limit.put(
         visit.services, visit.account_id, amount_cents=amount, duration=duration, strategy=strategy
     )
     return f"The spending limit is {labels.usd(amount)} per {labels.DURATIONS[duration]}."
+
+
+def _choices(options: Mapping[Any, str]) -> str:
+    """`day, week or month`."""
+    *first, last = options.values()
+    return f"{', '.join(first)} or {last}"
 
 
 async def end_limit(visit: Visit, form: Fields) -> Response | str:
@@ -153,7 +164,7 @@ def cents(form: Fields, name: str, what: str, low: int = 0, high: int = 10**11) 
     """US cents of a field with US dollars, within the bounds. Raises Problem (VALIDATION_FAILED)."""
     found = _AMOUNT.fullmatch(form.get(name, "").strip())
     if found is None:
-        raise Problem(VALIDATION_FAILED, f"Write {what} in US dollars, such as 50 or 49.90", path=("body", name))
+        raise Problem(VALIDATION_FAILED, f"Enter {what} in US dollars, such as 50 or 49.90", path=("body", name))
     dollars, decimals = found.groups(default="0")
     amount = int(dollars) * 100 + int(decimals.ljust(2, "0"))
     if not low <= amount <= high:

@@ -120,7 +120,7 @@ def _moment(given: Mapping[str, str], name: str, faults: list[str]) -> int | Non
         at = datetime.fromisoformat(text)
         return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError):
-        faults.append(f"‘{text[:40]}’ is not a time: write 2026-11-30 or 2026-11-30T18:00.")
+        faults.append(f"“{text[:40]}” is not a time: write it as 2026-11-30 or 2026-11-30T18:00.")
         return None
 
 

@@ -80,7 +80,11 @@ def bars(
     highest = max(now, key=lambda value: value.amount, default=Value("", 0, "0"))
     most = max((value.amount for value in (*now, *then)), default=0)
     tallest = max((*now, *then), key=lambda value: value.amount, default=highest)
-    summary = f"{caption}. {len(now)} bars; the highest is {highest.text} at {highest.label}." if now else caption
+    summary = (
+        f"{caption}. {len(now)} bar{'' if len(now) == 1 else 's'}; the highest is {highest.text} at {highest.label}."
+        if now
+        else caption
+    )
     row = STEP - _GAP
     width, offset = (row / 2, row / 2) if then else (row, 0)
     return Bars(

@@ -25,19 +25,20 @@ _UNIT: Final = re.compile(r"[^<]*")
 
 
 def aligned(rows: "Markup", pad: "Callable[[str], Markup]") -> "Markup":
-    """The rows of a table with their columns of numbers padded. A column whose numbers are of different units (`154 ms`
-    and `1.2 s`), or have no decimals at all, stays as it is.
+    """The rows of a table with their columns of numbers padded. A column whose numbers have units (`5 ms`), from which
+    the padding would part them, or no decimals at all, stays as it is.
 
     `pad`: what leaves the place of such a text empty."""
     decimals: dict[str, int] = defaultdict(int)
-    units: dict[str, set[str]] = defaultdict(set)
+    with_units = set[str]()
     for heading, content in _CELL.findall(rows):
         found = _NUMBER.match(content)
         if found is not None:
             decimals[heading] = max(decimals[heading], len(found[2] or ""))
             rest = _UNIT.match(content, found.end())
-            units[heading].add(rest[0].strip(" \n)") if rest else "")
-    wanted = {heading: most for heading, most in decimals.items() if most and len(units[heading]) == 1}
+            if rest and rest[0].strip(" \n)"):
+                with_units.add(heading)
+    wanted = {heading: most for heading, most in decimals.items() if most and heading not in with_units}
     return type(rows)(_CELL.sub(lambda cell: _padded(cell[2], wanted.get(cell[1], 0), pad), rows))
 
 

@@ -31,11 +31,15 @@ _ABOUT = (
 def _entry(number: int) -> tuple[Field, ...]:
     place = f"entries.{number}"
     return (
-        Field(name=f"{place}.name", label=f"Entry {number + 1}"),
-        Field(name=f"{place}.keyword", label="Keyword", hint="Matches whole words, in upper or lower case."),
-        Field(name=f"{place}.regex", label="Or a pattern", hint="In RE2’s syntax."),
-        Field(name=f"{place}.id", label="ID", hint="Findings contain it. Empty: one is generated."),
-        Field(name=f"{place}.enabled", label="Look for it", kind="switch"),
+        Field(name=f"{place}.name", label=f"Name of entry {number + 1}"),
+        Field(
+            name=f"{place}.keyword",
+            label="Keyword",
+            hint="Matches whole words; upper and lower case are treated alike.",
+        ),
+        Field(name=f"{place}.regex", label="Or a pattern", hint="A regular expression in RE2 syntax."),
+        Field(name=f"{place}.id", label="ID", hint="It appears in findings. Leave empty to generate one."),
+        Field(name=f"{place}.enabled", label="Enabled", kind="switch"),
     )
 
 

@@ -81,7 +81,7 @@ async def _route(visit: Visit) -> dict[str, Any]:
     except Problem as problem:
         if problem.kind is not ROUTE_NOT_FOUND:
             raise
-        raise Problem(NOT_FOUND, "There is no such route") from problem
+        raise Problem(NOT_FOUND, "This route does not exist") from problem
     return found
 
 
@@ -110,13 +110,13 @@ async def deploy(visit: Visit, form: Fields) -> str:
     """Deploy a version."""
     body = {"version_id": form.get("version", "")}
     await tell(visit, api.create_deployment, api.DeploymentCreate, body, **_path(visit))
-    return "The version serves from now on."
+    return "The version is now deployed."
 
 
 async def rename(visit: Visit, form: Fields) -> str:
     name = form.get("name", "").strip()
     await tell(visit, api.rename, api.RouteRename, {"name": name}, **_path(visit))
-    return f"The route is called {name}: programs name it dynamic/{name}."
+    return f"The route is now called {name}. Programs use it as dynamic/{name}."
 
 
 async def delete(visit: Visit, _: Fields) -> Response:
@@ -204,13 +204,29 @@ async def edited(visit: Visit, form: Fields) -> Response:
             state = replace(state, elements=route_form.with_one_more(elements, which))
         elif does == "remove" and which in map(str, range(len(elements))):
             state = replace(state, elements=elements[: int(which)] + elements[int(which) + 1 :])
-    state = replace(state, error=_faults(visit, state.elements))
+    state = replace(state, error=_not_json(form["json"]) if "json" in form else None)
+    state = replace(state, error=state.error or _faults(visit, state.elements))
     if saving and state.error is None:
         saved = await _saved(visit, state, deployed=does == "deploy")
         if isinstance(saved, Response):
             return saved
         state = replace(state, error=saved)
     return shell(visit, "route_edit.html", state.shown(), HERE)
+
+
+def _not_json(text: str) -> InvalidInput | None:
+    """Where the text is not JSON."""
+    try:
+        json.loads(text, parse_int=str)  # numbers of thousands of digits are the API's to refuse
+    except json.JSONDecodeError as error:
+        what = f"{error.msg[:1].lower()}{error.msg[1:]}"
+        words = f"This is not valid JSON in line {error.lineno}, column {error.colno}: {what}"
+        return InvalidInput([Fault(("body", "elements"), "Expected array, received string", words)])
+    except RecursionError:
+        return InvalidInput(
+            [Fault(("body", "elements"), "Expected array, received string", "This is nested too deeply")]
+        )
+    return None
 
 
 def _faults(visit: Visit, elements: Any) -> InvalidInput | None:
@@ -229,7 +245,7 @@ async def _saved(visit: Visit, state: Edited, *, deployed: bool) -> Response | I
             body = {"name": state.name, "elements": state.elements}
             gateway_id = state.gateway["id"]
             made = await tell(visit, api.create, api.RouteCreate, body, gateway_id=gateway_id)
-            note = Flash("good", f"The route serves: programs name it dynamic/{made['name']}.")
+            note = Flash("good", f"The route is deployed: programs name it dynamic/{made['name']}.")
             return noted(visit, f"{_routes(visit)}/{made['id']}", note)
         body = {"elements": state.elements}
         version = await tell(visit, api.create_version, api.VersionCreate, body, **_path(visit))
@@ -242,7 +258,5 @@ async def _saved(visit: Visit, state: Edited, *, deployed: bool) -> Response | I
         if problem.kind is not ROUTE_EXISTS:
             raise
         return InvalidInput([Fault(("body", "name"), problem.message)])
-    note = Flash(
-        "good", "The version serves from now on." if deployed else "The version is saved; it does not serve yet."
-    )
+    note = Flash("good", "The version is now deployed." if deployed else "The version is saved but not deployed yet.")
     return noted(visit, f"{_routes(visit)}/{version['id']}?version={version['version_id']}", note)

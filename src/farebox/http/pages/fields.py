@@ -1,7 +1,7 @@
 """Forms for what the API accepts: fields named like the API's values, converted to text and back.
 
 Nothing is checked here. A text that is not a number is sent to the API as text, and the API's error is shown at the
-field.
+field, in words for people.
 """
 
 import json
@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from farebox.http.validation import InvalidInput
+from farebox.http.pages.fault_words import fault_text, place_of, with_place
+from farebox.http.validation import Fault, InvalidInput
 
 Kind: TypeAlias = Literal["switch", "number", "choice", "text", "area", "lines", "pairs", "json", "several"]
 Values: TypeAlias = Mapping[str, Any]
@@ -96,22 +97,32 @@ def shown(group: Group, values: Values, error: InvalidInput | None = None) -> Sh
 
 def faults_at(error: InvalidInput, fields: Sequence[Field]) -> tuple[dict[str, str], list[str]]:
     """The faults in an API error: those of each field, and those without a field here."""
-    names = {each.name for each in fields}
+    named = {each.name: each for each in fields}
     at: dict[str, str] = {}
     others: list[str] = []
     for fault in error.faults:
         path = [str(step) for step in fault.path[1:]]
-        place = next((name for end in range(len(path), 0, -1) if (name := ".".join(path[:end])) in names), None)
+        place = next((name for end in range(len(path), 0, -1) if (name := ".".join(path[:end])) in named), None)
         inner = next((each.name for each in fields if path and each.name.startswith(f"{'.'.join(path)}.")), None)
         if place is None and inner is not None:
-            at[inner] = fault.message
+            at[inner] = fault_text(fault)
         elif place is None:
-            others.append(f"{'.'.join(path)}: {fault.message}" if path else fault.message)
+            others.append(with_place(place_of(fault.path[1:]), fault_text(fault)))
         else:
-            rest = ".".join(path)[len(place) :].lstrip(".")
-            said = f"{rest}: {fault.message}" if rest else fault.message
+            said = _said(named[place], fault)
             at[place] = f"{at[place]}; {said}" if place in at else said
     return at, others
+
+
+def _said(each: Field, fault: Fault) -> str:
+    """What is wrong with a field's value, or with a part of it: a line, or what has a name."""
+    inner = fault.path[1 + len(each.name.split(".")) :]
+    if each.kind == "several":
+        return fault_text(fault)
+    if each.kind == "lines" and inner and isinstance(inner[0], int):
+        return with_place(f"Line {inner[0] + 1}", fault_text(fault))
+    place = ", ".join(map(str, inner)) if each.kind == "pairs" else place_of(inner)
+    return with_place(place, fault_text(fault, each.options))
 
 
 _is_integer = re.compile(r"-?\d{1,18}").fullmatch

@@ -8,6 +8,7 @@ from farebox.errors import NOT_FOUND, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
 from farebox.http.control import gateways as api
 from farebox.http.envelope import Response
+from farebox.http.pages.fault_words import renamed
 from farebox.http.pages.fields import shown
 from farebox.http.pages.gateway_fields import GROUPS
 from farebox.http.pages.own_api import ask, every, tell
@@ -43,8 +44,8 @@ def said(gateway: Mapping[str, Any]) -> list[str]:
         (gateway["retry_max_attempts"], f"{gateway['retry_max_attempts']} attempts"),
         (not gateway["authentication"], "no token needed"),
         (gateway["byok_only"], "own keys only"),
-        (gateway["zdr"], "nothing retained"),
-        (not gateway["collect_logs"], "no bodies in the log"),
+        (gateway["zdr"], "zero data retention"),
+        (not gateway["collect_logs"], "content not logged"),
         (gateway.get("dlp") or gateway["guardrails"], "guardrails"),
         (gateway["otel"], "sends spans"),
         (gateway["logpush"], "pushes logs"),
@@ -57,7 +58,10 @@ async def create(visit: Visit, form: Fields) -> Response:
     """Create a gateway with the default settings, which can be changed on its page."""
     defaults = GatewayConfig()
     required = {each: getattr(defaults, each) for each in api.GatewayCreate.__struct_fields__ if each in api.REQUIRED}
-    made = await tell(visit, api.create, api.GatewayCreate, {"id": form.get("name", "").strip(), **required})
+    try:
+        made = await tell(visit, api.create, api.GatewayCreate, {"id": form.get("name", "").strip(), **required})
+    except InvalidInput as error:
+        raise renamed(error, {"id": "name"}) from error
     return noted(visit, f"{HERE}/{made['id']}", Flash("good", f"Created the gateway {made['id']}."))
 
 
@@ -77,11 +81,13 @@ def _useless_text(labels: Sequence[str]) -> str:
         return ""
     more = len(labels) - TOKENS_NAMED
     named = ", ".join(label[:_LABEL_MAX] for label in labels[:TOKENS_NAMED]) + (f" and {more} more" if more > 0 else "")
-    return f" It was the only gateway of these tokens, which reach none now: {named}."
+    return f" It was the only gateway of these tokens, which can no longer reach any: {named}."
 
 
 async def gateway(visit: Visit, gateway_id: str) -> Mapping[str, Any]:
-    """One of the account's gateways. Raises Problem (NOT_FOUND)."""
+    """One of the account's gateways; the default one as in their list. Raises Problem (NOT_FOUND)."""
+    if gateway_id == DEFAULT_GATEWAY:
+        await visit.services.configuration.gateway(visit.account_id, DEFAULT_GATEWAY)
     try:
         found: Mapping[str, Any] = await ask(visit, api.get, gateway_id=gateway_id)
     except Problem as problem:
@@ -99,7 +105,7 @@ async def connect(visit: Visit) -> Shown:
     own = await services.configuration.own_providers(visit.account_id, gateway_id)
     root = f"{services.base_url}/v1/{visit.account_id}/{gateway_id}"
     known = {each.slug: each.name for each in PROVIDERS if services.configuration.provider(each.slug) is not None}
-    first = {"compat": "Any provider, in OpenAI’s form"} | {slug: known.pop(slug) for slug in _USUAL if slug in known}
+    first = {"compat": "Any provider, in OpenAI’s format"} | {slug: known.pop(slug) for slug in _USUAL if slug in known}
     first |= {slug: slug for slug in own.custom}
     model = example_model(demo=services.configuration.demo)
     return {

@@ -23,7 +23,7 @@ from farebox.screening.scan import Match
 POLICIES_MAX = 20
 TEXT_MAX = 8_000
 ACTIONS = {"FLAG": "flag it", "BLOCK": "block the call"}
-CHECKS = {"REQUEST": "what is asked", "RESPONSE": "what is answered"}
+CHECKS = {"REQUEST": "request", "RESPONSE": "response"}
 HAZARDS: dict[str, str] = {
     "P1": "Prompt injection",
     "S1": "Violent crimes",
@@ -89,7 +89,7 @@ async def _groups(visit: Visit) -> list[Group]:
         Group(
             name="dlp",
             title="Data loss prevention",
-            hint="Detects sensitive data by patterns. A policy without an ID is removed.",
+            hint="Detects sensitive data by patterns. To remove a policy, clear its ID and profiles.",
             fields=lambda values: _policies(values, profiles),
             body=lambda form: _policies_sent(form, profiles),
         )
@@ -111,7 +111,7 @@ async def _groups(visit: Visit) -> list[Group]:
 
 # --- data loss prevention ---------------------------------------------------------------------------------------------
 
-_ENABLED = Field(name="dlp.enabled", label="Calls are screened", kind="switch")
+_ENABLED = Field(name="dlp.enabled", label="Screen calls", kind="switch")
 
 
 def _policies(values: Values, profiles: Mapping[str, str]) -> Sequence[Field]:
@@ -122,10 +122,10 @@ def _policies(values: Values, profiles: Mapping[str, str]) -> Sequence[Field]:
 def _policy(number: int, profiles: Mapping[str, str]) -> Sequence[Field]:
     place, which = f"dlp.policies.{number}", f" {number + 1}" if number else ""
     return (
-        Field(name=f"{place}.id", label=f"ID of the policy{which}", hint="Findings contain it, such as no-cards."),
-        Field(name=f"{place}.action", label=f"What to do{which}", kind="choice", options=ACTIONS),
-        Field(name=f"{place}.enabled", label=f"Policy{which} in force", kind="switch"),
-        Field(name=f"{place}.check", label=f"In{which}", kind="several", options=CHECKS, wide=True),
+        Field(name=f"{place}.id", label=f"Policy ID{which}", hint="It appears in findings, for example no-cards."),
+        Field(name=f"{place}.action", label=f"Action{which}", kind="choice", options=ACTIONS),
+        Field(name=f"{place}.enabled", label=f"Policy{which} enabled", kind="switch"),
+        Field(name=f"{place}.check", label=f"Check{which}", kind="several", options=CHECKS, wide=True),
         Field(name=f"{place}.profiles", label=f"What to look for{which}", kind="several", options=profiles, wide=True),
     )
 
@@ -141,7 +141,7 @@ def _policies_sent(form: Mapping[str, str], profiles: Mapping[str, str]) -> dict
 
 
 def _side(side: str, hazards: Mapping[str, str]) -> list[Field]:
-    said = {"prompt": "asked", "response": "answered"}[side]
+    said = {"prompt": "request", "response": "response"}[side]
     options = {"": "ignore it"} | ACTIONS
     return [
         Field(name=f"guardrails.{side}.{hazard}", label=f"{name}, {said}", kind="choice", options=options)

@@ -25,7 +25,7 @@ async def accept(visit: Visit, form: Fields) -> Response:
 async def decline(visit: Visit, form: Fields) -> str:
     """Decline an invitation; the owner may invite the person again."""
     await membership.decline(visit.services, _person(visit), form.get("account", ""))
-    return "The invitation is declined."
+    return "You have declined the invitation."
 
 
 def _person(visit: Visit) -> str:

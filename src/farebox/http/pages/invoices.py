@@ -59,7 +59,7 @@ async def statement(visit: Visit) -> Shown:
     found = await ask(visit, api.statement, month=asked)
     charged = -found["movements_nanos"].get("charged", 0)
     return {
-        "title": f"Statement of {labels.month_name(span[0])}",
+        "title": f"Statement for {labels.month_name(span[0])}",
         "found": found,
         "name": labels.month_name(span[0]),
         "movements": [(MOVEMENTS.get(kind, kind), amount) for kind, amount in found["movements_nanos"].items()],

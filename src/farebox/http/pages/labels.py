@@ -101,6 +101,15 @@ TRANSFERS: dict[str, str] = {
 WAYS: dict[Way, str] = {"link": "Link", "email": "E-mail", "passkey": "Passkey", "oidc": "Single sign-on"}
 """How a person signed in."""
 DURATIONS: dict[Duration, str] = {"daily": "day", "weekly": "week", "monthly": "month"}
+SPANS: dict[Strategy, dict[Duration, str]] = {
+    "fixed": {"daily": "today", "weekly": "this week", "monthly": "this month"},
+    "sliding": {
+        "daily": "for the last 24 hours",
+        "weekly": "for the last 7 days",
+        "monthly": "for the last 30 days",
+    },
+}
+"""The time that a spending limit is about, as the end of a sentence: `5.00 of 20.00 USD left today`."""
 STRATEGIES: dict[Strategy, str] = {
     "fixed": "by the calendar",
     "sliding": "over a sliding window",

@@ -36,7 +36,7 @@ from farebox.storage.sql import Connection
 
 WINDOWS = {"hour": HOUR_MS // 1000, "day": DAY_MS // 1000, "week": 7 * DAY_MS // 1000, "30 days": 30 * DAY_MS // 1000}
 """Lengths of windows, in seconds."""
-PARTITIONS = {"": "all together", "user": "each end user", "token": "each token", "model": "each model"}
+PARTITIONS = {"": "nothing (all calls together)", "user": "each end user", "token": "each token", "model": "each model"}
 TECHNIQUES = {"sliding": "over a sliding window", "fixed": "by the clock, in UTC", "calendar": "by your calendar"}
 """`calendar` becomes a `period` of the rule: 30 days then mean a month."""
 PERIODS: dict[str, Period] = {"hour": "hourly", "day": "daily", "week": "weekly", "30 days": "monthly"}
@@ -112,10 +112,7 @@ def _choices(gateways: list[str], tokens: dict[str, str]) -> Shown:
     return {
         "gateways": {gateway: gateway for gateway in gateways},
         "tokens": {"": "any"} | tokens,
-        "windows": {
-            name: f"in {'an' if name == 'hour' else 'a' if name != '30 days' else ''} {name}".replace("  ", " ")
-            for name in WINDOWS
-        },
+        "windows": {name: name for name in WINDOWS},
         "partitions": PARTITIONS,
         "techniques": TECHNIQUES,
     }
@@ -164,10 +161,10 @@ def technique_of(rule: SpendRule) -> str:
 
 
 def said(rule: SpendRule, tokens: dict[str, str]) -> str:
-    """A rule in words: `5.00 USD in a day, each end user, of demo/demo-1`."""
+    """A rule in words: `5.00 USD per day, each end user, model demo/demo-1`."""
     name = next((name for name, seconds in WINDOWS.items() if seconds == rule.window), _span(rule.window))
     name = name if rule.period is msgspec.UNSET or name != "30 days" else "month"
-    parts = [f"{labels.exact_usd(round(rule.limit * 10**9))} USD in {_length(name)}"]
+    parts = [f"{labels.exact_usd(round(rule.limit * 10**9))} USD per {name}"]
     for word in ("model", "provider", "token", "user"):
         selector = getattr(rule, word)
         if not isinstance(selector, Selector):
@@ -176,10 +173,10 @@ def said(rule: SpendRule, tokens: dict[str, str]) -> str:
             parts.append("each end user" if word == "user" else f"each {word}")
         else:
             values = [tokens.get(value, value) if word == "token" else value for value in selector.values]
-            parts.append(f"of {word} {_any_of(values)}")
+            parts.append(f"{'end user' if word == 'user' else word} {_any_of(values)}")
     if rule.metadata is not msgspec.UNSET:
         for key, each in rule.metadata.items():
-            parts.append(f"each {key}" if each.mode == "partition" else f"of {key} {_any_of(each.values)}")
+            parts.append(f"each {key}" if each.mode == "partition" else f"{key} {_any_of(each.values)}")
     return ", ".join(parts)
 
 
@@ -190,17 +187,10 @@ def _any_of(values: Sequence[str]) -> str:
 
 
 def _span(seconds: int) -> str:
-    """`2 days`, `90 seconds`."""
+    """`2 days`, `90 seconds`, `minute`."""
     units = (("day", DAY_MS // 1000), ("hour", HOUR_MS // 1000), ("minute", 60), ("second", 1))
     unit, length = next((unit, length) for unit, length in units if seconds % length == 0)
-    return f"{seconds // length:,} {unit}{'' if seconds == length else 's'}"
-
-
-def _length(window: str) -> str:
-    """`an hour`, `a day`, `30 days`."""
-    if window[:1].isdigit():
-        return window
-    return f"{'an' if window == 'hour' else 'a'} {window}"
+    return unit if seconds == length else f"{seconds // length:,} {unit}s"
 
 
 # --- setting them -----------------------------------------------------------------------------------------------------
@@ -211,8 +201,9 @@ def rule_of(form: Fields) -> SpendRule:
     try:
         limit = nanos_to_usd(parse_usd(form.get("limit", "").strip()))
     except InvalidAmount as error:
-        message = "Write the limit in US dollars, above 0 and at most 1,000,000,000, such as 50 or 0.25"
+        message = "Enter the limit in US dollars, above 0 and at most 1,000,000,000, such as 50 or 0.25"
         raise Problem(VALIDATION_FAILED, message, path=("body", "limit")) from error
+    _check_choices(form)
     selectors: dict[str, object] = {}
     if form.get("partition"):
         selectors[form["partition"]] = {"mode": "partition"}
@@ -222,21 +213,36 @@ def rule_of(form: Fields) -> SpendRule:
     ):
         if values and name in selectors:
             raise Problem(
-                VALIDATION_FAILED, f"Choose either certain {name}s, or count each separately", path=("body", name)
+                VALIDATION_FAILED,
+                f"Choose either certain {name}s or a separate limit for each {name}, not both",
+                path=("body", name),
             )
         if values:
             selectors[name] = {"mode": "filter", "values": values}
-    window, technique = form.get("window", ""), form.get("technique", "")
-    given: dict[str, object] = {"limit": limit, "limitType": "cost", "window": WINDOWS.get(window, 0)}
+    window, technique = form["window"], form["technique"]
+    given: dict[str, object] = {"limit": limit, "limitType": "cost", "window": WINDOWS[window]}
     if technique == "calendar":
-        given["period"], technique = PERIODS.get(window), "fixed"
+        given["period"], technique = PERIODS[window], "fixed"
     try:
         rule = msgspec.convert(given | {"technique": technique} | selectors, SpendRule)
     except msgspec.ValidationError as error:
-        raise Problem(VALIDATION_FAILED, f"This is not a valid limit: {error}", path=("body",)) from error
+        message = "Name at most 200 models, each with at most 256 characters"
+        raise Problem(VALIDATION_FAILED, message, path=("body", "model")) from error
     if found := faults(SpendLimits(rules=(rule,))):
         raise Problem(VALIDATION_FAILED, found[0].message, path=("body",))
     return rule
+
+
+def _check_choices(form: Fields) -> None:
+    """Raises Problem (VALIDATION_FAILED) for a choice that the form does not offer."""
+    for name, what, options in (
+        ("window", "the period", {window: window for window in WINDOWS}),
+        ("technique", "how spending is counted", TECHNIQUES),
+        ("partition", "what has separate limits", PARTITIONS),
+    ):
+        if form.get(name, "") not in options:
+            offered = "; ".join(options.values())
+            raise Problem(VALIDATION_FAILED, f"Choose {what}: {offered}", path=("body", name))
 
 
 async def add(visit: Visit, form: Fields) -> str:
@@ -270,7 +276,9 @@ async def _change(visit: Visit, gateway_id: str, changed: Callable[[SpendLimits]
         try:
             return msgspec.convert(msgspec.to_builtins(changed(found)), SpendLimits)
         except msgspec.ValidationError as error:
-            raise Problem(VALIDATION_FAILED, "A gateway has at most 20 limits", path=("body",)) from error
+            raise Problem(
+                VALIDATION_FAILED, "A gateway can have at most 20 limits: remove one first", path=("body",)
+            ) from error
 
     if await visit.services.configuration.gateway(visit.account_id, gateway_id) is None:  # creates `default`
         raise Problem(NOT_FOUND, "This gateway does not exist")
@@ -278,8 +286,8 @@ async def _change(visit: Visit, gateway_id: str, changed: Callable[[SpendLimits]
 
 
 _UNKNOWN = {
-    "refused_then": "that were refused at the time, and are left out because their cost is unknown",
-    "cached": "that were free cache hits, which do not count towards limits",
+    "refused_then": "that were refused at the time (left out because their cost is unknown)",
+    "cached": "that were free cache hits (they do not count towards limits)",
     "user": "without an end user",
     "token": "without a known access token",
 }
@@ -359,7 +367,7 @@ def _picture(report: Report, scenario: Scenario) -> charts.Bars:
         now.append(charts.Value(label, day.charged_nanos, _day_text(day.charged_nanos, day.refused)))
         then.append(charts.Value(label, day.charged_then_nanos, f"{labels.exact_usd(day.charged_then_nanos)} USD"))
     return charts.bars(
-        "tried", "Charged by day, in UTC", "Day", now, what="Under the limit", then=then, what_then="As it was"
+        "tried", "Charged by day, in UTC", "Day", now, what="With this limit", then=then, what_then="Actual"
     )
 
 

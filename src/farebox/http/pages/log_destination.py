@@ -14,8 +14,8 @@ from farebox.http.validation import InvalidInput
 SECTION = "/ui/gateways"
 # fmt: off
 _HTTP = (
-    Field(name="type", label="What it is", kind="choice",
-          options={"http": "an endpoint that receives files by POST", "s3": "a bucket of an S3-compatible store"}),
+    Field(name="type", label="Type", kind="choice",
+          options={"http": "endpoint that receives files by POST", "s3": "bucket of an S3-compatible store"}),
     Field(name="url", label="URL", hint="The URL of the endpoint or store, such as "
         "https://s3.eu-central-1.amazonaws.com."),
     Field(name="headers", label="Headers", kind="pairs", wide=True,
@@ -25,8 +25,8 @@ _HTTP = (
 _S3 = (
     Field(name="bucket", label="Bucket"),
     Field(name="region", label="Region"),
-    Field(name="prefix", label="Prefix", hint="Prefix of the file names."),
-    Field(name="access_key_id", label="ID of the access key"),
+    Field(name="prefix", label="Prefix", hint="Put before the file names."),
+    Field(name="access_key_id", label="Access key ID"),
     Field(name="secret_access_key", label="Secret access key", hint="Only its end is shown; unchanged, it is kept."),
 )
 # fmt: on
@@ -61,7 +61,7 @@ async def put(visit: Visit, form: Fields) -> Response | str:
         await tell(visit, api.put, api.LogDestinationSet, body)
     except InvalidInput as error:
         return shell(visit, "log_destination.html", await _shown(visit, (body, error)), SECTION)
-    return "Set the destination. Now switch pushing on in the settings of each gateway that should use it."
+    return "The destination has been set. Now switch pushing on in the settings of each gateway that should use it."
 
 
 async def delete(visit: Visit, _: Fields) -> str:

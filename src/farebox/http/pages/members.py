@@ -13,7 +13,7 @@ ROLES = {
     Role.OWNER: "everything",
     Role.BILLING: "money: buying, cards, invoices",
     Role.DEVELOPER: "calls, tokens and limits; no money",
-    Role.VIEWER: "reading",
+    Role.VIEWER: "read only",
 }
 
 
@@ -38,8 +38,8 @@ async def put(visit: Visit, form: Fields) -> str:
     if member.accepted_at is not None:
         return f"{member.email} now has the role {member.role}."
     url = _sign_in_url(visit)
-    where = f" They accept it when they sign in at {url}." if url else " Create a link for them."
-    return f"{member.email} is invited as {member.role}.{where}"
+    where = f" They can accept when they sign in at {url}." if url else " Create a link for them."
+    return f"{member.email} has been invited as {member.role}.{where}"
 
 
 def _sign_in_url(visit: Visit) -> str:

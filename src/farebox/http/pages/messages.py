@@ -45,7 +45,7 @@ async def resend(visit: Visit, form: Fields) -> str:
     if count is None:
         raise wrong("This message does not exist")
     if not count:
-        return "Nobody would receive this message: there is no endpoint and no e-mail address for it."
+        return "This message has no recipient: there is no endpoint and no e-mail address for it."
     return _due_again(count)
 
 
@@ -60,7 +60,9 @@ async def resend_failed(visit: Visit, _: Fields) -> str:
         except DatabaseUnavailable:
             if not count:
                 raise
-            return f"{_due_again(count)} The rest was not scheduled, because the database is away: try again later."
+            return (
+                f"{_due_again(count)} The rest was not scheduled because the database is unavailable: try again later."
+            )
         count += again
         found = len(items) if again else 0
     return _due_again(count)
@@ -71,4 +73,4 @@ def _retry(items: Sequence[Delivery], at: int, connection: Connection, by: Opera
 
 
 def _due_again(count: int) -> str:
-    return f"{count:,} {'delivery is' if count == 1 else 'deliveries are'} due again."
+    return f"{count:,} {'delivery is' if count == 1 else 'deliveries are'} scheduled again."

@@ -75,5 +75,5 @@ def _cents(form: Fields) -> int:
     """The amount of the finding that the page showed. Raises Problem."""
     given = text(form, "seen")
     if not _CENTS.fullmatch(given):
-        raise wrong("The form lacks the amount that was shown: reload the findings")
+        raise wrong("This form is out of date: reload the page and try again")
     return int(given)

@@ -17,26 +17,30 @@ from farebox.http.validation import InvalidInput
 _PAGE = 60
 _SCOPES = {"gateway": "this gateway", "account": "all gateways of the account"}
 STATES = {
-    "pending_dcv": ("wait", "is waiting for its record"),
-    "active": ("good", "serves"),
-    "blocked": ("bad", "also belongs to another account, which serves it"),
-    "error": ("bad", "has no record: add it again"),
+    "pending_dcv": ("wait", "is waiting for its TXT record"),
+    "active": ("good", "is active"),
+    "blocked": ("bad", "is in use by another account"),
+    "error": ("bad", "has no TXT record: add it again"),
 }
 _ALIAS = group(
     "alias",
     "Alias",
-    Field(name="alias", label="Name", hint="Programs use it as the model: letters, digits and _.:-"),
-    Field(name="scope", label="For", kind="choice", options=_SCOPES),
+    Field(
+        name="alias",
+        label="Name",
+        hint="Programs use it in place of a model. Letters, digits, underscores, dots, colons and hyphens.",
+    ),
+    Field(name="scope", label="Applies to", kind="choice", options=_SCOPES),
     Field(
         name="targets",
-        label="What is called",
+        label="Models",
         kind="lines",
         wide=True,
-        hint="provider/model, one per line, each tried if the previous one fails; with a number after each, calls are "
-        "distributed by these weights.",
+        hint="One per line, as provider/model. Each is tried if the previous one fails. With a number after each, "
+        "calls are distributed by these weights.",
     ),
 )
-_DOMAIN = group("domain", "Domain", Field(name="domain", label="Host name", hint="Such as ai.example.com."))
+_DOMAIN = group("domain", "Domain", Field(name="domain", label="Host name", hint="For example ai.example.com."))
 _weighted = re.compile(r"(\S+)\s+(\d{1,4})").fullmatch
 
 
@@ -110,7 +114,7 @@ async def add_domain(visit: Visit, form: Fields) -> Response | str:
         made = await tell(visit, custom_domains.create, custom_domains.CustomDomainCreate, body, **place)
     except InvalidInput as error:
         return shell(visit, "names.html", await _shown(visit, domain=(body, error)), HERE)
-    return f"{made['hostname']} serves once its TXT record is found."
+    return f"{made['hostname']} becomes active once its TXT record is found."
 
 
 async def check_domain(visit: Visit, form: Fields) -> str:

@@ -11,6 +11,7 @@ from farebox.http.pages.visit import Visit
 from farebox.model import Operator
 from farebox.money import InvalidAmount, parse_usd
 from farebox.operator.administer import Refused
+from farebox.quoting import quoted
 from farebox.storage.sql import Connection
 
 T = TypeVar("T")
@@ -36,8 +37,11 @@ def wrong(message: str) -> Problem:
 
 def amount(form: Fields, name: str = "amount") -> int:
     """The amount in a form's field, in nano-dollars. Raises Problem."""
+    given = form.get(name, "").strip()
+    if not given:
+        raise wrong("Enter an amount in US dollars, such as 12.34")
     try:
-        return parse_usd(form.get(name, "").strip())
+        return parse_usd(given)
     except InvalidAmount as error:
         raise wrong(str(error)) from error
 
@@ -64,4 +68,4 @@ def day(form: Fields, name: str) -> int | None:
             raise ValueError(given)
         return int(datetime.fromisoformat(given).replace(tzinfo=UTC).timestamp() * 1000)
     except (ValueError, OverflowError) as error:
-        raise wrong(f"{given[:20]!r} is not a day: write it as 2027-01-31") from error
+        raise wrong(f"{quoted(given)} is not a day: write it as 2027-01-31") from error

@@ -59,7 +59,7 @@ async def operator_attention(visit: Visit) -> list[Attention]:
     if ready.journal == "unwritable":
         found.append(_line("bad", "The journal cannot be written.", "See the system", "/ui/system"))
     elif ready.journal == "waiting":
-        found.append(_line("warn", "Charges wait in the journal to be posted.", "See the system", "/ui/system"))
+        found.append(_line("warn", "Charges are waiting in the journal to be posted.", "See the system", "/ui/system"))
     found += _jobs(services)
     stored = await services.database.scan(_stored)
     found += _alarms(stored.alarms)
@@ -82,7 +82,7 @@ def _stored(connection: Connection) -> _Stored:
 def _jobs(services: Services) -> Iterator[Attention]:
     """Background jobs of this process."""
     for name in services.jobs.late():
-        yield _line("bad", f"The background job {name} hangs.", "See the jobs", "/ui/system#jobs")
+        yield _line("bad", f"The background job {name} is stuck.", "See the jobs", "/ui/system#jobs")
     for name in services.jobs.failing():
         yield _line("bad", f"The background job {name} keeps failing.", "See the jobs", "/ui/system#jobs")
 
@@ -93,20 +93,21 @@ def _alarms(alarms: list[Alarm]) -> Iterator[Attention]:
         about = f"{alarm.about}." if len(alarm.about) <= _ABOUT_MAX else f"{alarm.about[:_ABOUT_MAX]}…"
         yield _line("bad", f"{SUBJECTS.get(alarm.kind, alarm.kind)}: {about}", action, path)
     if len(alarms) > SHOWN:
-        yield _line("bad", "There are further alarms.", "See all alarms", "/ui/system#alarms")
+        yield _line("bad", "There are more alarms.", "See all alarms", "/ui/system#alarms")
 
 
 def _counts(stored: _Stored) -> Iterator[Attention]:
     said = partial(labels.counted, most=COUNTED)
     if stored.disputes:
         text = said(stored.disputes, "dispute is", "disputes are")
-        text += " not decided: answer the bank at the payment processor."
+        text += " undecided: answer the bank at the payment processor."
         yield _line("bad", text, "See the disputes", "/ui/money?view=disputes")
     if stored.findings:
-        text = f"{said(stored.findings, 'finding is', 'findings are')} open: the books and the processor’s differ."
+        text = f"{said(stored.findings, 'finding is', 'findings are')} open: "
+        text += "Farebox’s books and the payment processor’s differ."
         yield _line("warn", text, "See the findings", "/ui/money?view=findings")
     if stored.given_up:
-        text = f"{said(stored.given_up, 'delivery', 'deliveries')} of messages could not be made."
+        text = f"{said(stored.given_up, 'delivery', 'deliveries')} of messages failed."
         yield _line("warn", text, "See the messages", "/ui/messages")
 
 
@@ -122,9 +123,8 @@ def _paused_keys(services: Services, slugs: list[str]) -> list[Attention]:
         access = services.configuration.provider(slug)
         for key in () if access is None else keys_of(access):
             if key.key_id in pauses:
-                text = (
-                    f"A key at {slug} is paused {_paused(pauses[key.key_id])}, as the provider refused or limited it."
-                )
+                text = f"A key at {slug} is paused {_paused(pauses[key.key_id])}: "
+                text += "the provider refused it or limited its rate."
                 found.append(_line("warn", text, "See the keys", "/ui/provider-keys"))
     return found[:SHOWN]
 

@@ -109,14 +109,14 @@ async def save(visit: Visit, form: Fields) -> str:
             api_key=form.get("api_key", "").strip() or None,
         ),
     )
-    return f"{row.name} is called at {row.base_url}{' with the key' if row.api_key else ', without a key'}."
+    return f"{row.name} is now called at {row.base_url}{', with a key' if row.api_key else ', without a key'}."
 
 
 async def save_key(visit: Visit, form: Fields) -> str:
     """Add a further key, or change the weight of one, or the key itself."""
     services, weight = visit.services, text(form, "weight")
     if weight and not _WEIGHT.fullmatch(weight):
-        raise wrong(f"The weight is a whole number from 0 to {WEIGHT_MAX:,}")
+        raise wrong(f"Enter the weight as a whole number from 0 to {WEIGHT_MAX:,}")
     row = await done(
         visit,
         lambda connection, by: shared_keys.set_key(
@@ -130,7 +130,7 @@ async def save_key(visit: Visit, form: Fields) -> str:
             weight=int(weight) if weight else None,
         ),
     )
-    return f"The key {text(form, 'name')} at {text(form, 'provider')} has the weight {row.weight:,}."
+    return f"The key {text(form, 'name')} at {text(form, 'provider')} now has weight {row.weight:,}."
 
 
 async def remove_key(visit: Visit, form: Fields) -> str:
@@ -161,5 +161,5 @@ def _said(left: Left | CreditUnknown | None) -> str:
     if isinstance(left, CreditUnknown):
         return str(left)
     if left is None:
-        return "not stated"
+        return "not reported"
     return f"{left.amount:,.0f} {left.unit}" if left.unit == "characters" else f"{left.amount:,.2f} {left.unit}"

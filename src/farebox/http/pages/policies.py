@@ -11,7 +11,7 @@ from farebox.http.pages import labels
 from farebox.http.pages.fields import Field, Group, Values, shown, values_of
 from farebox.http.pages.gateways import HERE, gateway
 from farebox.http.pages.own_api import ask, tell
-from farebox.http.pages.policy_lines import lines_of
+from farebox.http.pages.policy_lines import PERIODS, lines_of
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput
@@ -19,35 +19,34 @@ from farebox.money import NANOS_PER_USD
 from farebox.storage.policies import POLICIES
 
 _ACTIONS = {
-    "limit": "allow it, up to a limit",
-    "no-limit": "allow it without a limit",
+    "limit": "allow, up to a limit",
+    "no-limit": "allow without a limit",
     "block": "refuse the call",
     "except": "refuse every other call",
 }
-_PERIODS = {"hourly": "an hour", "daily": "a day", "weekly": "a week", "monthly": "a month"}
 
 # fmt: off
 _ABOUT = (
     Field(name="name", label="Name"),
-    Field(name="actor", label="Counted for",
-          hint="The calls that share a budget: with user:{user} each end user has one, with team:blue all share one."),
-    Field(name="condition", label="If", wide=True,
-          hint='An expression in CEL, such as token.name == "batch" or metadata.team == "red"; true for every call.'),
+    Field(name="actor", label="Budget for",
+          hint="Who shares a budget. With user:{user}, each end user has one; with team:blue, all calls share one."),
+    Field(name="condition", label="Condition", wide=True,
+          hint='An expression in CEL, such as token.name == "batch" or metadata.team == "red". For all calls: true.'),
 )
 _RESOURCE = (
     Field(name="resource.model", label="Models", kind="lines",
-          hint="One per line, as provider/model; * matches any characters except a slash. Empty: all."),
-    Field(name="resource.provider", label="Providers", kind="lines", hint="One per line. Empty: all."),
+          hint="One per line, as provider/model; * matches any characters except a slash. Leave empty for all."),
+    Field(name="resource.provider", label="Providers", kind="lines", hint="One per line. Leave empty for all."),
 )
 _ACTION = (
-    Field(name="action.type", label="Then", kind="choice", options=_ACTIONS),
-    Field(name="action.amount", label="US dollars", kind="number", hint="Of a limit."),
-    Field(name="action.period", label="In", kind="choice", options=_PERIODS),
+    Field(name="action.type", label="Action", kind="choice", options=_ACTIONS),
+    Field(name="action.amount", label="Limit in US dollars", kind="number", hint="Only for the action with a limit."),
+    Field(name="action.period", label="Limit per", kind="choice", options=PERIODS),
 )
 _CALL = (
     Field(name="model", label="Model", hint="As provider/model."),
     Field(name="identity.user", label="End user"),
-    Field(name="identity.token.name", label="Name of the token"),
+    Field(name="identity.token.name", label="Token name"),
     Field(name="identity.metadata", label="Metadata", kind="pairs", hint="One per line, as key: value."),
 )
 # fmt: on
@@ -151,15 +150,15 @@ async def put(visit: Visit, form: Fields) -> Response | str:
             await tell(visit, api.create, api.PolicyCreate, body, query=query, gateway_id=gateway_id)
     except InvalidInput as error:
         return shell(visit, "policies.html", await _shown(visit, (body, error)), HERE)
-    return f"The policy {body['name']} is {'in force' if at_once else 'a draft: it is not in force yet'}."
+    return f"The policy {body['name']} is {'now in force' if at_once else 'saved as a draft and not in force yet'}."
 
 
 async def commit(visit: Visit, _: Fields) -> str:
     """Put all drafts in force."""
     done = await ask(visit, api.commit, gateway_id=visit.request.path["gateway_id"])
-    failed = "".join(f" {each['policyId']} is not: {each['error']}." for each in done["errors"])
+    failed = "".join(f" The policy {each['policyId']} is not: {each['error']}." for each in done["errors"])
     are = "policy is" if done["committed"] == 1 else "policies are"
-    return f"{done['committed']} {are} in force from now on.{failed}"
+    return f"{done['committed']:,} {are} now in force.{failed}"
 
 
 async def delete(visit: Visit, form: Fields) -> str:
@@ -182,15 +181,15 @@ async def simulate(visit: Visit, form: Fields) -> Response:
 
 _CAUSES = {
     "blocked": "refused by the policy {policyName}",
-    "no_match": "refused: no policy matches it",
-    "not_evaluable": "refused: a condition cannot be evaluated: {why}",
+    "no_match": "refused: no policy matches the call",
+    "not_evaluable": "refused: a condition cannot be evaluated ({why})",
 }
 
 
 def _said(answer: Mapping[str, Any]) -> Simulated:
     decision, enforced = answer["evaluation"], answer["enforcement"]
     if enforced["allowed"]:
-        verdict = ("good", "let through")
+        verdict = ("good", "allowed")
     else:
         words = {"policyName": enforced.get("policyName", ""), "why": enforced.get("why", "")}
         verdict = ("bad", _CAUSES.get(enforced.get("cause", ""), "refused: a budget is used up").format_map(words))
@@ -199,4 +198,4 @@ def _said(answer: Mapping[str, Any]) -> Simulated:
 
 def _budget(bucket: Mapping[str, Any]) -> str:
     amount = labels.exact_usd(round(bucket["limit"] * NANOS_PER_USD))
-    return f"{amount} USD in {_PERIODS[bucket['period']]}, counted for {bucket['bucket']}"
+    return f"{amount} USD per {PERIODS[bucket['period']]} for {bucket['bucket']}"

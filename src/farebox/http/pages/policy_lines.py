@@ -8,7 +8,7 @@ from farebox.http.pages import labels
 from farebox.policies.document import Block, Limit, NoLimit, PolicyDocument, Resource
 from farebox.storage.policies import PolicyRow
 
-_PERIODS = {"hourly": "an hour", "daily": "a day", "weekly": "a week", "monthly": "a month"}
+PERIODS = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def lines_of(rows: list[PolicyRow]) -> list[PolicyLine]:
 
 
 def limit_said(document: PolicyDocument) -> str:
-    """What a policy with a limit says, in words: `policy research: at most 5.00 USD in a day, all models`."""
+    """What a policy with a limit says, in words: `policy research: at most 5.00 USD per day, all models`."""
     return f"policy {document.name}: {_does(document.action)}, {_covers(document.resource)}"
 
 
@@ -56,7 +56,7 @@ def _does(action: NoLimit | Block | Limit) -> str:
     match action:
         case Limit():
             amount = labels.exact_usd(round(action.amount * 10**9))
-            return f"at most {amount} USD in {_PERIODS.get(action.period, action.period)}"
+            return f"at most {amount} USD per {PERIODS.get(action.period, action.period)}"
         case Block():
             return "refuses every other call" if action.inverted else "refuses the call"
         case NoLimit():

@@ -100,10 +100,10 @@ async def set_price(visit: Visit, form: Fields) -> Response | str:
 def _rates(form: Fields) -> dict[str, str]:
     found = {key: text(form, key) for key in RATES if text(form, key)}
     if not found:
-        raise wrong("Give at least one price; for a free model, 0 for the input")
+        raise wrong("Enter at least one price; for a free model, enter 0 for the input")
     for key, usd in found.items():
         if not _USD.fullmatch(usd):
-            raise wrong(f"{RATES[key]}: write US dollars for a million tokens, such as 0.25")
+            raise wrong(f"{RATES[key]}: enter US dollars per million tokens, such as 0.25")
     return found
 
 
@@ -134,7 +134,7 @@ async def set_markup(visit: Visit, form: Fields) -> Response | str:
     services, at = visit.services, visit.services.clock.now_ms()
     percent = text(form, "percent")
     if not _PERCENT.fullmatch(percent):
-        raise wrong("Write a percentage, such as 20 or 12.5, with at most four decimals")
+        raise wrong("Enter a percentage, such as 20 or 12.5, with at most four decimals")
     parts = int(Decimal(percent) * 10_000) + 1_000_000
     account_id, provider, model = (text(form, name) or None for name in ("account", "provider", "model"))
     valid_from = day(form, "from")

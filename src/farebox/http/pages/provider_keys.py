@@ -6,6 +6,7 @@ from typing import Any
 from farebox.http.control import provider_configs as api
 from farebox.http.control.wire import Paging
 from farebox.http.envelope import Response
+from farebox.http.pages.fault_words import renamed
 from farebox.http.pages.fields import Field, Group, Values, shown, values_of
 from farebox.http.pages.gateways import HERE, gateway
 from farebox.http.pages.own_api import ask, every, tell
@@ -21,18 +22,18 @@ _PLAIN = "workers-ai"
 def _create(providers: Mapping[str, str]) -> Group:
     fields = (
         Field(name="provider_slug", label="Provider", kind="choice", options=providers),
-        Field(name="alias", label="Alias", hint="Calls select it by this name if the "
-            "provider has several: default, or eu."),
+        Field(name="alias", label="Alias", hint="Calls select the key by this name if the "
+            "provider has several, such as default or eu."),
         Field(name="secret", label="Key", secret=True, wide=True,
               hint="As issued by the provider, or JSON if it has several parts. It is encrypted and not shown again."),
-        Field(name="default_config", label="The default of its provider", kind="switch",
-              hint="For calls without an alias."),
-        Field(name="rate_limit", label="Calls", kind="number", hint="Empty: unlimited."),
-        Field(name="rate_limit_period", label="In seconds", kind="number", hint="Empty: 60."),
+        Field(name="default_config", label="Default key of the provider", kind="switch",
+              hint="Used for calls that name no alias."),
+        Field(name="rate_limit", label="Maximum number of calls", kind="number", hint="Leave empty for no limit."),
+        Field(name="rate_limit_period", label="Per how many seconds", kind="number", hint="Leave empty for 60."),
         Field(name="weight", label="Weight", kind="number", more=True,
-              hint="The keys of a provider share its calls by weight. With 0 a key is not used."),
-        Field(name="secret_id", label="ID of the secret", more=True,
-              hint="To use a key that is already stored, leave the key empty and enter its ID. Otherwise optional."),
+              hint="Calls are distributed among the keys of a provider by weight. A key with weight 0 is not used."),
+        Field(name="secret_id", label="Secret ID", more=True,
+              hint="To use a key that is already stored, enter its ID and leave the key empty. Otherwise optional."),
     )  # fmt: skip
 
     def body(form: Mapping[str, str]) -> dict[str, Any]:
@@ -80,9 +81,11 @@ async def replace(visit: Visit, form: Fields) -> str:
     """Replace a key, or change its weight."""
     fields = (Field(name="secret", label="", secret=True), Field(name="weight", label="", kind="number"))
     body, path = values_of(fields, form), visit.request.path
-    made = await tell(
-        visit, api.replace, api.ProviderConfigReplace, body, gateway_id=path["gateway_id"], id=path["key_id"]
-    )
+    place = {"gateway_id": path["gateway_id"], "id": path["key_id"]}
+    try:
+        made = await tell(visit, api.replace, api.ProviderConfigReplace, body, **place)
+    except InvalidInput as error:
+        raise renamed(error, {"secret": "new key"}) from error
     return f"Changed the key {made['alias']} for {made['provider_slug']}."
 
 

@@ -21,32 +21,32 @@ HERE = "/ui/providers"
 # fmt: off
 _PROVIDER = group("provider", "Provider",
     Field(name="name", label="Name"),
-    Field(name="slug", label="Slug", hint="Calls use custom- followed by this: lowercase letters, digits, - and _."),
+    Field(name="slug", label="Slug", hint="Calls use custom- and the slug. Lowercase letters, digits, - and _."),
     Field(name="base_url", label="Base URL", wide=True,
-          hint="The part before the path of a call, such as https://llm.example.com/v1."),
+          hint="What comes before the path of a call, such as https://llm.example.com/v1."),
     Field(name="headers", label="Headers", kind="area", wide=True,
           hint="Sent with each call, one per line: Name: value. Stored "
               "values show only their ends; unchanged, they are kept."),
-    Field(name="enable", label="Can be called", kind="switch"),
-    Field(name="beta", more=True, label="Beta", kind="switch", hint="For people; it has no effect."),
+    Field(name="enable", label="Enabled", kind="switch"),
+    Field(name="beta", more=True, label="Beta", kind="switch", hint="Shown in lists; it has no other effect."),
     Field(name="description", more=True, label="Description", kind="area", wide=True),
     Field(name="link", more=True, label="Link", hint="To its documentation."),
-    Field(name="position", more=True, label="Position", kind="number", hint="Used in lists. Empty: its name."),
+    Field(name="position", more=True, label="Position", kind="number", hint="In lists. Leave empty to sort by name."),
     Field(name="curl_example", more=True, label="Example with curl", kind="area", wide=True),
     Field(name="js_example", more=True, label="Example in JavaScript", kind="area", wide=True),
-    Field(name="logo", more=True, label="Logo", kind="area", wide=True, hint="Base64 of an SVG. Empty: "
-        "one is generated."),
+    Field(name="logo", more=True, label="Logo", kind="area", wide=True, hint="An SVG in Base64. Leave empty to "
+        "generate one."),
 )
-_USD = "US dollars for one token: 0.000001 is a dollar for a million."
+_USD = "US dollars per token: 0.000001 is 1 USD per million tokens."
 _COST = (
     Field(name="model", label="Model"),
-    Field(name="model_rule", label="Whose name", kind="choice",
-          options={"equals": "is this", "starts-with": "starts so", "contains": "contains this"}),
+    Field(name="model_rule", label="Applies to models whose name", kind="choice",
+          options={"equals": "is this", "starts-with": "starts with this", "contains": "contains this"}),
     Field(name="cost_in", label="Input", kind="number", hint=_USD),
     Field(name="cost_out", label="Output", kind="number", hint=_USD),
-    Field(name="weight", label="Weight", kind="number", hint="If several match, the one with "
+    Field(name="weight", label="Weight", kind="number", hint="If several costs match, the one with "
         "the highest weight applies."),
-    Field(name="enable", label="In force", kind="switch"),
+    Field(name="enable", label="Enabled", kind="switch"),
 )
 _KINDS = tuple(
     Field(name=f"token_pricing.{name}", label=name.replace("_", " ").capitalize(), kind="number", more=True)

@@ -12,15 +12,15 @@ from farebox.pricing.pricebook import PriceBook
 from farebox.pricing.receipt import Receipt, ReceiptAttempt, ReceiptLine
 
 _SOURCES = {
-    "provider": "The provider’s response states the usage.",
-    "counted": "The response did not state the usage: it was counted as it passed.",
-    "estimate": "The usage is unknown: the estimate of the hold was charged.",
+    "provider": "The provider reported the usage in its response.",
+    "counted": "The response did not report the usage, so it was counted as the response passed.",
+    "estimate": "The usage is unknown, so the estimate of the hold was charged.",
     "none": "Nothing was used.",
 }
 _OUTCOMES = {
     "charged": "The account was charged.",
     "free": "Free: the provider refused or failed, or nothing was used.",
-    "own_key": "Called with the caller’s own key: the provider bills it, and the account is not charged.",
+    "own_key": "Called with the caller’s own key: the provider bills the call, and the account is not charged.",
     "released": "The hold was released without a charge.",
     "refused": "Refused before the provider was called: nothing was charged.",
 }
@@ -89,9 +89,11 @@ def explained(receipt: Receipt, prices: PriceBook) -> Explained:
     if receipt.markup_parts_per_million != PER_MILLION:
         lines.append(Line("Markup", "", _percent(receipt.markup_parts_per_million), _usd(_markup(receipt))))
     if receipt.rounding_nanos != "0":
-        lines.append(Line("Rounded up to a billionth of a dollar", "", "", _usd(receipt.rounding_nanos)))
+        lines.append(Line("Rounding up to a billionth of a dollar", "", "", _usd(receipt.rounding_nanos)))
     if receipt.written_off_nanos:
-        lines.append(Line("Not charged: the account had no more", "", "", _usd(f"-{receipt.written_off_nanos}")))
+        lines.append(
+            Line("Not charged because the account had no more credit", "", "", _usd(f"-{receipt.written_off_nanos}"))
+        )
     lines += [
         Line(
             "Corrected afterwards because the price was wrong",
@@ -109,7 +111,7 @@ def explained(receipt: Receipt, prices: PriceBook) -> Explained:
         facts.append(("Markup", receipt.markup_version))
         facts.append(("Markup valid from", _since(prices.valid_from(receipt.markup_version))))
     facts.append(("Rule", receipt.policy or ""))
-    facts.append(("Cost that the provider stated", f"{receipt.stated_usd} USD" if receipt.stated_usd else ""))
+    facts.append(("Cost reported by the provider", f"{receipt.stated_usd} USD" if receipt.stated_usd else ""))
     facts.append(("Not priced", ", ".join(map(labels.meter, receipt.unpriced_meters))))
     return Explained(
         outcome=_OUTCOMES.get(receipt.outcome, receipt.outcome),
@@ -129,7 +131,7 @@ def _price_facts(receipt: Receipt, version: str, prices: PriceBook) -> list[tupl
     is stored with the call, and the date of the operator's price."""
     known = facts_of(version)
     since = {
-        "list": labels.calendar_day(known.since) if known.since else "the list states no date",
+        "list": labels.calendar_day(known.since) if known.since else "the list gives no date",
         "supplement": f"the date of the supplement, {known.release}",
         "own": _since(prices.valid_from(known.release)),
     }.get(known.source, "")

@@ -190,6 +190,7 @@ def _environment() -> "Environment":
         "dispute_states": labels.DISPUTES,
         "transfers": labels.TRANSFERS,
         "durations": labels.DURATIONS,
+        "spans": labels.SPANS,
         "ways": labels.WAYS,
         "strategies": labels.STRATEGIES,
     }

@@ -51,7 +51,7 @@ async def _shown(visit: Visit, kind: Kind, of: type[Any]) -> dict[str, Any]:
 async def _begin(visit: Visit, _: Fields, kind: Kind) -> str:
     if not await reports.begin(visit.services, kind, visit.operator):
         raise wrong("It is already running: wait until it has finished")
-    return "It is running: this page shows its progress."
+    return "It has been started. This page shows its progress."
 
 
 begin_check = partial(_begin, kind="check")

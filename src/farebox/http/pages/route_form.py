@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from farebox.http.pages.fault_words import fault_text, place_of, with_place
 from farebox.http.pages.fields import Field, ShownGroup, group, shown, values_of
 from farebox.http.pages.route_picture import KINDS, Element, outputs
 from farebox.http.validation import Fault, InvalidInput
@@ -40,7 +41,7 @@ def examples(first: str, second: str) -> dict[str, tuple[str, list[dict[str, Any
             [_start("first"), _model("first", first, fallback="second"), *two[1:]],
         ),
         "shares": (
-            "Shares of the calls",
+            "Split by percentage",
             [
                 _start("shares"),
                 {"type": "percentage", "id": "shares",
@@ -126,11 +127,12 @@ def other_faults(elements: Any, error: InvalidInput | None) -> list[str]:
 def _named(elements: Any, fault: Fault) -> str:
     path = fault.path[1:]
     if len(path) < 2 or path[0] != "elements" or not isinstance(path[1], int):
-        return fault.message if path in ((), ("elements",)) else f"{'.'.join(map(str, path))}: {fault.message}"
+        return fault_text(fault) if path == ("elements",) else with_place(place_of(path), fault_text(fault))
     element = elements[path[1]] if isinstance(elements, list) and path[1] < len(elements) else None
     name = element.get("id") if isinstance(element, Mapping) else None
     rest = ".".join(map(str, path[2:]))
-    return f"Element {path[1] + 1}{f' “{name}”' if name else ''}{f', {rest}' if rest else ''}: {fault.message}"
+    place = f"Element {path[1] + 1}{f' “{name}”' if name else ''}{f', {rest}' if rest else ''}"
+    return with_place(place, fault_text(fault))
 
 
 def bad_ones(elements: Sequence[Element], error: InvalidInput | None) -> frozenset[str]:
@@ -151,7 +153,7 @@ def _fields(number: int, element: Element, names: Sequence[str]) -> list[Field]:
             name=f"{place}.outputs.{output}.elementId",
             label=label,
             kind="choice",
-            options=({"": "nothing: the route ends"} | known) if optional or leads is None else known,
+            options=({"": "nothing (the route ends)"} | known) if optional or leads is None else known,
         )
 
     def of(name: str, label: str, **more: Any) -> Field:
@@ -170,26 +172,26 @@ _OWN: dict[str, Any] = {
         to("false", "If not"),
     ],
     "percentage": lambda place, of, to: [
-        Field(name=f"{place}.outputs", label="Shares", kind="pairs", wide=True,
-              hint="One per line, as 10%: ID of an element; and else: ID for the rest."),
+        Field(name=f"{place}.outputs", label="Percentages", kind="pairs", wide=True,
+              hint="One per line, such as 10%: ID-of-an-element. For the rest, else: ID."),
     ],
     "rate": lambda _, of, to: [
-        of("limit", "At most", kind="number"),
-        of("limitType", "Of", kind="choice", options={"count": "calls", "cost": "US dollars"}),
-        of("window", "In seconds", kind="number"),
-        of("technique", "Counted", kind="choice",
+        of("limit", "Limit", kind="number"),
+        of("limitType", "Unit", kind="choice", options={"count": "calls", "cost": "US dollars"}),
+        of("window", "Per how many seconds", kind="number"),
+        of("technique", "How it is counted", kind="choice",
            options={"fixed": "by the clock", "sliding": "over a sliding window"}),
-        of("key", "For each", hint="metadata.NAME, headers.NAME or body.NAME. Empty: all calls together."),
-        to("success", "Within it"),
-        to("fallback", "Beyond it", optional=True),
+        of("key", "Separate limit for each", hint="metadata.NAME, headers.NAME or body.NAME. Leave empty for one."),
+        to("success", "Within the limit"),
+        to("fallback", "Beyond the limit", optional=True),
     ],
     "model": lambda _, of, to: [
         of("provider", "Provider"),
         of("model", "Model"),
-        of("timeout", "Timeout in milliseconds", kind="number", hint="0: the setting of the call or the operator."),
-        of("retries", "Further attempts", kind="number", hint="Up to 5."),
+        of("timeout", "Timeout in milliseconds", kind="number", hint="0 for the default of the call or the operator."),
+        of("retries", "Retries", kind="number", hint="Up to 5."),
         to("success", "Then"),
-        to("fallback", "Where it fails", optional=True),
+        to("fallback", "If it fails", optional=True),
     ],
 }  # fmt: skip
 

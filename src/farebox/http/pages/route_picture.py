@@ -20,7 +20,7 @@ _CHARACTERS = 24
 KINDS = {
     "start": "Start",
     "conditional": "Condition",
-    "percentage": "Shares",
+    "percentage": "Percentages",
     "rate": "Limit",
     "model": "Model",
     "end": "End",
@@ -75,19 +75,19 @@ def what(element: Element) -> str:
     match element.get("type"):
         case "model":
             tries = of.get("retries")
-            return f"{of.get('provider', '?')}/{of.get('model', '?')}" + (f", {tries} retries" if tries else "")
+            return f"{of.get('provider', '?')}/{of.get('model', '?')}" + (_retries(tries) if tries else "")
         case "rate":
-            unit = "USD" if of.get("limitType") == "cost" else "calls"
+            unit = "USD" if of.get("limitType") == "cost" else "call" if of.get("limit") == 1 else "calls"
             key = f", each {of['key']}" if of.get("key") else ""
-            return f"{_plain(of.get('limit'))} {unit} in {_plain(of.get('window'))} s{key}"
+            return f"{_plain(of.get('limit'))} {unit} per {_plain(of.get('window'))} s{key}"
         case "conditional":
             return _condition(of.get("conditions"))
         case "percentage":
             return ", ".join(name for name, _ in outputs(element)) or "nothing"
         case "start":
-            return "every call enters here"
+            return "every call starts here"
         case _:
-            return "the answer is returned"
+            return "the response is returned"
 
 
 def picture(elements: Sequence[Element], bad: frozenset[str] = frozenset()) -> Picture:
@@ -225,6 +225,10 @@ def _test(test: Any) -> str:
 
 def _listed(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _retries(tries: Any) -> str:
+    return f", {_plain(tries)} {'retry' if tries == 1 else 'retries'}"
 
 
 def _plain(number: Any) -> str:

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from msgspec.structs import replace
 
-from farebox.errors import VALIDATION_FAILED, Problem
+from farebox.errors import ACCOUNT_FROZEN, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
-from farebox.http.pages import render
+from farebox.http.pages import fault_words, render
 from farebox.http.pages.refill import refilled
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import (
@@ -33,11 +33,14 @@ from farebox.http.quotas import Budget, spend
 from farebox.http.refusals import Pages
 from farebox.http.request import Request
 from farebox.http.router import Access, Handler, Route, Shape, no_route
+from farebox.http.validation import InvalidInput
 from farebox.model import Role
 from farebox.people import sessions
 from farebox.storage.sql import DatabaseUnavailable
 
 FORM_BYTES = 65_536
+FROZEN = Flash("bad", "Nothing was done: the account is frozen.")
+"""The note of a form that was refused for this reason; while the account is frozen, its pages say so anyway."""
 
 OWNER = frozenset((Role.OWNER,))
 MONEY = frozenset((Role.OWNER, Role.BILLING))
@@ -148,14 +151,17 @@ def _values(page: Page, visit: Visit, shown: Shown) -> dict[str, Any]:
 def shell(visit: Visit, template: str, shown: Shown, here: str) -> Response:
     """The complete page, with the navigation, whose entry `here` is marked, and the note that a form left for it.
     `shown` has its `title`, and may have a `heading`, a `refresh` and the `flash`, if that is not in the cookie."""
-    flash, demo = note_of(visit), visit.services.configuration.demo
+    noted_before, demo = note_of(visit), visit.services.configuration.demo
     entries = [each for each in NAVIGATION if visit.may(each.roles) and (demo or not each.demo)]
     operating = [each for each in entries if each.roles == OPERATOR]
     navigation = [("", [each for each in entries if each not in operating]), ("Installation", operating)]
-    frame = {"heading": None, "flash": flash, "refresh": None, "visit": visit, "navigation": navigation, "here": here}
-    frame["confirm"] = None
-    body = render.page(template, frame | dict(shown))
-    return html(body, no_note_cookie(visit)) if flash else html(body)
+    frame: dict[str, Any] = {"heading": None, "flash": noted_before, "refresh": None, "confirm": None, "refused": False}
+    frame |= dict(shown)
+    if visit.session.frozen and frame["flash"] == FROZEN:
+        frame |= {"flash": None, "refused": True}
+    frame |= {"visit": visit, "navigation": navigation, "here": here, "operates": visit.may(OPERATOR)}
+    body = render.page(template, frame)
+    return html(body, no_note_cookie(visit)) if noted_before else html(body)
 
 
 def handled(form: Form) -> Handler:
@@ -181,11 +187,19 @@ def handled(form: Form) -> Handler:
                 spend(visit.services, form.budget, own)
             done = await form.act(visit, fields)
         except Problem as problem:
-            note = Flash("bad", f"{problem.message.rstrip('.')}.")
+            note = _note(problem)
             return await _again(form, visit, fields, note) or noted(visit, back, note)
         return done if isinstance(done, Response) else noted(visit, back, Flash("good", done))
 
     return handle
+
+
+def _note(problem: Problem) -> Flash:
+    """What a refused form says on the next page."""
+    if problem.kind is ACCOUNT_FROZEN:
+        return FROZEN
+    text = fault_words.note_of(problem) if isinstance(problem, InvalidInput) else problem.message
+    return Flash("bad", f"{text.rstrip('.')}.")
 
 
 async def _again(form: Form, visit: Visit, fields: Fields, note: Flash) -> Response | None:

@@ -6,7 +6,7 @@ from farebox.storage.calls import CallRow
 
 WIDTH = 1000
 """Width of the bar."""
-_NOT_KEPT = "unknown: the process that served the call keeps it for its latest calls only"
+_NOT_KEPT = "unknown (kept only for the latest calls of each process)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ def timing_of(call: CallRow, settle_seconds: float | None) -> Timing | None:
     begun = call.duration if first is None else min(first, call.duration)
     asked = min(hold or 0, begun)
     parts = [
-        Part("hold", "Waited for the hold", None if hold is None else asked, _no_hold(call)),
+        Part("hold", "Waiting for the hold", None if hold is None else asked, _no_hold(call)),
         Part("wait", "Provider, until the first byte", begun - asked, ""),
-        Part("stream", "Rest of the response", None if first is None else call.duration - begun, "none came"),
+        Part("stream", "Rest of the response", None if first is None else call.duration - begun, "no response"),
         Part("settle", "Settling the charge", None if settle_seconds is None else settle_seconds * 1000, _NOT_KEPT),
     ]
     total = sum(part.took or 0 for part in parts)
@@ -55,7 +55,7 @@ def _no_hold(call: CallRow) -> str:
     if detail.outcome == "free" and detail.first_byte_ms is not None:
         return "unknown"  # a call of an earlier release may have had one
     needed = not (detail.own_key or detail.cached or detail.outcome == "free")
-    return "unknown: included in the next line" if needed else "none was needed"
+    return "unknown (included in the next line)" if needed else "not needed"
 
 
 def _drawn(parts: list[Part]) -> list[Part]:

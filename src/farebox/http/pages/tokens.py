@@ -30,8 +30,8 @@ TOKENS_MAX = 500
 LIFETIMES = {"": "never", "1": "in a day", "7": "in a week", "30": "in 30 days", "90": "in 90 days", "365": "in a year"}
 SAYS = {
     Permission.RUN: "call models",
-    Permission.READ: "read gateways, calls and money",
-    Permission.WRITE: "change gateways, buy with the saved card",
+    Permission.READ: "read gateways, calls, balances and charges",
+    Permission.WRITE: "change gateways, buy credit with the saved card",
     Permission.BILLING_WRITE: "change cards, auto top-up and invoice details",
 }
 SHOWN = 40
@@ -47,11 +47,16 @@ calls."""
 
 
 _LIMITS = (
-    Field(name="rate_limiting_limit", label="Maximum number of calls", kind="number", hint="Empty or 0: unlimited."),
-    Field(name="rate_limiting_interval", label="In seconds", kind="number", hint="Empty: 60."),
+    Field(
+        name="rate_limiting_limit",
+        label="Maximum number of calls",
+        kind="number",
+        hint="Leave empty or enter 0 for no limit.",
+    ),
+    Field(name="rate_limiting_interval", label="Per how many seconds", kind="number", hint="Leave empty for 60."),
     Field(
         name="rate_limiting_technique",
-        label="Counted",
+        label="How calls are counted",
         kind="choice",
         options={"fixed": "by the clock", "sliding": "over a sliding window"},
     ),
@@ -61,16 +66,16 @@ _MODELS = Field(
     label="Only these models",
     kind="lines",
     wide=True,
-    hint="One per line, as provider/model or provider/*. Empty: all.",
+    hint="One per line, as provider/model or provider/*. Leave empty for all.",
 )
 _GATEWAYS = Field(
     name="gateways",
     label="Only these gateways",
     kind="lines",
     wide=True,
-    hint="One per line. Empty: all. A gateway that is deleted is taken out.",
+    hint="One per line. Leave empty for all. Deleted gateways are removed from the list.",
 )
-_EXPIRES = Field(name="expires_at", label="Expires", hint="Such as 2027-01-31T12:00:00Z. Empty: never.")
+_EXPIRES = Field(name="expires_at", label="Expires", hint="For example 2027-01-31T12:00:00Z. Leave empty for never.")
 
 _LISTS = ("models", "gateways")
 
@@ -181,14 +186,14 @@ async def _create(visit: Visit, form: Fields) -> NewToken:
     permissions = [permission for permission in offered_to(visit) if form.get(permission.name.lower()) == "on"]
     days = form.get("expires", "")
     if days not in LIFETIMES:
-        raise invalid("Choose one of the lifetimes", "body")
+        raise invalid("Choose when the token expires", "body")
     if not permissions:
         raise invalid("Choose at least one permission", "body")
     limits = api.changes_of(read(_RATE.body(form), api.TokenChange, "body", strict=True))
 
     def job(connection: Connection) -> NewToken:
         if accounts.count_tokens(connection, visit.account_id)[0] >= TOKENS_MAX:
-            raise Refused(f"an account has at most {TOKENS_MAX} tokens: the operator can create more")
+            raise Refused(f"an account can have at most {TOKENS_MAX} tokens: the operator can create more")
         return tokens.create_token(
             connection,
             services.ids,
@@ -251,7 +256,7 @@ async def change(visit: Visit, form: Fields) -> Response | str:
         await tell(visit, api.change, api.TokenChange, body, token_id=token_id)
     except InvalidInput as error:
         return shell(visit, "token.html", await _one(visit, (form, error)), "/ui/tokens")
-    return "Changed the token."
+    return "The token has been changed."
 
 
 async def revoke(visit: Visit, form: Fields) -> str:
@@ -268,4 +273,4 @@ async def revoke(visit: Visit, form: Fields) -> str:
     if revoked is None:
         raise Problem(NOT_FOUND, "This token does not exist")
     await visit.services.configuration.notice_own_change()
-    return f"The token {revoked.label} is revoked."
+    return f"The token {revoked.label} has been revoked."

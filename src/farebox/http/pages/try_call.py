@@ -15,7 +15,7 @@ import msgspec
 from farebox.calendar import DAY_MS
 from farebox.calls import logs
 from farebox.calls.quotes import quote
-from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
+from farebox.errors import ACCOUNT_FROZEN, NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.gateway import DEFAULT_GATEWAY
 from farebox.http.envelope import Response
 from farebox.http.exchange import HeaderList
@@ -83,7 +83,7 @@ async def price(visit: Visit, form: Fields) -> Response:
     try:
         found = read_common(_body(model, text), place, visit.services.refusals, False, "", own.with_alias(""))
     except InvalidRequest as error:
-        raise Problem(VALIDATION_FAILED, f"This cannot be called: {error}", path=("body", "model")) from error
+        raise Problem(VALIDATION_FAILED, f"This model cannot be called: {error}", path=("body", "model")) from error
     known = visit.services.configuration.provider(found.slug) is not None or found.slug in own.custom
     if not known and not found.route:
         raise Problem(VALIDATION_FAILED, f"This provider does not exist: {found.slug[:64]}", path=("body", "model"))
@@ -95,16 +95,17 @@ def _priced(visit: Visit, found: CommonRead, own: frozenset[str]) -> Priced:
     if found.route:
         return Priced("The cost depends on the model that the route chooses.", [])
     if found.slug in own or is_custom(found.slug):
-        return Priced("It is called with your own key: the provider bills it, and it costs no credit.", [])
+        return Priced("The call is made with your own key: the provider bills you for it, and it uses no credit.", [])
     if not isinstance(found.read, Read) or found.read.parsed is None:
-        return Priced("The provider cannot be called in this format.", [])
+        return Priced("This provider cannot be called in this format.", [])
     quoted = quote(visit.services, visit.account_id, found.slug, found.read.parsed.demand)
     if quoted is None:
-        return Priced("The model has no price, so calls cannot be paid from credit.", [])
+        return Priced("This model has no price, so calls to it cannot be paid from credit.", [])
     most = quoted.most
     said = (
-        f"It costs at most {labels.exact_usd(most.amount)} USD, which is held in advance: for {most.input_tokens:,} "
-        f"tokens of input and {most.output_tokens:,} of output, fewer if the credit is short. The rest is released."
+        f"It costs at most {labels.exact_usd(most.amount)} USD, for {most.input_tokens:,} input tokens and up to "
+        f"{most.output_tokens:,} output tokens (fewer if there is less credit). This amount is held before the call; "
+        "whatever is not used is released after it."
     )
     factor = Fraction(quoted.markup.parts_per_million, quoted.price.denominator)
     rates = [
@@ -119,7 +120,7 @@ def _asked(form: Fields) -> tuple[str, str, str]:
     """The question, the model and the gateway. Raises Problem."""
     text, model = form.get("text", "").strip()[:_TEXT_MAX], form.get("model", "").strip()
     if not text or "/" not in model:
-        raise Problem(VALIDATION_FAILED, "Write a model as provider/model, and a question", path=("body", "model"))
+        raise Problem(VALIDATION_FAILED, "Enter a model as provider/model, and a question", path=("body", "model"))
     return text, model, form.get("gateway", DEFAULT_GATEWAY)
 
 
@@ -136,6 +137,8 @@ async def send(visit: Visit, form: Fields) -> Response:
     """Make the call, and redirect to its page."""
     text, model, gateway_id = _asked(form)
     await _check_gateway(visit, gateway_id)
+    if visit.session.frozen:
+        raise Problem(ACCOUNT_FROZEN, "The account is frozen")
     secret = await _token(visit)
     path = f"/v1/{visit.account_id}/{gateway_id}/compat/chat/completions"
     exchange = _PageCall(path, secret, _body(model, text), visit.request.client)
@@ -176,7 +179,7 @@ async def _token(visit: Visit) -> str:
     if known is None and await services.database.write(job):
         await services.configuration.notice_own_change()
     elif known is None or not known.active(now):
-        raise Problem(VALIDATION_FAILED, f"The token “{NAME}” was revoked: call from a program instead")
+        raise Problem(VALIDATION_FAILED, f"The token “{NAME}” has been revoked. Make the call from a program instead")
     return secret
 
 
@@ -186,7 +189,7 @@ def _said(answer: bytes) -> str:
         found = msgspec.json.decode(answer)
         return str(found["error"]["message"])[:500]
     except (msgspec.DecodeError, KeyError, TypeError):
-        return "The call was not made"
+        return "The call was not made. Try again"
 
 
 class _PageCall(InnerExchange):

@@ -220,7 +220,7 @@ def _chart(now: Usage, before: Usage | None) -> charts.Bars:
     then += [charts.Value("", 0, "0.00 USD")] * (len(values) - len(then)) if before is not None else []
     caption = f"Charged by {per}, in UTC"
     return charts.bars(
-        "charged", caption, per.capitalize(), values, what="Charged", then=then, what_then="The period before"
+        "charged", caption, per.capitalize(), values, what="Charged", then=then, what_then="Previous period"
     )
 
 

@@ -92,8 +92,9 @@ class Visit:
     def require(self, roles: Iterable[Role]) -> None:
         """Raises Problem (ACCESS_DENIED) unless the person has one of these roles."""
         if not self.may(roles):
-            have = " and ".join(sorted(self.roles)) or "none"
-            raise Problem(ACCESS_DENIED, f"Your role does not allow this: it is {have}")
+            have = " and ".join(sorted(self.roles))
+            yours = f"your role is {have}" if have else "you have no role on the account"
+            raise Problem(ACCESS_DENIED, f"You are not allowed to do this: {yours}")
 
 
 async def session_of(request: Request) -> Session | None:
@@ -176,7 +177,7 @@ async def lost(problem: Problem, *headers: tuple[str, str]) -> Response:
     """The error page for a browser at an address that is not a page's, such as a mistyped one."""
     await render.ready()
     if problem.kind in (NO_ROUTE, METHOD_NOT_ALLOWED):
-        title, text = "There is no such page", "There is no page at this address. Check how it is written."
+        title, text = "There is no such page", "There is no page at this address. Check the spelling."
     else:
         title, text = "That did not work", f"{problem.message.rstrip('.')}."
     return html(render.problem(title, text, expired=False), *headers, status=problem.kind.status)

@@ -46,7 +46,7 @@ each(".plot", (plot) => {
   plot.addEventListener("pointerleave", () => show(-1));
   plot.tabIndex = 0;
   plot.setAttribute("role", "group");
-  plot.setAttribute("aria-label", "Chart: the arrow keys read its bars");
+  plot.setAttribute("aria-label", "Chart: use the arrow keys to read its bars");
   plot.addEventListener("blur", () => show(-1));
   plot.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -61,7 +61,7 @@ const who = document.querySelector(".who");
 if (who) {
   const keys = document.createElement("p");
   keys.className = "hint";
-  keys.innerHTML = "<kbd>g</kbd> and a letter: a page of that letter; <kbd>/</kbd>: its filter";
+  keys.innerHTML = "<kbd>g</kbd> and a letter: go to a page; <kbd>/</kbd>: filter";
   who.append(keys);
 }
 let going = false;

@@ -24,9 +24,9 @@ const encoded = ({ id, rawId, type, response }) => {
 };
 
 const WORDS = {
-  NotAllowedError: "It was canceled, or took too long.",
-  InvalidStateError: "This device has a passkey for you here already.",
-  SecurityError: "The browser allows no passkeys at this address.",
+  NotAllowedError: "It was canceled or took too long.",
+  InvalidStateError: "This device already has a passkey for you.",
+  SecurityError: "The browser does not allow passkeys at this address.",
 };
 
 const ask = async (form) => {
