@@ -1,15 +1,28 @@
-"""Accounts with more tokens, limits, members or names than a page shows: nothing is lost, and each is found."""
+"""Accounts with more of anything than a page shows: nothing is lost, each is found, and no page becomes heavy."""
 
 import re
 from html import unescape
 
+import httpx
 import pytest
 
-from farebox.http.pages import limits, members, names, token_names, tokens
+from farebox.http.pages import (
+    dynamic_routes,
+    gateways,
+    limits,
+    members,
+    names,
+    policies,
+    provider_keys,
+    providers,
+    token_names,
+    tokens,
+)
 from farebox.model import Permission, Role
 from farebox.people import membership
 from tests.pages.forms import form_of
 from tests.pages.people import Person, person
+from tests.pages.test_matrix import GATEWAY, ROUTE
 from tests.support import Customer, Farebox
 
 pytestmark = [pytest.mark.both_engines, pytest.mark.usefixtures("engine")]
@@ -79,7 +92,7 @@ def test_members(farebox: Farebox, owner: Person, customer: Customer, monkeypatc
 
 
 def test_aliases(owner: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "_PAGE", 2)
+    monkeypatch.setattr(names, "_ALIASES", 2)
     owner.get("/ui/gateways")
     here = "/ui/gateways/default/names"
     for number in range(3):
@@ -88,3 +101,106 @@ def test_aliases(owner: Person, monkeypatch: pytest.MonkeyPatch) -> None:
         )
     listed = [re.findall(r"<strong class=\"name\">alias-(\d)<", page) for page in pages(owner, here)]
     assert listed == [["0", "2"], ["1"]]
+
+
+SENT_MAX = 60_000
+"""Bytes of a page with its style sheet, scripts and icon. Pages are not compressed (docs/pages.md, "Security")."""
+
+
+def made(customer: Customer, path: str, body: dict[str, object], method: str = "POST") -> str:
+    response = httpx.request(method, f"{customer.api_url}/{path}", headers=customer.headers, json=body)
+    assert response.status_code == 200, response.text
+    return str((response.json().get("result") or {}).get("id"))
+
+
+def furnished(customer: Customer, count: int, length: int) -> str:
+    """Give the account this many of everything, with names of this length; returns the ID of a provider with costs."""
+    named = [f"n{number:02}".ljust(length, "x") for number in range(count)]
+    for name in named:
+        made(customer, "ai-gateway/gateways", GATEWAY | {"id": name})
+    here = f"ai-gateway/gateways/{named[0]}"
+    key: dict[str, object] = {"default_config": False, "secret": "sk-1"}
+    policy: dict[str, object] = {"resource": "*", "action": {"type": "no-limit"}}
+    for name in named:
+        made(customer, f"{here}/provider_configs", key | {"alias": name, "provider_slug": "google-ai-studio"})
+        made(customer, f"{here}/routes", {"name": name, "elements": ROUTE})
+        made(customer, f"{here}/policies?commit=true", policy | {"name": name, "actor": name})
+        made(customer, f"{here}/custom-domains", {"domain": f"{name[:60]}.example.com"})
+        alias = f"farebox/gateways/{named[0]}/model-aliases/{name}"
+        made(customer, alias, {"targets": [f"demo/{name}"]}, "PUT")
+        base_url = f"https://{name[:60]}.example.com/v1"
+        provider = made(customer, "ai-gateway/custom-providers", {"name": name, "slug": name, "base_url": base_url})
+    for name in named:
+        cost = {"account_provider_id": provider, "model": name, "cost_in": 1e-7, "cost_out": 1e-7}
+        made(customer, "ai-gateway/custom-providers/costs", cost)
+    return provider
+
+
+def test_lists_of_the_api(customer: Customer, owner: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, constant in (
+        (dynamic_routes, "ROUTES_SHOWN"),
+        (gateways, "SHOWN"),
+        (names, "_DOMAINS"),
+        (policies, "SHOWN"),
+        (provider_keys, "SHOWN"),
+        (providers, "SHOWN"),
+        (providers, "COSTS_SHOWN"),
+    ):
+        monkeypatch.setattr(module, constant, 2)
+    provider = furnished(customer, 5, 3)
+    here = "/ui/gateways/n00"
+    for path, link, item in (
+        ("/ui/gateways", "page", r'class="name">(n\d+)</a>'),
+        (f"{here}/keys", "page", r'<span class="name">(n\d+)</span>'),
+        (f"{here}/routes", "page", r'class="name">(n\d+)</a>'),
+        (f"{here}/policies", "page", r'<strong class="name">(n\d+)</strong>'),
+        (f"{here}/names", "domain_page", r'<strong class="name">(n\d+)\.example\.com</strong>'),
+        ("/ui/providers", "page", r'class="name">(n\d+)</a>'),
+        (f"/ui/providers/{provider}", "page", r'<strong class="name">(n\d+)</strong>'),
+    ):
+        listed = [re.findall(item, page) for page in pages(owner, path, link)]
+        everything = sorted(name for each in listed for name in each)
+        assert everything[:5] == ["n00", "n01", "n02", "n03", "n04"], path
+        assert all(0 < len(each) <= 2 for each in listed), path
+        beyond = owner.get(f"{path}?{link}=99").text
+        assert re.findall(item, beyond) == listed[-1], path
+    for path, change in ((f"{here}/policies", "policy"), (f"/ui/providers/{provider}", "cost")):
+        last = pages(owner, path)[-1]
+        address = unescape(re.search(rf'href="([^"]*\?{change}=[^"]*)#', last)[1])  # type: ignore[index]
+        opened = owner.get(address).text
+        assert re.findall(rf'href="[^"]*\?{change}=([\w-]+)', opened) == re.findall(
+            rf'href="[^"]*\?{change}=([\w-]+)', last
+        ), "the page of the list stays"
+
+
+def test_pages_stay_light(farebox: Farebox, customer: Customer, owner: Person) -> None:
+    provider = furnished(customer, 45, 64)
+    account_id = customer.account_id
+    for number in range(45):
+        email = f"{number:02}{'x' * 60}@example.com"
+        farebox.run(membership.add(farebox.services, account_id, email, Role.VIEWER))
+        farebox.create_token(account_id, Permission.RUN)
+    for number in range(35):
+        customer.chat(user=f"user-{number}", headers={"cf-aig-metadata": '{"team": "research"}'})
+    rule: dict[str, object] = {"limitType": "cost", "window": 86_400, "technique": "fixed"}
+    rules = [rule | {"limit": number + 1} for number in range(20)]
+    name = "n00".ljust(64, "x")
+    made(customer, f"ai-gateway/gateways/{name}", {"spend_limits": {"enabled": True, "rules": rules}}, "PATCH")
+    here = f"/ui/gateways/{name}"
+    overview = owner.get("/ui/overview").text
+    assets = sorted(set(re.findall(r'(?:href|src)="(/ui/assets/[^"]+)"', overview)))
+    own = 0
+    for asset in assets:
+        response = owner.http.get(asset, headers={"accept-encoding": "gzip"})
+        assert response.headers["content-encoding"] == "gzip"
+        own += response.num_bytes_downloaded
+    assert own <= 15_000
+    parts = ("", "/settings", "/keys", "/routes", "/new-route", "/guardrails", "/policies", "/names")
+    lists = ("gateways", "providers", "tokens", "members", "limits", "calls", "try", "usage", "dlp-profiles")
+    sent: dict[str, int] = {}
+    for path in (*(here + part for part in parts), *(f"/ui/{name}" for name in lists), f"/ui/providers/{provider}"):
+        response = owner.http.get(path, headers={"accept-encoding": "gzip, br"})
+        assert response.status_code == 200
+        assert "content-encoding" not in response.headers, "a compressed page reveals its secrets by its length"
+        sent[path] = own + len(response.content)
+    assert {path: size for path, size in sent.items() if size > SENT_MAX} == {}

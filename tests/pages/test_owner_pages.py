@@ -441,5 +441,8 @@ def test_no_page_may_be_framed_or_kept(farebox: Farebox, owner: Person, page: ob
     response = owner.get(path)
     assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
     assert "unsafe" not in response.headers["content-security-policy"]
-    assert (response.headers["x-frame-options"], response.headers["cache-control"]) == ("DENY", "no-store")
+    assert (response.headers["x-frame-options"], response.headers["cache-control"]) == (
+        "DENY",
+        "no-store, no-transform",
+    )
     assert response.headers["x-content-type-options"] == "nosniff"

@@ -138,7 +138,7 @@ def test_every_response_carries_the_headers(visitor: Visitor) -> None:
         assert "frame-ancestors 'none'" in policy
         assert "form-action 'self'" in policy
         assert "unsafe" not in policy
-        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["cache-control"] == "no-store, no-transform"
         assert response.headers["x-content-type-options"] == "nosniff"
         assert not re.search(r"<script(?! type=\"module\" src=\"/ui/assets/)|style=|\son\w+=", response.text)
 

@@ -23,7 +23,7 @@ from farebox.storage.accounts import token_labels
 from farebox.storage.call_lists import CallFilter, find_call, list_calls
 from farebox.storage.gateways import list_gateways
 
-PER_PAGE = 50
+PER_PAGE = 30
 _NAMES = ("gateway", "provider", "model", "outcome", "token", "user", "key", "metadata", "from", "to")
 _LOG_ID = re.compile(r"[0-9a-f-]{36}")
 _SHOWN_BYTES = 32_768

@@ -23,6 +23,8 @@ from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import Fault, InvalidInput, read
 
+ROUTES_SHOWN = 40
+"""Routes that one page of the list shows."""
 _SHOWN = 20
 """Number of newest versions and deployments that are shown."""
 
@@ -30,7 +32,12 @@ _SHOWN = 20
 async def route_list(visit: Visit) -> Shown:
     found = await gateway(visit, visit.request.path["gateway_id"])
     routes = await _all(visit, api.list_all, "routes", gateway_id=found["id"])
-    return {"title": f"Routes of {found['id']}", "gateway": found, "routes": routes, "said": _said}
+    return {
+        "title": f"Routes of {found['id']}",
+        "gateway": found,
+        **visit.part_of("routes", routes, ROUTES_SHOWN),
+        "said": _said,
+    }
 
 
 async def _all(visit: Visit, handler: Any, name: str, **path: str) -> list[Any]:

@@ -23,6 +23,8 @@ from farebox.storage.accounts import tokens_of_gateway
 HERE = "/ui/gateways"
 TOKENS_NAMED = 3
 """Tokens named in the message about a deleted gateway."""
+SHOWN = 40
+"""Gateways that one page of the list shows."""
 _LABEL_MAX = 50
 _USUAL = ("openai", "anthropic", "google-ai-studio")
 
@@ -30,7 +32,8 @@ _USUAL = ("openai", "anthropic", "google-ai-studio")
 async def gateway_list(visit: Visit) -> Shown:
     """All gateways; the default one exists from the first view of this page on, as it would from the first call."""
     await visit.services.configuration.gateway(visit.account_id, DEFAULT_GATEWAY)
-    return {"gateways": await every(visit, api.list_all, api.GatewaysQuery()), "said": said}
+    found = await every(visit, api.list_all, api.GatewaysQuery())
+    return {**visit.part_of("gateways", found, SHOWN), "said": said}
 
 
 def said(gateway: Mapping[str, Any]) -> list[str]:

@@ -42,9 +42,9 @@ TECHNIQUES = {"sliding": "over a sliding window", "fixed": "by the clock, in UTC
 PERIODS: dict[str, Period] = {"hour": "hourly", "day": "daily", "week": "weekly", "30 days": "monthly"}
 """Window name → period of a rule."""
 TRIED_DAYS = 30
-_SHOWN = 25
+_SHOWN = 15
 """Rules and policies that one page shows."""
-_STATES_MIN, _STATES_MAX, _STATES_SHOWN = 3, 20, 200
+_STATES_MIN, _STATES_MAX, _STATES_SHOWN = 2, 20, 40
 """Combinations of values shown of a rule, at least and at most, and of all rules on the page."""
 _VALUES_SHOWN = 10
 

@@ -8,7 +8,7 @@ from farebox.model import Role
 from farebox.people import mailing, membership, sessions
 from farebox.people.sessions import INVITATION_MS, Whom
 
-_PAGE = 50
+_PAGE = 25
 ROLES = {
     Role.OWNER: "everything",
     Role.BILLING: "money: buying, cards, invoices",
@@ -19,11 +19,9 @@ ROLES = {
 
 async def member_list(visit: Visit) -> Shown:
     """The account's members."""
-    found, page = await membership.of_account(visit.services, visit.account_id), visit.page()
+    found = await membership.of_account(visit.services, visit.account_id)
     return {
-        "members": found[(page - 1) * _PAGE : page * _PAGE],
-        "page": page,
-        "more": len(found) > page * _PAGE,
+        **visit.part_of("members", found, _PAGE),
         "own": visit.session.sign_in.email,
         "roles": {role: f"{role}: {says}" for role, says in ROLES.items()},
     }

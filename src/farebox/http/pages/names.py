@@ -14,7 +14,8 @@ from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput
 
-_PAGE = 60
+_ALIASES, _DOMAINS = 20, 10
+"""What one page shows of either list."""
 _SCOPES = {"gateway": "this gateway", "account": "all gateways of the account"}
 STATES = {
     "pending_dcv": ("wait", "is waiting for its TXT record"),
@@ -56,16 +57,15 @@ async def _shown(
     """The page's content. `alias`, `domain`: what was refused, and why."""
     found = await gateway(visit, visit.request.path["gateway_id"])
     place = {"gateway_id": found["id"]}
-    own, page = await every(visit, model_aliases.list_of_gateway, Paging(), **place), visit.page()
+    own = await every(visit, model_aliases.list_of_gateway, Paging(), **place)
+    domains = await every(visit, custom_domains.list_all, custom_domains.CustomDomainsQuery(), **place)
     aliases = [*own, *await every(visit, model_aliases.list_all, Paging())]
     return {
         "title": f"Names of {found['id']}",
         "gateway": found,
-        "aliases": aliases[(page - 1) * _PAGE : page * _PAGE],
-        "page": page,
-        "more": len(aliases) > page * _PAGE,
+        **visit.part_of("aliases", aliases, _ALIASES),
         "targets": _texts,
-        "domains": await every(visit, custom_domains.list_all, custom_domains.CustomDomainsQuery(), **place),
+        **visit.part_of("domains", domains, _DOMAINS, prefix="domain_"),
         "states": STATES,
         "alias": shown(_ALIAS, *(alias or ({"scope": "gateway"},))),
         "domain": shown(_DOMAIN, *(domain or ({},))),

@@ -18,6 +18,8 @@ from farebox.http.validation import InvalidInput
 from farebox.money import NANOS_PER_USD
 from farebox.storage.policies import POLICIES
 
+SHOWN = 20
+"""Policies that one page of the list shows."""
 _ACTIONS = {
     "limit": "allow, up to a limit",
     "no-limit": "allow without a limit",
@@ -128,7 +130,7 @@ async def _shown(
     return {
         "title": f"Policies of {found['id']}",
         "gateway": found,
-        "lines": lines_of(rows),
+        **visit.part_of("lines", lines_of(rows), SHOWN),
         "drafts": sum(row.draft is not None for row in rows),
         "chosen": chosen,
         "policy": shown(_POLICY, _as_fields(values), error),

@@ -15,6 +15,8 @@ from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput
 from farebox.providers.catalogue import PROVIDERS
 
+SHOWN = 12
+"""Keys that one page of the list shows. Each has two forms, 2 kB."""
 _PLAIN = "workers-ai"
 """A provider whose keys cannot be stored."""
 
@@ -53,7 +55,7 @@ async def _shown(visit: Visit, values: Values, error: InvalidInput | None = None
     return {
         "title": f"Provider keys of {found['id']}",
         "gateway": found,
-        "keys": keys,
+        **visit.part_of("keys", keys, SHOWN),
         "create": shown(_create(await _providers(visit, found["id"])), values, error),
     }
 

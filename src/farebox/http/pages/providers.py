@@ -17,6 +17,10 @@ from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput
 
 HERE = "/ui/providers"
+SHOWN = 40
+"""Providers that one page of the list shows,"""
+COSTS_SHOWN = 20
+"""and costs of the models of one provider. Each of these has a form."""
 
 # fmt: off
 _PROVIDER = group("provider", "Provider",
@@ -72,7 +76,7 @@ async def _list(visit: Visit, values: Values, error: InvalidInput | None = None)
     query = custom_providers.CustomProvidersQuery(order_by="position ASC")
     return {
         "title": "Providers",
-        "providers": await every(visit, custom_providers.list_all, query),
+        **visit.part_of("providers", await every(visit, custom_providers.list_all, query), SHOWN),
         "create": shown(_PROVIDER, values, error),
     }
 
@@ -112,7 +116,7 @@ async def _one(
         "title": found["name"],
         "provider": found,
         "settings": shown(_PROVIDER, *(changed or (found,))),
-        "costs": costs,
+        **visit.part_of("costs", costs, COSTS_SHOWN),
         "chosen": cost,
         "cost": shown(_COSTS, *(costed or (cost or {"enable": True, "weight": 0},))),
     }

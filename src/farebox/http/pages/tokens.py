@@ -34,7 +34,7 @@ SAYS = {
     Permission.WRITE: "change gateways, buy credit with the saved card",
     Permission.BILLING_WRITE: "change cards, auto top-up and invoice details",
 }
-SHOWN = 40
+SHOWN = 30
 """Tokens that one page of the list shows."""
 BUDGETS_READ = 500
 """Budgets that are read for the list: with many limits, it shows what is left of fewer tokens. The page of a token

@@ -2,8 +2,9 @@
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from farebox.errors import ACCESS_DENIED, LINK_EXPIRED, METHOD_NOT_ALLOWED, NO_ROUTE, Problem
@@ -40,7 +41,7 @@ _HEADERS = (
     ("x-frame-options", "DENY"),
     ("referrer-policy", "no-referrer"),
     ("cross-origin-opener-policy", "same-origin"),
-    ("cache-control", "no-store"),
+    ("cache-control", "no-store, no-transform"),  # compressed, a page would reveal its secrets by its length
 )
 
 
@@ -85,6 +86,14 @@ class Visit:
         """The part of a long list that the address asks for; the first one is 1."""
         asked = dict(self.request.query_pairs()).get(name, "")
         return max(1, int(asked)) if asked.isdecimal() and len(asked) <= _PAGE_DIGITS else 1
+
+    def part_of(self, name: str, items: Sequence[Any], size: int, *, prefix: str = "") -> dict[str, Any]:
+        """The part of a long list that the address asks for, for a template: the items under `name`, `page`, and
+        whether there are `more`; an address beyond the last part gets the last. A second list on a page has a
+        `prefix` for the names of its page, in the address too."""
+        page = min(self.page(f"{prefix}page"), max(1, -(-len(items) // size)))
+        some = items[(page - 1) * size : page * size]
+        return {name: some, f"{prefix}page": page, f"{prefix}more": len(items) > page * size}
 
     def may(self, roles: Iterable[Role]) -> bool:
         return not self.roles.isdisjoint(roles)
