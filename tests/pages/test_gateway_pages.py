@@ -14,6 +14,8 @@ from farebox.gateway import GatewayConfig
 from farebox.http.pages.fields import texts_of
 from farebox.http.pages.gateway_fields import ELSEWHERE, GROUPS
 from farebox.model import Role
+from farebox.storage.gateways import GatewayRow, put_gateway
+from farebox.storage.sql import Connection
 from tests.pages.forms import form_of
 from tests.pages.people import Person, person
 from tests.support import Customer, Farebox
@@ -198,3 +200,21 @@ def test_lists_have_an_empty_field_for_another_entry() -> None:
         "otel.2.url",
     ]
     assert len(spans.fields({"otel": FULL["otel"] * 3})) == 5 * 4
+
+
+@pytest.mark.parametrize("number", ["cache_ttl", "rate_limiting_interval", "rate_limiting_limit", "retry_max_attempts"])
+def test_a_gateway_without_one_of_its_numbers_is_shown(farebox: Farebox, customer: Customer, number: str) -> None:
+    """The stored form allows null for each. An interval or a limit alone limits nothing."""
+    owner = person(farebox, Role.OWNER, customer.account_id)
+    config = msgspec.json.encode({**FULL, "stripe": None, "otel": None, number: None})
+
+    def write(connection: Connection) -> None:
+        put_gateway(connection, GatewayRow(customer.account_id, "partly", config, 1_000, 1_000, None))
+
+    farebox.run(farebox.services.database.write(write))
+    words = {"cache_ttl": "caches for", "retry_max_attempts": "attempts"}.get(number, "calls in")
+    for path in ("/ui/gateways", "/ui/gateways/partly"):
+        page = owner.get(path)
+        assert page.status_code == 200
+        assert words not in page.text
+        assert "own keys only" in page.text

@@ -38,13 +38,12 @@ async def gateway_list(visit: Visit) -> Shown:
 
 def said(gateway: Mapping[str, Any]) -> list[str]:
     """The special properties of a gateway, a few words each."""
+    cached, attempts = gateway["cache_ttl"] or 0, gateway["retry_max_attempts"]
+    calls, seconds = gateway["rate_limiting_limit"] or 0, gateway["rate_limiting_interval"] or 0
     found = [
-        (gateway["cache_ttl"], f"caches for {gateway['cache_ttl']:,} s"),
-        (
-            gateway["rate_limiting_limit"],
-            f"{gateway['rate_limiting_limit']} calls in {gateway['rate_limiting_interval']} s",
-        ),
-        (gateway["retry_max_attempts"], f"{gateway['retry_max_attempts']} attempts"),
+        (cached, f"caches for {cached:,} s"),
+        (calls and seconds, f"{calls:,} calls in {seconds:,} s"),
+        (attempts, f"{attempts} attempts"),
         (not gateway["authentication"], "no token needed"),
         (gateway["byok_only"], "own keys only"),
         (gateway["zdr"], "zero data retention"),
