@@ -180,6 +180,46 @@ def test_invalid_routes_are_drawn_too() -> None:
     assert not is_plain([*EVERYTHING, EVERYTHING[0]])
 
 
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        ({"metadata.plan": "paid"}, "metadata.plan = paid"),
+        ({"metadata.n": {"$gte": 1, "$lt": 5}}, "metadata.n ≥ 1, metadata.n < 5"),
+        ({"metadata.a": {"$nin": ["x", 1, True, None]}}, "metadata.a not in x, 1, true, null"),
+        (
+            {"metadata.a": {"$exists": False}, "headers.b": {"$exists": True}},
+            "metadata.a does not exist, headers.b exists",
+        ),
+        ({"metadata.a": {"$not": {"$eq": None}}}, "not (metadata.a = null)"),
+        (
+            {"$and": [{"metadata.a": True}, {"$or": [{"metadata.b": {"$gt": 5}}, {"$not": {"body.c": "x"}}]}]},
+            "(metadata.a = true) and ((metadata.b > 5) or (not (body.c = x)))",
+        ),
+        ({"$nor": [{"metadata.a": 1}, {"metadata.b": 2}]}, "not ((metadata.a = 1) or (metadata.b = 2))"),
+    ],
+)
+def test_conditions_in_words(owner: Person, customer: Customer, conditions: dict[str, Any], said: str) -> None:
+    elements = [{**each, "properties": {"conditions": conditions}} if each["type"] == "conditional" else each
+                for each in EVERYTHING]  # fmt: skip
+    assert "programs name it" in owner.told(NEW, do="save", name="x", json=json.dumps(elements))
+    page = owner.get(f"/ui/gateways/default/routes/{stored(customer)[0]['id']}").text
+    assert f">{said}<" in unescape(page)
+
+
+@pytest.mark.parametrize("nested", ["not", "test", "value", "and"])
+def test_deeply_nested_conditions_are_explained(owner: Person, customer: Customer, nested: str) -> None:
+    around = {"not": '{"$not":%s}', "test": '{"metadata.a":{"$not":%s}}', "value": "[%s]", "and": '{"$and":[%s]}'}[
+        nested
+    ]
+    begin, end = around.split("%s")
+    deep = begin * 450 + "1" + end * 450
+    inner = f'{{"metadata.a":{deep}}}' if nested == "value" else deep
+    route = json.dumps(EVERYTHING).replace('"conditions": {', f'"conditions": {inner}, "condition": {{', 1)
+    page = owner.told(NEW, do="save", name="x", json=route)
+    assert "this is not a complete route yet" in page
+    assert stored(customer) == []
+
+
 def test_the_size_of_a_drawing_is_bounded() -> None:
     shares = [
         {

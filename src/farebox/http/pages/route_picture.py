@@ -6,7 +6,11 @@ and a cycle leads back.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from farebox.routing.conditions import DEPTH_MAX
 
 Element: TypeAlias = Mapping[str, Any]
 
@@ -17,6 +21,16 @@ _LANES_MAX = 300
 """Most lanes for lines; with more, lines are drawn straight, because such a picture would be unreadable and slow."""
 _MARGIN = 8
 _CHARACTERS = 24
+_SIGNS: Final = {
+    "$eq": "=",
+    "$ne": "≠",
+    "$gt": ">",
+    "$gte": "≥",
+    "$lt": "<",
+    "$lte": "≤",
+    "$in": "in",
+    "$nin": "not in",
+}
 KINDS = {
     "start": "Start",
     "conditional": "Condition",
@@ -209,22 +223,50 @@ def _curve(x: int, y: int, to_x: int, to_y: int) -> str:
     return f"C{x} {y + _DOWN // 2} {to_x} {to_y - _DOWN // 2} {to_x} {to_y}"
 
 
-def _condition(conditions: Any) -> str:
+def _condition(conditions: Any, depth: int = 0) -> str:
+    """Conditions in words, also invalid ones: the editor shows what was sent. `depth`: how far they are nested."""
     if not isinstance(conditions, Mapping):
         return "nothing"
-    return ", ".join(f"{name} {_test(test)}" for name, test in conditions.items())
+    if depth > DEPTH_MAX:
+        return "…"
+    return ", ".join(_clause(name, value, depth + 1) for name, value in conditions.items())
 
 
-def _test(test: Any) -> str:
-    if isinstance(test, Mapping) and len(test) == 1:
-        ((operator, value),) = test.items()
-        signs = {"$eq": "=", "$ne": "≠", "$gt": ">", "$gte": "≥", "$lt": "<", "$lte": "≤", "$in": "in"}
-        return f"{signs.get(operator, operator)} {_listed(value)}"
-    return f"= {_listed(test)}"
+def _clause(name: str, value: Any, depth: int) -> str:
+    if name in ("$and", "$or", "$nor") and isinstance(value, list):
+        parts = (" and " if name == "$and" else " or ").join(f"({_condition(each, depth)})" for each in value)
+        return f"not ({parts})" if name == "$nor" else parts
+    if name == "$not":
+        return f"not ({_condition(value, depth)})"
+    return _test(name, value, depth)
+
+
+def _test(field: str, test: Any, depth: int) -> str:
+    """What is required of a field."""
+    if depth > DEPTH_MAX:
+        return "…"
+    if isinstance(test, Mapping):
+        return ", ".join(_operation(field, operator, operand, depth + 1) for operator, operand in test.items())
+    return f"{field} = {_listed(test)}"
+
+
+def _operation(field: str, operator: str, operand: Any, depth: int) -> str:
+    match operator:
+        case "$exists":
+            return f"{field} {'exists' if operand else 'does not exist'}"
+        case "$not":
+            return f"not ({_test(field, operand, depth)})"
+        case _:
+            return f"{field} {_SIGNS.get(operator, operator)} {_listed(operand)}"
 
 
 def _listed(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(_value, value)) if isinstance(value, list) else _value(value)
+
+
+def _value(value: Any) -> str:
+    """As in JSON, but without quotation marks."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _retries(tries: Any) -> str:
