@@ -18,6 +18,8 @@ from farebox.http.validation import Fault, InvalidInput
 Kind: TypeAlias = Literal["switch", "number", "choice", "text", "area", "lines", "pairs", "json", "several"]
 Values: TypeAlias = Mapping[str, Any]
 """Values as in JSON."""
+NESTED_MAX = 100
+"""Levels of a JSON value that is typed into a field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,11 +150,25 @@ def _value(each: Field, text: str) -> Any:
 
 
 def json_of(text: str) -> Any:
-    """The JSON value; if the text is not JSON, the text itself, about which the API reports what it expected."""
+    """The JSON value; if the text is not JSON, or is nested too deeply to be shown again, the text itself, about which
+    the API reports what it expected."""
     try:
-        return msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return text
+    return text if _is_deep(value) else value
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether the value is nested more than NESTED_MAX deep: encoding it could exceed the interpreter's limit."""
+    level = [value]
+    for _ in range(NESTED_MAX):
+        level = [inner for each in level for inner in _inside(each)]
+    return bool(level)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def words_of(text: str) -> list[str]:

@@ -266,7 +266,9 @@ def _listed(value: Any) -> str:
 
 def _value(value: Any) -> str:
     """As in JSON, but without quotation marks."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if isinstance(value, str):
+        return value
+    return "…" if isinstance(value, Mapping | list) else msgspec.json.encode(value).decode()
 
 
 def _retries(tries: Any) -> str:
