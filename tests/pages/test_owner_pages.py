@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from html import unescape
 
 import httpx
@@ -430,6 +431,17 @@ def test_problems_are_shown_with_their_remedy(farebox: Farebox) -> None:
     viewer = person(farebox, Role.VIEWER, account_id).get("/ui/overview").text
     assert "There is no credit left" not in viewer
     assert "/billing" not in viewer
+
+
+@pytest.mark.parametrize("role", [Role.OWNER, Role.BILLING, Role.DEVELOPER, Role.VIEWER])
+def test_every_role_sees_the_balance_which_calls_say_too(customer: Customer, farebox: Farebox, role: Role) -> None:
+    said = Decimal(customer.chat("Hello").headers["farebox-balance-usd"])
+    page = person(farebox, role, customer.account_id).get("/ui/overview").text
+    posted = re.search(r'data-figure="posted">([^<]*)<', page)
+    assert posted is not None
+    assert Decimal(posted[1].replace(",", "")) == said
+    payments = ("/billing", "Buy credit")
+    assert all((text in page) == (role in (Role.OWNER, Role.BILLING)) for text in payments)
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ _PAGE = 25
 ROLES = {
     Role.OWNER: "everything",
     Role.BILLING: "money: buying, cards, invoices",
-    Role.DEVELOPER: "calls, tokens and limits; no money",
+    Role.DEVELOPER: "calls, tokens and limits; no payments",
     Role.VIEWER: "read only",
 }
 

@@ -42,8 +42,8 @@ always does."""
 BUDGETS_SHOWN = 50
 _NAME_MAX = 100
 _FOR_DEVELOPERS = (Permission.RUN,)
-"""A token has no permission that its creator lacks: developers neither see the account's money nor change it, except by
-calls."""
+"""A token has no permission that its creator lacks: `AI Gateway Read` shows purchases, cards and invoices, which are
+not for developers. (The balance is: every call says what is left of it.)"""
 
 
 _LIMITS = (
