@@ -631,3 +631,12 @@ def test_keys_are_set_and_the_remaining_credit_is_queried(
     finally:
         farebox.run(farebox.services.database.write(remove))
         farebox.run(farebox.services.configuration.notice_changes())
+
+
+@pytest.mark.both_engines
+@pytest.mark.usefixtures("engine")
+def test_a_grant_cannot_exceed_what_the_books_can_hold(farebox: Farebox) -> None:
+    operator, account_id = person(farebox, Role.OPERATOR, ""), farebox.create_account("Rich")
+    pages = [operator.told(f"/ui/accounts/{account_id}/grant", amount="1000000000", note="much") for _ in range(12)]
+    assert "more than 5,000,000,000 USD" in pages[-1]
+    assert farebox.balance(account_id).posted == 5 * 10**18

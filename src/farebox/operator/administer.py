@@ -15,7 +15,7 @@ from farebox.clock import Ids
 from farebox.ledger.commands import Conflict, Correct, Grant, Outcome, Verdict
 from farebox.ledger.posting import apply
 from farebox.model import Account, Balance, Operator
-from farebox.money import format_usd
+from farebox.money import AMOUNT_MAX, NANOS_PER_USD, format_usd
 from farebox.operator.provider_keys import key_problem
 from farebox.periods import is_zone
 from farebox.quoting import quoted
@@ -28,6 +28,8 @@ from farebox.vault import TOKEN_PREFIX, Vault
 
 NAME_MAX = 200
 """Most characters of an account's name, which is in an index."""
+_BALANCE_MAX = 5 * AMOUNT_MAX
+"""To which grants can raise a balance. The databases' integers end at 9.2 billion USD."""
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CAUSE_ID = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
@@ -215,6 +217,8 @@ def grant(
     posted = _post(connection, by, "credit.grant", grant_id, command, terms)
     if not posted.repeated:  # a repeat may come after the expiry: the first request decides
         must_be_ahead(expires_at, at)
+        if posted.balance.posted > _BALANCE_MAX:
+            raise Refused(f"the account would have more than {_BALANCE_MAX // NANOS_PER_USD:,} USD: grant less")
     return posted
 
 
