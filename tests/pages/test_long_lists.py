@@ -13,6 +13,7 @@ from farebox.http.pages import (
     members,
     names,
     policies,
+    price_list,
     provider_keys,
     providers,
     token_names,
@@ -204,3 +205,15 @@ def test_pages_stay_light(farebox: Farebox, customer: Customer, owner: Person) -
         assert "content-encoding" not in response.headers, "a compressed page reveals its secrets by its length"
         sent[path] = own + len(response.content)
     assert {path: size for path, size in sent.items() if size > SENT_MAX} == {}
+
+
+def test_prices_and_markups_of_the_operator(farebox: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(price_list, "SHOWN", 2)
+    operator = person(farebox, Role.OPERATOR, "")
+    named = [f"long-list-{number}" for number in range(5)]
+    for model in named:
+        operator.told("/ui/prices", provider="demo", model=model, input_mtok="1", do="set")
+        operator.told("/ui/prices/markup", provider="demo", model=model, percent="10", do="set")
+    for link, item in (("page", r"demo/(long-list-\d)<"), ("markup_page", r"demo, (long-list-\d)<")):
+        listed = [re.findall(item, page) for page in pages(operator, "/ui/prices", link)]
+        assert sorted(name for each in listed for name in each) == named

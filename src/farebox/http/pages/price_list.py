@@ -31,7 +31,8 @@ RATES: Final[Mapping[str, str]] = {
     "cache_write_mtok": "Cache write",
 }
 """The rates in the form: US dollars per million tokens. Others are set by `farebox price set --rate`."""
-SHOWN: Final = 200
+SHOWN: Final = 40
+"""Prices, and markups, that one page of either list shows."""
 _PERCENT = re.compile(r"-?\d{1,5}(\.\d{1,4})?")
 _USD = re.compile(r"\d{1,9}(\.\d{1,12})?")
 
@@ -58,14 +59,12 @@ async def _page(visit: Visit, given: Fields, preview: Preview | None) -> Shown:
         return config.list_prices(connection), config.list_markups(connection)
 
     prices, markups = await visit.services.database.scan(read)
+    prices.sort(key=lambda row: (row.provider, row.model, row.account_id or "", -row.valid_from))
+    markups.sort(key=lambda row: -row.valid_from)
     return {
         "title": "Prices",
-        "prices": sorted(prices, key=lambda row: (row.provider, row.model, row.account_id or "", -row.valid_from))[
-            :SHOWN
-        ],
-        "markups": sorted(markups, key=lambda row: -row.valid_from)[:SHOWN],
-        "price_count": len(prices),
-        "markup_count": len(markups),
+        **visit.part_of("prices", prices, SHOWN),
+        **visit.part_of("markups", markups, SHOWN, prefix="markup_"),
         "now": visit.services.clock.now_ms(),
         "rates": RATES,
         "given": given,

@@ -13,7 +13,8 @@ from farebox.operator.margins import Margins
 from farebox.operator.report_process import CheckReport, Kind
 
 _REFRESH: Final = "2"
-_SHOWN: Final = 200
+_SHOWN: Final = 60
+"""Models that one page of the margins shows."""
 
 
 async def check(visit: Visit) -> Shown:
@@ -28,8 +29,7 @@ async def margins(visit: Visit) -> Shown:
     models = [] if found is None else found.models
     return {
         **shown,
-        "models": models[:_SHOWN],
-        "count": len(models),
+        **visit.part_of("models", models, _SHOWN),
         "cost": sum(each.cost for each in models),
         "charge": sum(each.charge for each in models),
     }
