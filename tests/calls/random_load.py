@@ -39,6 +39,10 @@ class Seen:
     """Log IDs that more than one response had."""
     statuses: Counter[int] = field(default_factory=Counter)
 
+    def enough(self, kills: int) -> bool:
+        """Whether this many kills or more, on average, broke off a response that had begun, and a call before that."""
+        return len(self.begun) >= kills and self.without_response > kills
+
     async def wait_for(self, account: str, response: Awaitable[WireResponse]) -> None:
         """Record the response of a call, or its absence."""
         try:
