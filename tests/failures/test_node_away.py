@@ -23,6 +23,7 @@ from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.notices import add_notice
 from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
 from tests import engines
+from tests.calls.gate import MODEL, SLUG, Gate, gated
 from tests.calls.kit import differences, log_rows
 from tests.citus.cluster import CITUS
 from tests.dbcopy.kit import farebox
@@ -232,24 +233,27 @@ def test_a_hanging_node_does_not_make_the_database_unavailable(world: World) -> 
     world.farebox.services.database.check()
 
 
+def _call_whose_node_is_lost(world: World, customer: Customer, gate: Gate) -> None:
+    """A call that was admitted before its account's node is lost, and ends after that."""
+    gate.shut()
+    call = threading.Thread(target=customer.chat, kwargs={"model": f"{SLUG}/{MODEL}"})
+    call.start()
+    until(lambda: gate.waiting == 1, "it is held for and forwarded")
+    world.execute("INSERT INTO away VALUES ($1)", world.bucket(customer))
+    gate.open()
+    call.join()
+
+
 def test_a_charge_that_waits_for_the_node_does_not_delay_others(world: World) -> None:
     """The journal contains the ends of calls of both accounts, in separate files, those of the lost node first."""
     journal = world.farebox.services.journal
     assert journal is not None
     before = {customer.account_id: customer.balance.posted for customer in (world.here, world.there)}
-    first, second = (
-        threading.Thread(target=customer.chat, kwargs={"headers": {"x-demo": f"delay={delay} tokens=20"}})
-        for customer, delay in ((world.there, 1500), (world.here, 4000))
-    )
-    first.start()
-    second.start()
-    until(lambda: world.there.balance.held and world.here.balance.held, "both have their holds")
-    both = (world.bucket(world.there), world.bucket(world.here))
-    world.execute("INSERT INTO away SELECT unnest($1::integer[])", list(both))
-    first.join()
-    with suppress(DatabaseUnavailable):
-        world.farebox.run(journal.post())  # entries go into a new file from here on
-    second.join()
+    with gated(world.farebox) as gate:
+        _call_whose_node_is_lost(world, world.there, gate)
+        with suppress(DatabaseUnavailable):
+            world.farebox.run(journal.post())  # entries go into a new file from here on
+        _call_whose_node_is_lost(world, world.here, gate)
     assert not journal.empty
     world.execute("DELETE FROM away WHERE bucket = $1", world.bucket(world.here))
     until(lambda: world.here.balance.posted < before[world.here.account_id], "the charge of the other is posted")

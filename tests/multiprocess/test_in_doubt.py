@@ -88,6 +88,8 @@ async def test_calls_in_doubt_are_charged_if_the_operator_chooses_so(new_install
         await eventually(lambda: installation.balance(caller)[1] == 0, "every hold ended")
         assert {tuple(counts) for counts in states(installation, caller).values()} == {("settled",)}
         assert installation.balance(caller) == (posted - CALLS * each, 0)
+        # The lines are written after the commit, even that of the last hold.
+        await eventually(lambda: len(installation.logged("call_in_doubt_resolved")) >= CALLS, "all are logged")
         lines = installation.logged("call_in_doubt_resolved")
         assert {(line["policy"], line["owner"]) for line in lines} == {("charge", owner) for owner in before}
         assert len(lines) == CALLS
