@@ -30,7 +30,7 @@ def nanos(found: ModelPrice, **usage: int) -> int:
 
 def test_everything_shipped_compiles() -> None:
     supplement = shipped()
-    assert supplement.date == "2026-12-01"
+    assert supplement.date == "2026-12-02"
     for provider in LIST_IDS:
         for model in PRICES.models(provider):
             found = PRICES.find(provider, model, AT)
@@ -212,3 +212,24 @@ def test_mistrals_cached_input_costs_a_tenth() -> None:
         found = price("mistral", model)
         cached, all_new = (nanos(found, input_tokens=1_000, **more) for more in ({"cache_read_tokens": 1_000}, {}))
         assert 10 * cached == all_new, model
+
+
+def test_a_name_that_moved_has_the_price_of_the_model_it_means() -> None:
+    """Mistral serves `mistral-large-latest` with Mistral Large 3 (0.5 and 1.5 USD per million tokens, as its
+    documentation and LiteLLM 1.110.2 say); genai-prices 0.2.3 has it for Mistral Large 2 (2 and 6 USD).
+    """
+    found = price("mistral", "Mistral-Large-Latest")
+    assert nanos(found, **TEN_AND_ONE) == 10_000 * 500 + 1_000 * 1_500
+    assert found.context_window == 262_144
+    assert found.version.startswith("genai-prices/0.2.3/mistral/mistral-large-2512")
+    assert nanos(price("mistral", "mistral-large-2411"), **TEN_AND_ONE) == 10_000 * 2_000 + 1_000 * 6_000
+
+
+def test_the_list_has_not_caught_up_with_the_names_that_moved() -> None:
+    """An entry that the list no longer needs is to be deleted: it would hide the name's next move."""
+    alone = PriceList(supplement=Supplement(b'{"date": "2026-12-02"}'))
+    for entry in shipped().moved():
+        to = price(entry.provider, entry.to)
+        for name in entry.models:
+            listed = alone.find(entry.provider, name, AT)
+            assert listed is None or (listed.denominator, listed.rates) != (to.denominator, to.rates), name

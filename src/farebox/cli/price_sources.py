@@ -31,9 +31,10 @@ def supplement(
 ) -> None:
     """List the supplement: dated prices for what the built-in list lacks.
 
-    It contains models missing from the list, the cost of tiers, geographies and speeds, and meters that the list has no
-    price for, each from a public source. Your own prices take precedence over it, and so does the list wherever it has
-    a price. With --load a file of the same format replaces it, for every process at once; --json prints the format.
+    It contains models missing from the list, the cost of tiers, geographies and speeds, meters that the list has no
+    price for, and names that a provider has moved to another model, each from a public source. Your own prices take
+    precedence over it, and so does the list wherever it has a price. With --load a file of the same format replaces it,
+    for every process at once; --json prints the format.
 
     \b
     Examples:
@@ -87,10 +88,12 @@ def _current(session: Session) -> "Supplement":
 
 
 def _entry_row(entry: "Entry") -> Row:
-    from farebox.pricing.supplement import AdditionEntry, VariantEntry
+    from farebox.pricing.supplement import AdditionEntry, MovedEntry, VariantEntry
 
     if isinstance(entry, VariantEntry):
         what = ", ".join(f"{key}={value}" for key, value in entry.when.items()) + f": {entry.factor} times"
+    elif isinstance(entry, MovedEntry):
+        what = f"now {entry.to}"
     else:
         prices = [f"{key} {usd if isinstance(usd, str) else usd.base + ' …'}" for key, usd in entry.rates.items()]
         if isinstance(entry, AdditionEntry):

@@ -128,7 +128,8 @@ class PriceList:
             found = self._find_model(provider, _SNAPSHOT.sub("", name))
         return found
 
-    def _find_model(self, provider: str, model: str) -> "_ListedModel | None":
+    def _find_model(self, provider: str, name: str) -> "_ListedModel | None":
+        model = self.supplement.served(provider, name)
         listed = self._by_id.get(self._list_ids.get(provider, ""))
         info = listed.find_model(model, all_providers=self._providers) if listed is not None else None
         ours = self.supplement.match(provider, model)

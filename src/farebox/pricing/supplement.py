@@ -1,8 +1,9 @@
 """The supplement: dated prices from public sources for what genai-prices lacks.
 
-Models that it does not list, meters that it has no unit or price for, and the cost of tiers, geographies and speeds
-that it does not know. `supplement.json` is shipped with the package; an operator may replace it (`farebox price
-supplement --load FILE`). The operator's own prices take precedence over it, and so does the list wherever it has one.
+Models that it does not list, meters that it has no unit or price for, the cost of tiers, geographies and speeds that it
+does not know, and names that providers have moved to another model. `supplement.json` is shipped with the package; an
+operator may replace it (`farebox price supplement --load FILE`). The operator's own prices take precedence over it, and
+so does the list wherever it has one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -80,8 +81,15 @@ class VariantEntry(_Entry, frozen=True, kw_only=True):
     """Price keys that cost the same as without it."""
 
 
-Entry: TypeAlias = PriceEntry | AdditionEntry | VariantEntry
-E = TypeVar("E", PriceEntry, AdditionEntry, VariantEntry)
+class MovedEntry(_Entry, frozen=True, kw_only=True):
+    """Names that the provider serves with another model than the one that the list has them for."""
+
+    to: Annotated[str, msgspec.Meta(min_length=1)]
+    """The model's name in the list, or in the supplement."""
+
+
+Entry: TypeAlias = PriceEntry | AdditionEntry | VariantEntry | MovedEntry
+E = TypeVar("E", PriceEntry, AdditionEntry, VariantEntry, MovedEntry)
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,6 +97,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prices: tuple[PriceEntry, ...] = ()
     additions: tuple[AdditionEntry, ...] = ()
     variants: tuple[VariantEntry, ...] = ()
+    moved: tuple[MovedEntry, ...] = ()
 
 
 class InvalidSupplement(ValueError):
@@ -121,7 +130,16 @@ class Supplement:
 
     def entries(self) -> Iterable[Entry]:
         """All entries, as in the file."""
-        return (*self._file.prices, *self._file.additions, *self._file.variants)
+        return (*self._file.prices, *self._file.additions, *self._file.variants, *self._file.moved)
+
+    def moved(self) -> Iterable[MovedEntry]:
+        """The entries of names that providers have moved."""
+        return self._file.moved
+
+    def served(self, provider: str, model: str) -> str:
+        """The name of the model that the provider serves for this name: the name itself unless it has moved."""
+        moved = _matching(self._file.moved, provider, model.lower())
+        return moved[0][1].to if moved else model
 
     def match(self, provider: str, model: str) -> Matched:
         """The entries that apply to a model name."""
@@ -157,7 +175,7 @@ class Supplement:
                     prices_of(entry.rates)
                     for times in entry.times.values():
                         _number(times.times)
-                elif not 0 < _number(entry.factor) <= FACTOR_MAX:
+                elif isinstance(entry, VariantEntry) and not 0 < _number(entry.factor) <= FACTOR_MAX:
                     raise InvalidPrice(f"a factor of {entry.factor}")
             except InvalidPrice as error:
                 raise InvalidSupplement(f"{where}: {error}") from error
