@@ -121,6 +121,14 @@ async def kill_a_worker(world: World) -> None:
     await _kill(world, world.chance.choice(world.nodes.workers))
 
 
+async def freeze_a_worker(world: World) -> None:
+    """A worker stops running without closing its connections, as with a paused machine or a network that drops
+    packets. The rest of the cluster is not affected: accounts of other nodes are served all the time."""
+    worker = world.chance.choice(world.nodes.workers)
+    with worker.frozen():
+        await world.pause(8, 20)
+
+
 async def kill_the_coordinator(world: World) -> None:
     await _kill(world, world.nodes.coordinator)
 
@@ -160,6 +168,7 @@ DONE: list[Callable[[World], Coroutine[Any, Any, None]]] = [
     give_a_bucket_a_node,
     move_accounts,
     kill_a_worker,
+    freeze_a_worker,
     kill_the_coordinator,
     lose_a_worker_with_a_standby,
     lose_the_coordinator_with_a_standby,

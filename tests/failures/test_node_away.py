@@ -49,6 +49,8 @@ CREATE FUNCTION there(of INTEGER) RETURNS BOOLEAN LANGUAGE plpgsql COST 100000 A
         EXECUTE 'SELECT lacks() -- while executing command on db1:5432 ';
     ELSIF EXISTS (SELECT FROM away WHERE bucket = of AND how = 'its connection broke') THEN
         RAISE 'failure on connection marked as essential: db1:5432' USING ERRCODE = 'XX000';
+    ELSIF EXISTS (SELECT FROM away WHERE bucket = of AND how = 'it does not answer') THEN
+        RAISE 'could not establish any connections to the node db1:5432 after 3000 ms' USING ERRCODE = '08006';
     ELSIF EXISTS (SELECT FROM away WHERE bucket = of AND how = 'that of the coordinator is older') THEN
         RETURN differs();
     ELSIF EXISTS (SELECT FROM away WHERE bucket = of) THEN
@@ -161,7 +163,9 @@ READS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("how", ["gone", "its Citus is older", "it has no Citus", "its connection broke"])
+@pytest.mark.parametrize(
+    "how", ["gone", "its Citus is older", "it has no Citus", "its connection broke", "it does not answer"]
+)
 def test_only_accounts_on_the_lost_node_are_refused(world: World, how: str) -> None:
     world.take_away(how)
     for _ in range(3):
@@ -340,7 +344,7 @@ def test_what_needs_the_operator_is_shown_without_the_lost_node(world: World) ->
     database = world.farebox.services.database
     world.farebox.run(database.write(give_up))
     operator = person(world.farebox, Role.OPERATOR, "")
-    missing = "A node of the database is away"
+    missing = "A database node is unavailable"
     assert missing not in operator.get("/ui/messages").text
     world.take_away()
     assert world.farebox.run(database.scan(lambda connection: count_given_up(connection, 100))) == 1
@@ -348,4 +352,4 @@ def test_what_needs_the_operator_is_shown_without_the_lost_node(world: World) ->
         page = operator.get(path)
         assert page.status_code == 200, path
         assert missing in page.text, path
-    assert "1 delivery is due again" in operator.told("/ui/messages/failed")
+    assert "1 delivery is scheduled again" in operator.told("/ui/messages/failed")

@@ -78,8 +78,10 @@ _WITHOUT_CITUS = "function assign_distributed_transaction_id("
 
 _ON_A_NODE = "while executing command on "
 _TO_A_NODE = re.compile(
-    r"connection to the remote node (?:\S+@)?(\S+) failed|failure on connection marked as essential: (\S+)"
+    r"(?:connection to the remote node (?:\S+@)?|failure on connection marked as essential: "
+    r"|could not establish any connections to the node )([^\s@]+:\d+)"
 )
+"""How Citus names the node that refuses, breaks off, or does not answer (13.2.2)."""
 
 Session = asyncpg.Connection
 
@@ -91,7 +93,7 @@ def node_away(error: BaseException) -> NodeAway | None:
     context = getattr(error, "context", None) or ""
     found = _TO_A_NODE.search(str(error))
     if found is not None:
-        node = found[1] or found[2]
+        node = found[1]
     elif _ON_A_NODE in context:
         node = context.partition(_ON_A_NODE)[2].split()[0]
     else:

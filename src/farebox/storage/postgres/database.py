@@ -20,6 +20,7 @@ from farebox.storage.activity import Activity, Notes
 from farebox.storage.buckets import KnownBuckets
 from farebox.storage.postgres import bridge
 from farebox.storage.postgres.connecting import RECONNECTS_MAX, TRY_AGAIN, Session, connect, has_ended, translate_errors
+from farebox.storage.postgres.distributing import is_distributed
 from farebox.storage.postgres.health import Health, Standby, check_fitness
 from farebox.storage.postgres.migrations import TURN, migrate
 from farebox.storage.postgres.pooler import require_sessions
@@ -241,9 +242,11 @@ class PostgresDatabase:
                 await require_sessions(session, partial(connect, url, timeout=timeout))
                 await check_fitness(session, standby)
                 await migrate(session, buckets=buckets)
+                is_cluster = await is_distributed(session)
         finally:
             session.terminate()
         database = cls(url, timeout=timeout, standby=standby, activity=activity)
+        database.health.is_cluster = is_cluster
         database.health.watch()
         return database
 

@@ -78,8 +78,8 @@ class Health:
         self._latest: dict[str, DatabaseUnavailable] = {}
         self._damage: DatabaseDamaged | None = None
         self._damage_met = float("-inf")
-        self._cluster = False
-        """Whether the database is known to be the coordinator of a cluster, because a node has been away."""
+        self.is_cluster = False
+        """Whether the database is known to be the coordinator of a cluster."""
         self._nodes: dict[str, float] = {}
         """Nodes of Citus that are away: host and port → since when."""
         self._session: Session | None = None
@@ -105,10 +105,10 @@ class Health:
         node of Citus that is away: work for other nodes continues. In a cluster, a statement that took too long may
         also have waited for a node: the watch finds out whether the coordinator responds."""
         if isinstance(error, NodeAway):
-            self._cluster = True
+            self.is_cluster = True
             self._mark_node_away(error)
             return
-        if self._cluster and isinstance(error.__cause__, TimeoutError):
+        if self.is_cluster and isinstance(error.__cause__, TimeoutError):
             self._probe_now.set()
             return
         error = self._with_cause(error)
