@@ -6,7 +6,7 @@ from typing import Final
 from farebox.storage.accounts import token_labels, token_page
 from farebox.storage.sql import Connection
 
-CHOICES: Final = 100
+CHOICES: Final = 50
 """Tokens that a field offers; the page of any other one leads to the field with that one chosen."""
 
 
