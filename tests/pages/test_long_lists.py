@@ -78,6 +78,7 @@ def test_limits_and_policies(owner: Person, monkeypatch: pytest.MonkeyPatch) -> 
     listed = [re.findall(r'<strong class="rule">(\d)\.00 USD', page) for page in found]
     assert sorted(number for each in listed for number in each) == ["1", "2", "3", "4", "5"]
     assert [len(each) for each in listed] == [2, 2, 1]
+    assert re.findall(r'<strong class="rule">(\d)\.00 USD', owner.get("/ui/limits?page=9").text) == listed[-1]
     found = pages(owner, "/ui/limits", "policies")
     listed = [re.findall(r'<strong class="name">policy-(\d)', page) for page in found]
     assert sorted(number for each in listed for number in each) == ["1", "2", "3", "4", "5"]

@@ -65,20 +65,20 @@ class RuleLine:
 async def limits(visit: Visit) -> Shown:
     """The rules, and what is left of each."""
     services, account_id, now = visit.services, visit.account_id, visit.now
-    asked, page, policy_page = dict(visit.request.query_pairs()), visit.page(), visit.page("policies")
+    asked, policy_page = dict(visit.request.query_pairs()), visit.page("policies")
 
     def read(connection: Connection) -> Shown:
         gateways = list_gateways(connection, account_id)
         settings = read_settings(connection, account_id)
         rules = [rule for gateway in gateways for rule in _rules(gateway)]
-        some = rules[(page - 1) * _SHOWN : page * _SHOWN]
+        part = visit.part_of("rules", rules, _SHOWN)
         policies = POLICIES.list(connection, account_id, offset=(policy_page - 1) * _SHOWN, limit=_SHOWN + 1)
         named = [gateway.gateway_id for gateway in gateways] or [DEFAULT_GATEWAY]
         tokens = tokens_to_choose(connection, account_id, [asked.get("token", "")], now)
         return {
-            "lines": _lines(connection, account_id, some, () if settings is None else settings.zones, now),
-            "page": page,
-            "more": len(rules) > page * _SHOWN,
+            "lines": _lines(connection, account_id, part["rules"], () if settings is None else settings.zones, now),
+            "page": part["page"],
+            "more": part["more"],
             "policies": lines_of(policies[:_SHOWN]),
             "policy_page": policy_page,
             "more_policies": len(policies) > _SHOWN,
