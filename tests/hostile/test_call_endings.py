@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from farebox import app, worker
-from farebox.calls.responses import relay
+from farebox.calls.responses import reading_on, relay
 from farebox.calls.watch import Interrupted, Watch, Watches
 from farebox.ledger.commands import Command, Hold, Verdict
 from tests.calls.gate import SLUG as GATED
@@ -132,10 +132,11 @@ async def test_calls_that_the_server_cuts_when_it_stops(tmp_path: Path, monkeypa
 @pytest.mark.parametrize("finish", [None, "stop"], ids=["unfinished", "finished"])
 @pytest.mark.parametrize("by", ["provider", "client"])
 async def test_usage_reported_before_an_interruption_is_charged(
-    customer: Customer, by: str, finish: str | None
+    customer: Customer, by: str, finish: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The report has a thousand input tokens, which the request's text does not have, and more output than was
     delivered."""
+    monkeypatch.setattr(reading_on, "READ_ON_SECONDS", 0.2)
     usage = {"prompt_tokens": 1_000, "completion_tokens": 70, "total_tokens": 1_070}
     async with speaking(customer.farebox, HEAD + event(finish, usage=usage), hangs=by == "client"):
         wire = await start(customer, body("cut-1", stream=True), "groq/chat/completions")
