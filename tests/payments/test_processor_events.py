@@ -80,7 +80,7 @@ async def at_stripe(shop: Shop, bought: TopUp) -> ProcessorInvoice:
 
 async def lost_payment(shop: Shop, cents: int = 5_000) -> str:
     """A payment that Stripe captured, but whose response was lost. Returns the top-up."""
-    await shop.fault(CHARGES, "timeout_after_commit")
+    await shop.fault(CHARGES, "reset_after_commit")
     bought = await shop.buy(cents)
     assert bought.state == "unknown"
     return bought.top_up_id
