@@ -45,7 +45,8 @@ WEBHOOK_SECRET = "whsec_of_the_tests"
 WAIT_SECONDS = 30.0
 """Timeout of the adapter, in seconds: long enough for a busy machine."""
 TIMEOUT_SECONDS = 0.8
-"""Timeout of the adapter once the test plants a missing response: still long enough for real responses."""
+"""Timeout of the adapter once the test plants a missing response: still long enough for real responses. A test that
+only needs a lost response plants a reset, which takes no time."""
 FORM = {"card-expiry": "12/34", "card-cvc": "123", "card-name": "Ana", "email": "ana@example.com"}
 ROUNDS_MAX = 1_000
 CHARGES = "POST /v1/invoices/*/pay"

@@ -124,7 +124,7 @@ async def test_a_vanished_confirmed_payment_blocks_nothing(shop: Shop) -> None:
 
 async def test_a_failing_secret_key_does_not_end_a_charge_in_progress(shop: Shop) -> None:
     """A payment that cannot be fetched is unknown; it is not reported as uncharged."""
-    await shop.fault(CHARGES, "timeout_after_commit")
+    await shop.fault(CHARGES, "reset_after_commit")
     assert (await shop.buy(1_000)).state == "unknown"
     processor = shop.services.processor
     wrong = StripeProcessor("sk_live_of_another", webhook_secret="w", api_base=shop.services.settings.stripe_api_base)

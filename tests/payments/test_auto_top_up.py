@@ -191,7 +191,7 @@ async def test_a_hundred_triggers_at_once_are_one_charge(shop: Shop) -> None:
 async def test_a_webhook_and_the_workers_response_credit_once(shop: Shop) -> None:
     """`processing` is not a success; only a paid invoice is."""
     await shop.set_rule()
-    await shop.fault(CHARGES, "timeout_after_commit")
+    await shop.fault(CHARGES, "reset_after_commit")
     await fire(shop)
     await shop.work()
     payment_id = shop.the_auto().payment_id

@@ -70,7 +70,7 @@ async def test_a_soft_decline_with_the_network_s_never_again_suspends_at_once(
     await shop.steer(f"cards/{card}", behave="do_not_honor", advice=advice)
     await shop.set_rule()
     if away is not None:  # the response is lost; after a day only the invoice shows it
-        await shop.fault(CHARGES, "timeout_after_commit")
+        await shop.fault(CHARGES, "reset_after_commit")
     await fire(shop)
     await shop.work()
     shop.clock.advance(away or 0)
@@ -98,7 +98,7 @@ async def test_a_lost_decline_response_is_repeated_without_another_charge(shop: 
     (docs.stripe.com/api/idempotent_requests)."""
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
-    await shop.fault(CHARGES, "timeout_after_commit")
+    await shop.fault(CHARGES, "reset_after_commit")
     await fire(shop)
     await shop.work()
     assert (shop.the_auto().state, shop.rule.failures) == ("unknown", 0)

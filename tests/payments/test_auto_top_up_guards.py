@@ -173,7 +173,7 @@ async def test_switching_off_voids_a_waiting_retry(shop: Shop) -> None:
 async def test_switching_off_in_mid_charge_does_not_stop_the_charge(shop: Shop) -> None:
     await shop.set_rule()
     await fire(shop)
-    await shop.fault(CHARGES, "timeout_after_commit")
+    await shop.fault(CHARGES, "reset_after_commit")
     await shop.work()
     assert shop.the_auto().state == "unknown"
     await auto_top_up.remove_rule(shop.services, shop.account)

@@ -53,7 +53,7 @@ async def at_stripe(shop: Shop, bought: TopUp) -> ProcessorInvoice:
 
 
 async def lost_payment(shop: Shop, cents: int) -> None:
-    await shop.fault(CHARGES, "timeout_after_commit")
+    await shop.fault(CHARGES, "reset_after_commit")
     assert (await shop.buy(cents)).state == "unknown"
 
 

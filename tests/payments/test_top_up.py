@@ -215,7 +215,7 @@ async def test_a_key_of_a_declined_purchase_is_answered_the_same_again(shop: Sho
 
 
 async def test_another_purchase_must_wait_for_one_that_is_not_known_yet(shop: Shop) -> None:
-    await shop.fault(CHARGES, "timeout_after_commit")
+    await shop.fault(CHARGES, "reset_after_commit")
     assert (await shop.buy(2_000)).state == "unknown"
     await refused(shop, TOP_UP_IN_PROGRESS, 3_000)
     assert (await shop.buy(3_000, request_key="surely another")).state == "paid"
