@@ -353,3 +353,14 @@ def test_what_needs_the_operator_is_shown_without_the_lost_node(world: World) ->
         assert page.status_code == 200, path
         assert missing in page.text, path
     assert "1 delivery is scheduled again" in operator.told("/ui/messages/failed")
+
+
+def test_the_page_of_an_account_on_the_lost_node_says_that_a_form_may_have_been_carried_out(world: World) -> None:
+    owner = person(world.farebox, Role.OWNER, world.there.account_id)
+    world.take_away()
+    page = owner.get("/ui/limits")
+    assert page.status_code == 503
+    assert int(page.headers["retry-after"]) > 0
+    assert "<h1>The database is unavailable</h1>" in page.text
+    assert "A node of the database is away" in page.text
+    assert "it may have been carried out" in page.text

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from farebox.errors import ACCESS_DENIED, LINK_EXPIRED, METHOD_NOT_ALLOWED, NO_ROUTE, Problem
+from farebox.errors import (
+    ACCESS_DENIED,
+    DATABASE_UNAVAILABLE,
+    LINK_EXPIRED,
+    METHOD_NOT_ALLOWED,
+    NO_ROUTE,
+    NODE_AWAY,
+    Problem,
+)
 from farebox.http.envelope import HTML, Response
 from farebox.http.exchange import RequestHeaders
 from farebox.http.pages import render
@@ -30,6 +38,9 @@ REFRESH = "farebox-refresh"
 _NOTE_SECONDS = 120
 _NOTE_MAX = 600
 _PAGE_DIGITS = 6
+_CHECK_FIRST = (
+    "If you have just sent a form, it may have been carried out: before you send it again, open its page and check."
+)
 
 _HEADERS = (
     (
@@ -171,9 +182,13 @@ def download(body: bytes, content_type: str, name: str) -> Response:
 def problem_page(problem: Problem, _: Pages) -> Response:
     """The error page instead of a page that cannot be shown."""
     expired = problem.kind is LINK_EXPIRED
+    text = f"{problem.message.rstrip('.')}."
     title = "Please open a new link" if expired else "That did not work"
+    if problem.kind in (DATABASE_UNAVAILABLE, NODE_AWAY):
+        # It may be the page after a form that has been carried out.
+        title, text = "The database is unavailable", f"{text} {_CHECK_FIRST}"
     retry = () if problem.retry_after is None else (("retry-after", str(problem.retry_after)),)
-    page = render.problem(title, f"{problem.message.rstrip('.')}.", expired=expired)
+    page = render.problem(title, text, expired=expired)
     return html(page, *retry, status=problem.kind.status)
 
 
