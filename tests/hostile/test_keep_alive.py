@@ -238,6 +238,7 @@ def test_responses_forbid_buffering_and_caching(farebox: Farebox) -> None:
     refused = httpx.post(f"{customer.gateway_url}/compat/chat/completions", json=CHAT)
     responses = [refused, httpx.get(f"{customer.api_url}/farebox/billing-profile", headers=customer.headers)]
     responses += [httpx.get(f"{customer.farebox.url}{path}") for path in ("/readyz", "/client/v4/accounts", "/nowhere")]
-    responses.append(httpx.get(f"{customer.farebox.url}/billing"))
-    assert {response.status_code for response in responses} == {200, 303, 400, 401, 404}
+    page = httpx.get(f"{customer.farebox.url}/billing")
+    assert {response.status_code for response in [*responses, page]} == {200, 303, 400, 401, 404}
+    assert page.headers.get_list("cache-control") == ["no-store, no-transform"]
     assert {tuple(response.headers.get_list("cache-control")) for response in responses} == {("no-store",)}
