@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farebox import backoff
-from farebox.calendar import DAY_MS, HOUR_MS, month_begins, month_span, month_start, next_month, utc
+from farebox.calendar import DAY_MS, HOUR_MS, month_begins, month_span, month_start, next_month, span_text, utc
 
 TIMES = st.integers(0, 4_102_444_800_000)  # until 2100
 
@@ -27,6 +27,11 @@ def test_a_month_that_is_written_is_the_one_that_is_counted() -> None:
     assert month_span("2028-02") == (month_begins(2028, 2), month_begins(2028, 2) + 29 * DAY_MS)
     for text in ("2026-13", "2026-00", "26-01", "2026-1", " 2026-01", "2026-01\n", ""):
         assert month_span(text) is None
+
+
+def test_a_duration_in_words_is_rounded_up() -> None:
+    spans = {1: "1 second", 60: "1 minute", 119: "119 seconds", 121: "3 minutes", 3600: "1 hour", 7_201: "3 hours"}
+    assert {seconds: span_text(seconds) for seconds in spans} == spans
 
 
 def test_a_wait_doubles_with_each_failure_up_to_the_longest() -> None:

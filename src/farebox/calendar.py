@@ -48,6 +48,18 @@ def seconds_until(at: int, now: int) -> int:
     return max(1, -((now - at) // SECOND_MS))
 
 
+def span_text(seconds: int) -> str:
+    """A duration in words, rounded up: `45 seconds`, `1 minute`, `12 minutes`, `2 hours`."""
+    for unit, length in (("hour", 3600), ("minute", 60)):
+        if seconds == length or seconds >= 2 * length:
+            return _counted(-(-seconds // length), unit)
+    return _counted(seconds, "second")
+
+
+def _counted(count: int, unit: str) -> str:
+    return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
+
+
 def day_text(at: int) -> str:
     """The day of a time in UTC: `2026-11-30`."""
     return f"{utc(at):%Y-%m-%d}"

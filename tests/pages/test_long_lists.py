@@ -44,11 +44,16 @@ def pages(owner: Person, path: str, link: str = "page") -> list[str]:
     return found
 
 
+def pages_of_tokens(owner: Person) -> list[list[str]]:
+    """The IDs of the tokens on each page of their list."""
+    return [re.findall(r'href="/ui/tokens/([\w-]+)" class="name"', page) for page in pages(owner, "/ui/tokens")]
+
+
 def test_tokens(farebox: Farebox, owner: Person, customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "SHOWN", 2)
     for _ in range(4):
         farebox.create_token(customer.account_id, Permission.RUN)
-    listed = [re.findall(r'href="/ui/tokens/([\w-]+)" class="name"', page) for page in pages(owner, "/ui/tokens")]
+    listed = pages_of_tokens(owner)
     assert [len(each) for each in listed] == [2, 2, 1]
     ids = [token_id for each in listed for token_id in each]
     assert len(set(ids)) == 5
@@ -57,7 +62,10 @@ def test_tokens(farebox: Farebox, owner: Person, customer: Customer, monkeypatch
     assert ids[0] in pages(owner, "/ui/tokens")[-1], "those that are active come first"
     (found,) = pages(owner, "/ui/tokens?find=" + ids[3][:20].upper())
     assert re.findall(r'href="/ui/tokens/([\w-]+)" class="name"', found) == [ids[3]]
+    beyond = owner.get("/ui/tokens?page=999999").text
+    assert re.findall(r'href="/ui/tokens/([\w-]+)" class="name"', beyond) == pages_of_tokens(owner)[-1]
     assert "No matching tokens" in owner.get("/ui/tokens", find="100%").text
+    assert "No matching tokens" in owner.get("/ui/tokens", find="100%", page="9").text
     monkeypatch.setattr(token_names, "CHOICES", 1)
     for path in ("/ui/limits", "/ui/calls"):
         assert ids[4] not in owner.get(path).text
@@ -83,6 +91,7 @@ def test_limits_and_policies(owner: Person, monkeypatch: pytest.MonkeyPatch) -> 
     listed = [re.findall(r'<strong class="name">policy-(\d)', page) for page in found]
     assert sorted(number for each in listed for number in each) == ["1", "2", "3", "4", "5"]
     assert [len(each) for each in listed] == [2, 2, 1]
+    assert re.findall(r'<strong class="name">policy-(\d)', owner.get("/ui/limits?policies=9").text) == listed[-1]
 
 
 def test_members(farebox: Farebox, owner: Person, customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:

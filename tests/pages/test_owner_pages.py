@@ -14,9 +14,10 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from farebox.http.pages import labels, overview
+from farebox.http.pages import labels, limits, overview, try_call
 from farebox.http.pages.fields import words_of
 from farebox.http.pages.routes import PAGE_ROWS
+from farebox.http.quotas import Budget
 from farebox.model import Balance, Permission, Role
 from farebox.runtime.settle_times import SettleTimes
 from farebox.storage.call_lists import find_call
@@ -210,6 +211,22 @@ def test_a_call_is_made_from_the_page(owner: Person, customer: Customer) -> None
 
 
 Used = Callable[[str, int, int], None]
+
+
+def test_refused_forms_do_not_use_up_a_quota(owner: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = {"window": "day", "technique": "sliding", "gateway": "default"}
+    call = {"gateway": "nowhere", "model": "demo/demo-1", "text": "Hi"}
+    monkeypatch.setattr(limits, "WHAT_IFS", Budget("what-ifs", 1, 3600))
+    monkeypatch.setattr(try_call, "TEST_CALLS", Budget("test calls", 1, 60))
+    for _ in range(2):
+        assert "Enter the limit" in owner.told("/ui/limits/try", **rule, limit="much")
+        assert "does not exist" in owner.told("/ui/try", **call)
+        assert "does not exist" in owner.told("/ui/try/price", **call)
+    owner.get("/ui/gateways")
+    assert "Too many" not in owner.told("/ui/limits/try", **rule, limit="1")
+    assert "Too many what-ifs: at most 1 in 1 hour. Try again in " in owner.told("/ui/limits/try", **rule, limit="1")
+    assert "Too many" not in owner.told("/ui/try", **call | {"gateway": "default"})
+    assert "Too many test calls: at most 1 in 1 minute." in owner.told("/ui/try", **call | {"gateway": "default"})
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ def test_a_key_is_stored_used_replaced_and_deleted(owner: Person, customer: Cust
         ({"rate_limit": "1.5"}, "rate_limit", "Enter a whole number"),
         ({"provider_slug": "nonesuch"}, "provider_slug", "This provider does not exist"),
         ({"secret": "fbx_" + "x" * 43}, "secret", "access token of Farebox"),
+        ({"secret": "x" * 5_000}, "secret", "too long: it has 5,000 characters, and at most 4,096 are allowed"),
         ({"secret_id": "no spaces"}, "secret_id", "without spaces"),
     ],
 )

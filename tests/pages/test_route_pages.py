@@ -68,6 +68,20 @@ def stored(customer: Customer) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("to", "said"), [("nope", "There is no element with the id 'nope'"), ("start", "No output may lead back")]
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_start_alone_is_not_saved(owner: Person, customer: Customer, to: str, said: str, as_json: bool) -> None:
+    elements = [{"type": "start", "id": "start", "outputs": leads(next=to)}]
+    fields = {"json": json.dumps(elements)} if as_json else {"type.0": "start", "elements.0.id": "start"}
+    fields |= {} if as_json else {"elements.0.outputs.next.elementId": to}
+    page = unescape(owner.told(NEW, **fields, name="half", do="save"))
+    assert said in page
+    assert "deployed" not in page
+    assert stored(customer) == []
+
+
 @pytest.mark.both_engines
 @pytest.mark.usefixtures("engine")
 def test_a_route_is_drawn_created_called_changed_deployed_and_deleted(owner: Person, customer: Customer) -> None:

@@ -262,7 +262,10 @@ def test_an_owners_page_requests_are_limited(tmp_path: Path) -> None:
         with closing(visitor.http) as owner:
             opened = [owner.post("/billing/cards", data=form).status_code for _ in range(101)]
             assert opened == [200] * 100 + [303]
-            assert "Too many pages of the payment processor" in owner.get("/billing").text
+            said = (
+                r"Too many pages of the payment processor: at most 100 in 1 hour\. Try again in \d+ (minutes|seconds)\."
+            )
+            assert re.search(said, owner.get("/billing").text)
 
 
 def test_a_session_ends_by_itself(visitor: Visitor) -> None:
@@ -366,6 +369,17 @@ def test_other_cookies_of_the_host_do_no_harm(visitor: Visitor) -> None:
         ("/billing/auto", {"threshold": "10"}, "Enter the amount to buy"),
         ("/billing/auto", {"threshold": "1", "auto-amount": "50"}, "threshold must be from 5.00 USD"),
         ("/billing/auto", {"threshold": "٣", "auto-amount": "50"}, "Enter the threshold"),
+        (
+            "/billing/auto",
+            {"threshold": "10", "auto-amount": "50", "cap": "10"},
+            "The monthly cap must be at least 50.00 USD, one purchase.",
+        ),
+        (
+            "/billing/auto",
+            {"threshold": "10", "auto-amount": "50", "cap": "9" * 15},
+            "The monthly cap must be from 0.00 USD to 1,000,000,000.00 USD.",
+        ),
+        ("/billing/auto", {"threshold": "9" * 15, "auto-amount": "50"}, "to 999,999.99 USD."),
         ("/billing/buy", {"amount": "50", "request_key": ""}, "has expired"),
         ("/billing/buy", {"amount": "1e9", "request_key": "k" * 32}, "Enter the amount"),
         ("/billing/buy", {"amount": "50", "request_key": "k" * 32, "card": "pm_of_somebody"}, "no saved card"),

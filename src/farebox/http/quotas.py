@@ -7,7 +7,7 @@ client. Counted in this process; a restart starts from zero.
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
-from farebox.calendar import seconds_until
+from farebox.calendar import seconds_until, span_text
 from farebox.errors import RATE_LIMITED, Problem
 from farebox.runtime.services import Services
 
@@ -68,5 +68,7 @@ def spend(services: Services, budget: Budget, account_id: str) -> None:
     now = services.clock.now_ms()
     at = services.rates.admit((budget.name, account_id), budget.limit, budget.seconds, sliding=True, now_ms=now)
     if at is not None:
-        message = f"Too many {budget.name}: {budget.limit} in {budget.seconds} seconds."
-        raise Problem(RATE_LIMITED, message, retry_after=seconds_until(at, now), resets_at=at)
+        wait = seconds_until(at, now)
+        most = f"at most {budget.limit:,} in {span_text(budget.seconds)}"
+        message = f"Too many {budget.name}: {most}. Try again in {span_text(wait)}."
+        raise Problem(RATE_LIMITED, message, retry_after=wait, resets_at=at)

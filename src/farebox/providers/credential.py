@@ -11,8 +11,9 @@ import msgspec
 
 KEY_BYTES_MAX: Final = 32 * 2**10
 """Largest stored key."""
-_is_word: Final = re.compile(r"[\x21-\x7e]{1,4096}").fullmatch
+_is_word: Final = re.compile(r"[\x21-\x7e]+").fullmatch
 """Characters that a header can carry, without spaces."""
+_WORD_MAX: Final = 4_096
 _KEYS_MAX: Final = 32
 
 
@@ -98,6 +99,8 @@ S = TypeVar("S")
 
 def word_of(text: str) -> tuple[Credential, ...]:
     """The key of nearly all providers. Raises InvalidKey."""
+    if len(text) > _WORD_MAX:
+        raise InvalidKey(f"the key is too long: it has {len(text):,} characters, and at most {_WORD_MAX:,} are allowed")
     if not _is_word(text):
         raise InvalidKey(
             "the key has characters that no HTTP header can carry: copy it again, without spaces or quotes"

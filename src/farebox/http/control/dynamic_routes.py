@@ -304,15 +304,20 @@ def new_version(request: Request, elements: list[Element]) -> VersionRow:
     elements = [in_newer_form(element) for element in elements]
     draft = is_draft(elements)
     if not draft:
-        faults = _provider_faults(request, elements)
-        try:
-            graph_of(elements)
-        except InvalidRoute as error:
-            faults += [Fault(("body", "elements", *fault.path), fault.message) for fault in error.faults]
+        faults = [*_provider_faults(request, elements), *graph_faults(elements)]
         if faults:
             raise InvalidInput(faults)
     services = request.services
     return VersionRow(services.ids.log_id(), msgspec.json.encode(elements).decode(), not draft, services.clock.now_ms())
+
+
+def graph_faults(elements: list[Element]) -> list[Fault]:
+    """What is wrong with the elements as a graph; of a draft too, which may be stored nevertheless."""
+    try:
+        graph_of(elements)
+    except InvalidRoute as error:
+        return [Fault(("body", "elements", *fault.path), fault.message) for fault in error.faults]
+    return []
 
 
 def _provider_faults(request: Request, elements: list[Element]) -> list[Fault]:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from farebox.billing import auto_top_up, cards, top_up
-from farebox.billing.auto_top_up import AMOUNT_MIN, THRESHOLD_MAX, THRESHOLD_MIN
+from farebox.billing.auto_top_up import AMOUNT_MIN, CAP_MAX, THRESHOLD_MAX, THRESHOLD_MIN
 from farebox.calls.spending import spending_limit
 from farebox.calls.spending.spending_limit import AMOUNT_MIN_CENTS
 from farebox.errors import PROCESSOR_UNAVAILABLE, VALIDATION_FAILED, Problem
@@ -113,15 +113,27 @@ async def save_details(visit: Visit, form: Fields) -> Response | str:
 
 async def set_auto(visit: Visit, form: Fields) -> Response | str:
     low, high = await top_up.limits(visit.services, visit.account_id)
+    amount = cents(form, "auto-amount", "the amount to buy", max(low, AMOUNT_MIN), high)
     rule = await auto_top_up.set_rule(
         visit.services,
         visit.account_id,
-        amount_cents=cents(form, "auto-amount", "the amount to buy", max(low, AMOUNT_MIN), high),
+        amount_cents=amount,
         threshold_cents=cents(form, "threshold", "the threshold", THRESHOLD_MIN, THRESHOLD_MAX),
-        monthly_cap_cents=cents(form, "cap", "the monthly cap") if form.get("cap", "").strip() else None,
+        monthly_cap_cents=_cap(form, amount),
     )
     bought, below = labels.usd(rule.amount_cents), labels.usd(rule.threshold_cents)
     return f"Auto top-up is on: {bought} whenever the balance falls below {below}."
+
+
+def _cap(form: Fields, amount: int) -> int | None:
+    """The monthly cap; None if the field is empty. Raises Problem (VALIDATION_FAILED)."""
+    if not form.get("cap", "").strip():
+        return None
+    cap = cents(form, "cap", "the monthly cap", high=CAP_MAX)
+    if cap < amount:
+        message = f"The monthly cap must be at least {labels.usd(amount)}, one purchase"
+        raise Problem(VALIDATION_FAILED, message, path=("body", "cap"))
+    return cap
 
 
 async def end_auto(visit: Visit, form: Fields) -> Response | str:
@@ -157,7 +169,7 @@ async def end_limit(visit: Visit, form: Fields) -> Response | str:
 
 # --- fields -----------------------------------------------------------------------------------------------------------
 
-_AMOUNT = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?")
+_AMOUNT = re.compile(r"([0-9]{1,100})(?:\.([0-9]{1,2}))?")
 
 
 def cents(form: Fields, name: str, what: str, low: int = 0, high: int = 10**11) -> int:

@@ -237,12 +237,14 @@ def _not_json(text: str) -> InvalidInput | None:
 
 
 def _faults(visit: Visit, elements: Any) -> InvalidInput | None:
-    """The faults that the API would report."""
+    """The faults that the API would report, and those of a start alone, which the API stores as a draft: here it would
+    be a route that was forgotten half-way."""
     try:
-        api.new_version(visit.request, read({"elements": elements}, api.VersionCreate, "body", strict=True).elements)
+        given = read({"elements": elements}, api.VersionCreate, "body", strict=True).elements
+        drafted = not api.new_version(visit.request, given).valid
     except InvalidInput as error:
         return error
-    return None
+    return InvalidInput(api.graph_faults(given)) if drafted else None
 
 
 async def _saved(visit: Visit, state: Edited, *, deployed: bool) -> Response | InvalidInput:

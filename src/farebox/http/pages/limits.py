@@ -25,13 +25,14 @@ from farebox.http.pages.own_api import ask
 from farebox.http.pages.policy_lines import lines_of
 from farebox.http.pages.table import BUILD, MONEY, Fields, Shown
 from farebox.http.pages.token_names import tokens_to_choose
-from farebox.http.pages.visit import Visit, see_other
+from farebox.http.pages.visit import Visit, last_page, see_other
+from farebox.http.quotas import WHAT_IFS, spend
 from farebox.money import InvalidAmount, nanos_to_usd, parse_usd
 from farebox.periods import Period, Zones
 from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import token_labels
 from farebox.storage.gateways import GatewayRow, list_gateways
-from farebox.storage.policies import POLICIES
+from farebox.storage.policies import POLICIES, PolicyRow
 from farebox.storage.sql import Connection
 
 WINDOWS = {"hour": HOUR_MS // 1000, "day": DAY_MS // 1000, "week": 7 * DAY_MS // 1000, "30 days": 30 * DAY_MS // 1000}
@@ -65,14 +66,14 @@ class RuleLine:
 async def limits(visit: Visit) -> Shown:
     """The rules, and what is left of each."""
     services, account_id, now = visit.services, visit.account_id, visit.now
-    asked, policy_page = dict(visit.request.query_pairs()), visit.page("policies")
+    asked = dict(visit.request.query_pairs())
 
     def read(connection: Connection) -> Shown:
         gateways = list_gateways(connection, account_id)
         settings = read_settings(connection, account_id)
         rules = [rule for gateway in gateways for rule in _rules(gateway)]
         part = visit.part_of("rules", rules, _SHOWN)
-        policies = POLICIES.list(connection, account_id, offset=(policy_page - 1) * _SHOWN, limit=_SHOWN + 1)
+        policies, policy_page = _policies(connection, visit)
         named = [gateway.gateway_id for gateway in gateways] or [DEFAULT_GATEWAY]
         tokens = tokens_to_choose(connection, account_id, [asked.get("token", "")], now)
         return {
@@ -93,6 +94,16 @@ async def limits(visit: Visit) -> Shown:
         "pays": visit.may(MONEY),
         **await services.database.scan(read),
     }
+
+
+def _policies(connection: Connection, visit: Visit) -> tuple[list[PolicyRow], int]:
+    """A part of the policies, with the first one of the next part, and which part it is."""
+    page, of = visit.page("policies"), partial(POLICIES.list, connection, visit.account_id)
+    found = of(offset=(page - 1) * _SHOWN, limit=_SHOWN + 1)
+    if found or page == 1:
+        return found, page
+    page = last_page(len(of()), _SHOWN)
+    return of(offset=(page - 1) * _SHOWN, limit=_SHOWN + 1), page
 
 
 class _Rule(NamedTuple):
@@ -299,6 +310,7 @@ _UNKNOWN = {
 async def try_first(visit: Visit, form: Fields) -> Response:
     """Replay the calls of the last days under this rule alone; the next page shows what would have happened."""
     rule = msgspec.structs.replace(rule_of(form), id="tried")
+    spend(visit.services, WHAT_IFS, visit.account_id)
     now = visit.services.clock.now_ms()
     scenario = Scenario(
         start=now - TRIED_DAYS * DAY_MS, end=now, gateway_id=form.get("gateway", DEFAULT_GATEWAY), rules=(rule,), at=now

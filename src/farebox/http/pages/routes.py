@@ -159,14 +159,14 @@ PAGE_ROWS: tuple[Page, ...] = (
 )
 
 FORM_ROWS: tuple[Form, ...] = (
-    Form(path="/ui/try", does="Make a call", roles=BUILD, budget=TEST_CALLS, act=try_call.send, back="/ui/try"),
-    Form(path="/ui/try/price", does="Ask what a call would cost", roles=BUILD, budget=TEST_CALLS, act=try_call.price,
+    Form(path="/ui/try", does="Make a call", roles=BUILD, act=try_call.send, back="/ui/try"),
+    Form(path="/ui/try/price", does="Ask what a call would cost", roles=BUILD, act=try_call.price,
          back="/ui/try"),
     Form(path="/ui/limits", does="Set a limit on a gateway", roles=BUILD, budget=CHANGES,
          act=limits.add, back="/ui/limits"),
     Form(path="/ui/limits/remove", does="Remove a limit from a gateway", roles=BUILD, budget=CHANGES,
          act=limits.remove, back="/ui/limits"),
-    Form(path="/ui/limits/try", does="Try a limit on past calls", roles=BUILD, budget=WHAT_IFS,
+    Form(path="/ui/limits/try", does="Try a limit on past calls", roles=BUILD,
          act=limits.try_first, back="/ui/limits"),
     Form(path="/ui/gateways", does="Create a gateway", roles=BUILD, budget=CHANGES,
          act=gateways.create, back="/ui/gateways"),

@@ -15,7 +15,7 @@ from farebox.http.pages.own_api import ask, tell
 from farebox.http.pages.sdk_snippets import example_model, first_call
 from farebox.http.pages.table import OWNER, Fields, Shown, shell
 from farebox.http.pages.token_budgets import TokenBudget, budgets_of
-from farebox.http.pages.visit import Visit
+from farebox.http.pages.visit import Visit, last_page
 from farebox.http.validation import InvalidInput, invalid, read
 from farebox.model import AccessToken, Permission
 from farebox.operator import tokens
@@ -124,17 +124,19 @@ async def token_list(visit: Visit) -> Shown:
 
 async def _list(visit: Visit, sent: Fields, error: InvalidInput | None = None) -> Shown:
     """The page's content. `sent` fills in the form for a new token; `error`: why it was refused."""
-    account_id, now, page = visit.account_id, visit.now, visit.page()
+    account_id, now = visit.account_id, visit.now
     find = dict(visit.request.query_pairs()).get("find", "").strip()[:_NAME_MAX]
 
-    def read(connection: Connection) -> tuple[list[TokenLine], int, int]:
-        offset = (page - 1) * SHOWN
-        found = accounts.token_page(connection, account_id, now, find=find, offset=offset, limit=SHOWN)
+    def read(connection: Connection) -> tuple[list[TokenLine], int, int, int]:
+        of, page = partial(accounts.token_page, connection, account_id, now, find=find, limit=SHOWN), visit.page()
+        found = of(offset=(page - 1) * SHOWN)
+        if page > (last := last_page(found.total, SHOWN)):
+            page, found = last, of(offset=(last - 1) * SHOWN)
         used = uses_of(connection, account_id, "token", [token.token_id for token in found.tokens])
         lines = [TokenLine(token, used.get(token.token_id), token.active(now)) for token in found.tokens]
-        return lines, found.total, accounts.count_tokens(connection, account_id)[0]
+        return lines, page, found.total, accounts.count_tokens(connection, account_id)[0]
 
-    lines, total, every = await visit.services.database.scan(read)
+    lines, page, total, every = await visit.services.database.scan(read)
     some = [line.token for line in lines if line.active]
     budgets = await budgets_of(visit.services, account_id, some, BUDGETS_READ)
     tightest = {token_id: found[0] for token_id, found in budgets.items() if found}

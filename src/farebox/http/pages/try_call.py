@@ -24,6 +24,7 @@ from farebox.http.pages import labels
 from farebox.http.pages.sdk_snippets import example_model
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit, see_other
+from farebox.http.quotas import TEST_CALLS, spend
 from farebox.model import AccessToken, Permission
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import is_custom
@@ -78,6 +79,7 @@ async def price(visit: Visit, form: Fields) -> Response:
     """What the call would cost; nothing is called."""
     text, model, gateway_id = _asked(form)
     await _check_gateway(visit, gateway_id)
+    spend(visit.services, TEST_CALLS, visit.account_id)
     own = await visit.services.configuration.own_providers(visit.account_id, gateway_id)
     place = Place("", "POST", "chat/completions", "application/json")
     try:
@@ -139,6 +141,7 @@ async def send(visit: Visit, form: Fields) -> Response:
     await _check_gateway(visit, gateway_id)
     if visit.session.frozen:
         raise Problem(ACCOUNT_FROZEN, "The account is frozen")
+    spend(visit.services, TEST_CALLS, visit.account_id)
     secret = await _token(visit)
     path = f"/v1/{visit.account_id}/{gateway_id}/compat/chat/completions"
     exchange = _PageCall(path, secret, _body(model, text), visit.request.client)

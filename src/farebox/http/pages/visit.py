@@ -102,7 +102,7 @@ class Visit:
         """The part of a long list that the address asks for, for a template: the items under `name`, `page`, and
         whether there are `more`; an address beyond the last part gets the last. A second list on a page has a
         `prefix` for the names of its page, in the address too."""
-        page = min(self.page(f"{prefix}page"), max(1, -(-len(items) // size)))
+        page = min(self.page(f"{prefix}page"), last_page(len(items), size))
         some = items[(page - 1) * size : page * size]
         return {name: some, f"{prefix}page": page, f"{prefix}more": len(items) > page * size}
 
@@ -115,6 +115,11 @@ class Visit:
             have = " and ".join(sorted(self.roles))
             yours = f"your role is {have}" if have else "you have no role on the account"
             raise Problem(ACCESS_DENIED, f"You are not allowed to do this: {yours}")
+
+
+def last_page(count: int, size: int) -> int:
+    """The last part of a list with so many items, of which a part has `size`."""
+    return max(1, -(-count // size))
 
 
 async def session_of(request: Request) -> Session | None:
