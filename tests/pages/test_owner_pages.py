@@ -254,6 +254,40 @@ def test_usage_is_summed_and_compared(farebox: Farebox, owner: Person, used: Use
     assert sum(float(row["charge_usd"]) for row in rows) == 1.5
 
 
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"from": "abc"}, "“abc” is not a time: write it as 2026-11-30 or 2026-11-30T18:00."),
+        ({"to": "2026-02-30"}, "“2026-02-30” is not a time"),
+        ({"from": "9999-12-31"}, "“9999-12-31” is not between 1970 and 2099."),
+        ({"from": "2099-12-31"}, "“From” must not be in the future."),
+        ({"from": "2026-11-30", "to": "2026-11-01"}, "“From” must be before “To”"),
+        ({"from": "2026-11-30", "to": "2026-11-30"}, "“From” must be before “To”"),
+        (
+            {"per": "hour", "from": "2026-10-01", "to": "2026-11-01"},
+            "at most 400 hours can be shown. Here are the last",
+        ),
+        ({"per": "day", "from": "2024-10-01", "to": "2026-11-01"}, "at most 400 days can be shown"),
+        ({"per": "week"}, "Usage is by hour, day or month, not by “week”."),
+        ({"by": HOSTILE}, "Usage cannot be grouped by “"),
+    ],
+)
+def test_a_period_that_cannot_be_shown_is_explained_and_no_other_one_exported(
+    owner: Person, query: dict[str, str], said: str
+) -> None:
+    response = owner.get("/ui/usage", **query)
+    page = unescape(response.text)
+    assert response.status_code == 200
+    assert said in page
+    assert "/ui/usage.csv" not in page
+    for name in ("from", "to"):
+        assert name not in query or f'name="{name}" value="{query[name]}"' in page, "what was typed is kept"
+    for path in ("/ui/usage.csv", "/ui/usage.json"):
+        refused = owner.get(path, **query)
+        assert refused.status_code == 400
+        assert said.rstrip(".") in unescape(refused.text)
+
+
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", HOSTILE])
 def test_names_are_neither_formulas_in_csv_nor_markup_on_pages(
     farebox: Farebox, owner: Person, used: Used, name: str

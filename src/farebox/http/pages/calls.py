@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import urlencode
 
@@ -15,6 +14,7 @@ from farebox.errors import NOT_FOUND, ErrorKind, Problem
 from farebox.http.pages import labels, replay
 from farebox.http.pages.receipts import explained
 from farebox.http.pages.table import BUILD, Shown
+from farebox.http.pages.times import moment
 from farebox.http.pages.timing import timing_of
 from farebox.http.pages.token_names import tokens_to_choose
 from farebox.http.pages.visit import Visit
@@ -100,8 +100,8 @@ def _wanted(visit: Visit, given: Mapping[str, str], faults: list[str]) -> CallFi
         user=given.get("user", ""),
         key=given.get("key", ""),
         metadata=given.get("metadata", ""),
-        start=_moment(given, "from", faults),
-        end=_moment(given, "to", faults),
+        start=moment(given.get("from", ""), faults),
+        end=moment(given.get("to", ""), faults),
         before=before if _LOG_ID.fullmatch(before) else "",
     )
 
@@ -110,18 +110,6 @@ def _given(visit: Visit) -> dict[str, str]:
     """The filters that are set."""
     pairs = dict(visit.request.query_pairs())
     return {name: pairs[name].strip()[:_VALUE_MAX] for name in _NAMES if pairs.get(name, "").strip()}
-
-
-def _moment(given: Mapping[str, str], name: str, faults: list[str]) -> int | None:
-    text = given.get(name)
-    if not text:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-        return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        faults.append(f"“{text[:40]}” is not a time: write it as 2026-11-30 or 2026-11-30T18:00.")
-        return None
 
 
 # --- one call ---------------------------------------------------------------------------------------------------------

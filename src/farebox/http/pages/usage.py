@@ -3,17 +3,19 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import cast
 from urllib.parse import urlencode
 
+from farebox.calendar import utc
 from farebox.calls import usage_report
-from farebox.calls.usage_report import USUAL, Per, Period, Usage, is_dimension, period
+from farebox.calls.usage_report import STEPS_MAX, USUAL, Per, Period, Usage, is_dimension, period
+from farebox.errors import VALIDATION_FAILED, Problem
 from farebox.http.control import usage as of_api
 from farebox.http.envelope import Response
 from farebox.http.pages import charts, labels
 from farebox.http.pages.table import Shown
+from farebox.http.pages.times import moment
 from farebox.http.pages.visit import Visit, download
 from farebox.http.spreadsheets import CSV
 from farebox.storage.accounts import token_labels
@@ -29,6 +31,8 @@ _BY = {
 _WITHOUT = {"gateway": "No gateway", "token": "No token", "user": "No end user"}
 _PER: dict[Per, str] = {"hour": "hour", "day": "day", "month": "month"}
 _BY_MAX = 250
+_UNTIL = 4_102_444_800_000
+"""The end of 2099."""
 
 
 @dataclass(slots=True)
@@ -61,6 +65,8 @@ class _Asked:
     compare: bool
     given: Mapping[str, str]
     """The filters as written in addresses."""
+    faults: list[str]
+    """What is wrong with the address; the period is then another one than asked for."""
 
     @property
     def periods(self) -> list[Period]:
@@ -89,7 +95,8 @@ async def usage(visit: Visit) -> Shown:
         "bys": _BY | {each: _by_name(each) for each in _of_keys(keys, asked.by)},
         "pers": _PER,
         "query": urlencode(asked.given),
-        "fields": {"from": _input(asked.period.start, per), "to": _input(asked.period.end, per)},
+        "fields": _fields(asked),
+        "faults": asked.faults,
         "tabs": [
             (f"{count} {name}s", f"/ui/usage?{urlencode({'per': name, 'by': asked.by})}")
             for name, count in USUAL.items()
@@ -100,14 +107,14 @@ async def usage(visit: Visit) -> Shown:
 
 async def as_csv(visit: Visit) -> Response:
     """The page's content for a spreadsheet."""
-    asked = _asked(visit)
+    asked = _exactly(visit)
     _, found = await _read(visit, asked)
     return download(of_api.as_csv(asked.by, found), CSV, "usage.csv")
 
 
 async def as_json(visit: Visit) -> Response:
     """The page's content for a program."""
-    asked = _asked(visit)
+    asked = _exactly(visit)
     _, found = await _read(visit, asked)
     names = of_api.columns(asked.by)
     rows = [dict(zip(names, line, strict=True)) for line in of_api.lines(asked.by, found)]
@@ -122,26 +129,58 @@ async def _read(visit: Visit, asked: _Asked) -> tuple[int | None, list[Usage]]:
 # --- the address ------------------------------------------------------------------------------------------------------
 
 
+def _exactly(visit: Visit) -> _Asked:
+    """What the address asks for, for a file, which cannot say that it is about another period. Raises Problem."""
+    asked = _asked(visit)
+    if asked.faults:
+        raise Problem(VALIDATION_FAILED, asked.faults[0])
+    return asked
+
+
 def _asked(visit: Visit) -> _Asked:
-    """What the address asks for; parameters that are not understood are ignored."""
-    pairs = dict(visit.request.query_pairs())
+    """What the address asks for; what is wrong with it is ignored, and said."""
+    pairs = {name: value.strip() for name, value in visit.request.query_pairs() if value.strip()}
     per = cast("Per", pairs["per"]) if pairs.get("per") in _PER else "day"
-    by = pairs.get("by", "")[:_BY_MAX]
-    by = by if is_dimension(by) else "model"
+    by = pairs.get("by", "model")[:_BY_MAX]
+    faults = [] if pairs.get("per", per) == per else [f"Usage is by hour, day or month, not by “{pairs['per'][:40]}”."]
+    if not is_dimension(by):
+        faults.append(f"Usage cannot be grouped by “{by[:40]}”.")
+        by = "model"
     compare = pairs.get("compare") == "on"
-    now = visit.services.clock.now_ms()
-    of = period(per, _moment(pairs.get("from", "")), _moment(pairs.get("to", "")), now)
-    given = {"per": per, "by": by} | {name: pairs[name] for name in ("from", "to") if pairs.get(name)}
-    return _Asked(by, of, compare, given | ({"compare": "on"} if compare else {}))
+    of = _period(pairs, per, visit.now, faults)
+    given = {"per": per, "by": by} | {name: pairs[name] for name in ("from", "to") if name in pairs}
+    return _Asked(by, of, compare, given | ({"compare": "on"} if compare else {}), faults)
 
 
-def _moment(text: str) -> int | None:
-    try:
-        at = datetime.fromisoformat(text.strip())
-        found = int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        return None
-    return found if 0 < found < 4_102_444_800_000 else None  # this century
+def _period(pairs: Mapping[str, str], per: Per, now: int, faults: list[str]) -> Period:
+    start, end = _moment(pairs.get("from", ""), faults), _moment(pairs.get("to", ""), faults)
+    of = period(per, start, end, now)
+    if start is None or faults:
+        return of
+    if start >= (of.end if end is None else end):
+        faults.append(
+            "“From” must be before “To”, which is not included." if end else "“From” must not be in the future."
+        )
+    elif start < of.start:
+        faults.append(
+            f"This period is too long: at most {STEPS_MAX[per]} {per}s can be shown. Here are the last of it."
+        )
+    return of
+
+
+def _moment(text: str, faults: list[str]) -> int | None:
+    found = moment(text, faults)
+    if found is None or 0 < found < _UNTIL:
+        return found
+    faults.append(f"“{text[:40]}” is not between 1970 and {utc(_UNTIL - 1).year}.")
+    return None
+
+
+def _fields(asked: _Asked) -> dict[str, str]:
+    """The period as the form shows it; if something is wrong with it, as it was typed."""
+    per = asked.period.per
+    shown = {"from": _input(asked.period.start, per), "to": _input(asked.period.end, per)}
+    return shown | {name: asked.given[name] for name in shown if asked.faults and name in asked.given}
 
 
 def _input(at: int, per: Per) -> str:
