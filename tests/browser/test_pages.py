@@ -1,6 +1,7 @@
 """Every page of the table in light and dark mode, on small and large screens: axe-core finds nothing, nothing
 overflows, and the console stays empty."""
 
+import json
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page
 
+from farebox.billing import cards
 from farebox.calls.what_if import what_if_run
 from farebox.calls.what_if.replay import Scenario
 from farebox.gateway import SpendRule
@@ -18,6 +20,7 @@ from farebox.model import Operator, Role
 from farebox.people import membership, sessions
 from farebox.people.sessions import Whom
 from farebox.storage.accounts import add_token, list_tokens
+from farebox.storage.customers import Profile
 from farebox.storage.deliveries import add_delivery
 from farebox.storage.findings import Finding, add_finding
 from farebox.storage.notices import add_notice
@@ -27,6 +30,7 @@ from farebox.storage.sql import Connection
 from tests.browser.axe import faults_of
 from tests.browser.conftest import Watch
 from tests.http.support import save_card
+from tests.pages.people import person
 from tests.pages.test_matrix import GATEWAY, ROUTE
 from tests.support import Customer, Farebox
 
@@ -47,13 +51,17 @@ def furnished(farebox: Farebox) -> tuple[Customer, dict[str, str]]:
     account_id = farebox.create_account(LONG)
     farebox.grant(account_id, "123456789")
     customer = Customer(farebox, account_id, farebox.create_token(account_id))
-    log_id = customer.chat("Hello").headers["cf-aig-log-id"]
+    log_id = customer.chat("Hello", headers={"cf-aig-metadata": json.dumps({"k" * 64: "v" * 64})}).headers[
+        "cf-aig-log-id"
+    ]
     customer.chat("x" * 300, model="demo/no-such-model")
     rule = SpendRule(id="tried", limit=5, limit_type="cost", window=86_400)
     scenario = Scenario(start=1, end=2**40, rules=(rule,), at=2**40)
     farebox.run(what_if_run.begin(farebox.services, account_id, scenario))
     names = _own(customer)
     save_card(customer)
+    details = cards.set_profile(farebox.services, account_id, Profile(name="N" * 200))
+    farebox.run(details)
     farebox.run(membership.add(farebox.services, account_id, f"{'long' * 12}@{'example' * 5}.com", Role.VIEWER))
     tokens = farebox.run(farebox.services.database.scan(lambda connection: list_tokens(connection, account_id)))
     limited = replace(tokens[0], token_id=uuid4().hex, name="n" * 100, gateways=(names["gateway_id"], "default"))
@@ -158,6 +166,31 @@ def test_every_page_is_accessible(farebox: Farebox, page: Page, watch: Watch) ->
         forth = not forth
         seen.append(row.path)
     assert len(seen) >= 12
+
+
+def test_long_names_push_nothing_out_of_view_and_code_has_room(farebox: Farebox, page: Page, watch: Watch) -> None:
+    account_id = farebox.create_account()
+    farebox.create_token(account_id)
+    (token,) = farebox.run(farebox.services.database.scan(partial(list_tokens, account_id=account_id)))
+    models = (f"demo/{'m' * 80}", f"openai/{'g' * 80}")
+    limited = replace(token, token_id=uuid4().hex, name="n" * 80, models=models)
+    add = partial(add_token, token=limited, token_hash=limited.token_id.encode())
+    farebox.run(farebox.services.database.write(add))
+    sign_in(farebox, page, account_id)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(f"{farebox.url}/ui/tokens")
+    assert page.evaluate("(it => it.scrollWidth - it.clientWidth)(document.querySelector('.table'))") <= 0
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.goto(f"{farebox.url}/ui/overview")
+    code = page.locator(".code pre")
+    style = "(it => it.clientWidth - parseFloat(getComputedStyle(it).paddingRight))"
+    assert code.evaluate(style) > code.evaluate("it => it.clientWidth") - 20
+    assert code.evaluate("it => parseFloat(getComputedStyle(it).paddingTop)") >= 40, "the button is above the text"
+    form = {"limit": "5", "window": "day", "technique": "sliding", "gateway": "default"}
+    assert "Set the limit" in person(farebox, Role.OWNER, account_id).told("/ui/limits", **form)
+    page.goto(f"{farebox.url}/ui/limits")
+    left = page.locator("td:has(.left)")
+    assert left.evaluate("it => getComputedStyle(it).display") == "block", "the label is above the bar"
 
 
 def test_pages_without_a_session_are_accessible(farebox: Farebox, page: Page, watch: Watch) -> None:

@@ -83,6 +83,10 @@ def test_the_state_of_an_auto_top_up_in_a_sentence() -> None:
     assert said("paused", reason="monthly_cap_reached", until=1_796_083_200_000).startswith(
         "Paused: this month’s top-ups have reached your monthly cap. 1796083200000"
     )
+    assert said("paused", reason="account_frozen", until=1_796_083_200_000) == (
+        "Paused: the operator has frozen the account. It resumes when the account is unfrozen."
+    )
+    assert said("paused", reason="switched_off", until=1_796_083_200_000).endswith("when they switch it on.")
     assert said("suspended", reason="card_declined").startswith("Suspended: the card was declined.")
     assert said("suspended", reason="payment_disputed").startswith("Suspended: a payment is disputed.")
     assert said("suspended", reason="payment_disputed", contested=False) == (

@@ -400,6 +400,25 @@ def test_invalid_input_is_explained_and_changes_nothing(
     assert visitor.farebox.balance(visitor.account_id).posted == 0
 
 
+def test_an_auto_top_up_that_buys_nothing_yet_says_why(visitor: Visitor) -> None:
+    form = {"threshold": "10", "auto-amount": "50"}
+    said = "The auto top-up has been saved, but nothing is bought yet: "
+    assert f"{said}there is no card to charge. Save one." in visitor.post("/billing/auto", **form).text
+    path = f"/ui/accounts/{visitor.account_id}/freeze"
+    person(visitor.farebox, Role.OPERATOR, "").told(path, do="freeze", reason="stolen card")
+    assert f"{said}the account is frozen." in visitor.post("/billing/auto", **form).text
+
+
+def test_the_fields_of_the_invoice_details_take_what_the_api_takes(visitor: Visitor) -> None:
+    page = visitor.http.get("/billing").text
+    of = {
+        name: re.search(rf'name="{name}"[^>]*maxlength="(\d+)"', page)
+        for name in ("name", "email", "address", "tax_id")
+    }
+    most = {name: int(found[1]) for name, found in of.items() if found}
+    assert most == {"name": 200, "email": 254, "address": 1000, "tax_id": 64}
+
+
 def test_a_card_of_another_account_is_not_found(visitor: Visitor, other: Visitor) -> None:
     form = {"csrf": other.csrf}
     hosted = re.search(r'href="(http[^"]+/c/pay/[^"]+)"', other.http.post("/billing/cards", data=form).text)

@@ -18,6 +18,7 @@ from farebox.http.pages.render import ANOTHER
 from farebox.http.pages.table import Fields, stale
 from farebox.http.pages.visit import Visit, leave, see_other
 from farebox.http.quotas import PAGES, spend
+from farebox.storage.customers import default_card
 from farebox.storage.top_ups import find_by_request
 
 # --- buying -----------------------------------------------------------------------------------------------------------
@@ -121,8 +122,21 @@ async def set_auto(visit: Visit, form: Fields) -> Response | str:
         threshold_cents=cents(form, "threshold", "the threshold", THRESHOLD_MIN, THRESHOLD_MAX),
         monthly_cap_cents=_cap(form, amount),
     )
+    if obstacle := await _obstacle(visit):
+        return f"The auto top-up has been saved, but nothing is bought yet: {obstacle}."
     bought, below = labels.usd(rule.amount_cents), labels.usd(rule.threshold_cents)
     return f"Auto top-up is on: {bought} whenever the balance falls below {below}."
+
+
+async def _obstacle(visit: Visit) -> str:
+    """Why an active auto top-up buys nothing; empty if it does."""
+    if visit.session.frozen:
+        return "the account is frozen"
+    if visit.services.settings.auto_topup != "on":
+        return "the operator has switched automatic purchases off for now"
+    if await visit.services.database.get(partial(default_card, account_id=visit.account_id)) is None:
+        return "there is no card to charge. Save one"
+    return ""
 
 
 def _cap(form: Fields, amount: int) -> int | None:

@@ -78,10 +78,13 @@ STOPPED: dict[str, str] = {
     "processor_refused": "the payment processor rejected the request. Nothing was charged.",
     "under_review": "a payment does not match the books. Ask the operator, then save this form again.",
     "payment_disputed": "a payment is disputed. It resumes when the dispute is won, or when you save this form again.",
-    "switched_off": "the operator has switched auto top-up off for all accounts.",
-    "account_frozen": "the operator has frozen the account.",
+    "switched_off": "the operator has switched auto top-up off for all accounts. It resumes when they switch it on.",
+    "account_frozen": "the operator has frozen the account. It resumes when the account is unfrozen.",
 }
 """Why an auto top-up is stopped → the rest of a sentence that begins with its state and a colon."""
+
+UNTIL_OPERATOR = frozenset({"switched_off", "account_frozen"})
+"""Pauses that the operator ends: their `until` is only when they are looked at again."""
 
 TRANSFERS: dict[str, str] = {
     "top_up": "Credit bought",
@@ -253,7 +256,7 @@ def rule_state(rule: Rule, *, contested: bool) -> RuleState:
         cap = f", at most {usd(rule.monthly_cap_cents)} in a calendar month" if rule.monthly_cap_cents else ""
         return RuleState("good", "Active", f"buys {bought}{cap}.")
     if rule.state == "paused":
-        return RuleState("warn", "Paused", why, rule.until)
+        return RuleState("warn", "Paused", why, None if rule.reason in UNTIL_OPERATOR else rule.until)
     if rule.state == "action_required":
         return RuleState("warn", "Waiting for you", "the bank wants you to confirm a payment.")
     return RuleState("bad", "Suspended", why)
