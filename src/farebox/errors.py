@@ -49,6 +49,7 @@ class Problem(Exception):
         chain: tuple[tuple[int, str], ...] = (),
         reason: str = "",
         shortage: Shortage | None = None,
+        words: str = "",
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -64,6 +65,8 @@ class Problem(Exception):
         self.reason = reason
         """Details for the call's log row."""
         self.shortage = shortage
+        self.words = words or message
+        """The message for people on a page, if the API's does not suit them."""
 
 
 # The gateway (data plane)

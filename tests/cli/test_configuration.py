@@ -139,6 +139,33 @@ def test_a_wrong_price_is_refused(cli: Cli, acme: str, status: int, arguments: t
     assert cli("price", "list", "--json").json == []
 
 
+def test_a_price_and_a_markup_say_when_a_running_server_uses_them(cli: Cli) -> None:
+    soon, later = "A running server picks this up within a second.", ("--valid-from", "2099-01-01")
+    price, markup = ("price", "set", "demo", "gold", "--input", "0"), ("markup", "set", "5", "--model", "gold")
+    assert soon in cli(*price).out
+    assert soon in cli(*markup).out
+    assert soon not in cli(*price, *later).out
+    assert soon not in cli(*markup, *later).out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("20",), "20 % is charged on top of the cost."),
+        (
+            ("12.5", "--provider", "openai", "--model", "gpt-x*"),
+            "12.5 % is charged on top of the cost of openai/gpt-x*.",
+        ),
+        (("--model", "gpt-x", "--", "-1"), "1 % is taken off the cost of gpt-x."),
+        (("0", "--provider", "openai"), "nothing is added to the cost of openai."),
+        (("1000", "--account", "acme"), "1,000 % is charged on top of the cost for account acme."),
+    ],
+)
+def test_a_markup_is_confirmed_with_what_it_is_for(cli: Cli, acme: str, options: tuple[str, ...], said: str) -> None:
+    options = tuple(acme if option == "acme" else option for option in options)
+    assert said.replace("acme", acme) in cli("markup", "set", *options).out
+
+
 def test_a_markup_is_set_and_listed(cli: Cli, acme: str) -> None:
     made = cli("markup", "set", "12.5", "--provider", "openai", "--account", acme, "--json").json
     assert (made["percent"], made["parts_per_million"]) == ("12.5", 1_125_000)

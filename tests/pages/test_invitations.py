@@ -32,6 +32,14 @@ def ada(farebox: Farebox) -> Person:
     return who
 
 
+@pytest.mark.parametrize("email", ["a@b", "a@b.", "a@.b", "a@b..c", "a b@example.com"])
+def test_an_address_without_an_internet_domain_is_not_invited(farebox: Farebox, email: str) -> None:
+    _, owner = account(farebox, "Acme")
+    assert "Enter an e-mail address" in owner.told("/ui/members", email=email, role="viewer")
+    assert "Choose a member to remove." in owner.told("/ui/members/remove")
+    assert "“nobody” is not a member of the account." in owner.told("/ui/members/remove", email="nobody")
+
+
 def test_an_invitation_is_accepted_by_the_invited_person(farebox: Farebox) -> None:
     account_id, owner = account(farebox, "Acme")
     assert f"{EMAIL} has been invited as developer." in owner.told("/ui/members", email=EMAIL, role="developer")

@@ -67,6 +67,23 @@ def latest(farebox: Farebox) -> OperatorAct:
 
 
 @pytest.mark.both_engines
+def test_a_form_with_a_used_key_says_what_was_made_with_it(
+    farebox: Farebox, operator: Person, customer: Customer
+) -> None:
+    page = f"/ui/accounts/{customer.account_id}"
+    made = {"amount": "5", "key": "used-before"}
+    assert "Granted 5.00 USD" in operator.told(f"{page}/grant", **made)
+    for other in ({"amount": "6"}, {"expires": "2099-01-31"}):
+        said = operator.told(f"{page}/grant", **made | other)
+        assert "This grant has already been made, of 5.00 USD: open the page again to make another." in said
+    made = {"amount": "2", "key": "used-too", "direction": "take", "reason": "test"}
+    assert "Charged 2.00 USD" in operator.told(f"{page}/correct", **made)
+    for other in ({"amount": "1"}, {"direction": "give"}):
+        said = operator.told(f"{page}/correct", **made | other)
+        assert "This correction has already been made, of 2.00 USD: open the page again to make another." in said
+
+
+@pytest.mark.both_engines
 def test_an_account_is_created_found_and_given_credit(farebox: Farebox, operator: Person) -> None:
     name = f"Ünlikely {HOSTILE} GmbH"
     made = operator.send("/ui/accounts", name=name)
@@ -178,8 +195,12 @@ def test_money_needs_a_recent_proof(farebox: Farebox, operator: Person, customer
 def test_a_purchase_is_refunded(farebox: Farebox, operator: Person, customer: Customer) -> None:
     card = save_card(customer)
     owner = person(farebox, Role.OWNER, customer.account_id)
-    bought = owner.told("/billing/buy", amount="20", card=card, request_key="k" * 20)
+    buys = {"amount": "20", "card": card, "request_key": "k" * 20}
+    bought = owner.told("/billing/buy", **buys)
     assert "Bought" in bought
+    for other in ({"amount": "30"}, {"card": "another"}):
+        again = owner.told("/billing/buy", **buys | other)
+        assert "This purchase has already been made, of 20.00 USD: open the page again to make another." in again
     listed = operator.get("/ui/money").text
     assert customer.account_id in listed
     path = f"/ui/accounts/{customer.account_id}"
@@ -263,11 +284,19 @@ def test_prices_and_markups_are_previewed_and_set(
         ("", {"provider": "demo", "model": "x"}, "at least one price"),
         ("", {"provider": "nobody", "model": "x", "input_mtok": "1"}, "no provider"),
         ("", {"provider": "demo", "model": "x", "input_mtok": "1e5"}, "enter US dollars"),
-        ("", {"provider": "demo", "model": "x", "input_mtok": "1", "account": "nobody"}, "no account"),
+        ("", {"provider": "demo", "model": "x", "input_mtok": "1", "account": "nobody"}, "the page Accounts shows all"),
+        ("", {"provider": "", "model": "x", "input_mtok": "1"}, "Choose a provider"),
+        ("", {"do": "preview", "provider": "", "model": "x", "input_mtok": "1"}, "Choose a provider"),
+        ("", {"do": "preview", "provider": "nobody", "model": "x", "input_mtok": "1"}, "charged: there is no provider"),
+        ("/markup", {"do": "preview", "percent": "1", "provider": "nobody"}, "There is no provider “nobody”: use"),
         ("/markup", {"percent": "much"}, "Enter a percentage"),
-        ("/markup", {"percent": "-200"}, "at least -100"),
+        ("/markup", {"percent": "-200"}, "at least -100 and at most 99,900 percent"),
     ):
-        assert said in unescape(operator.told(f"/ui/prices{path}", **fields)), fields
+        page = unescape(operator.told(f"/ui/prices{path}", **fields))
+        note = re.search(r'<p class="note bad".*?</p>', page, re.DOTALL)
+        assert note is not None, fields
+        assert said in note[0], fields
+        assert not re.search("`|<code>|ideogram", note[0])
     acts = acts_on(farebox, customer.account_id)
     assert [act.act for act in acts] == ["markup.set", "price.set"]
 
@@ -297,7 +326,7 @@ def test_messages_are_sent_again_and_alarms_closed(farebox: Farebox, operator: P
     assert "<code>farebox overruns</code>" in system
     closed = {"kind": "overrun", "about": customer.account_id}
     assert "Closed the alarm" in operator.told("/ui/system/alarm", **closed)
-    assert "already closed" in operator.told("/ui/system/alarm", **closed)
+    assert "No such alarm is open" in operator.told("/ui/system/alarm", **closed)
     assert (latest(farebox).act, latest(farebox).who) == ("alarm.resolve", ROOT)
     still = farebox.run(farebox.services.database.scan(open_alarms))
     assert customer.account_id not in [each.about for each in still]

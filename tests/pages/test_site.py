@@ -352,6 +352,13 @@ def test_other_cookies_of_the_host_do_no_harm(visitor: Visitor) -> None:
     assert httpx.get(f"{visitor.farebox.url}/billing", headers={"cookie": odd}).status_code == 200
 
 
+@pytest.mark.parametrize("named", ["nope", "", "'\"<b>"])
+def test_a_purchase_that_does_not_exist_is_reported_in_words(visitor: Visitor, named: str) -> None:
+    response = visitor.http.get("/billing/top-up", params={"id": named})
+    assert response.status_code == 404
+    assert "This purchase does not exist." in response.text
+
+
 @pytest.mark.parametrize(
     ("path", "fields", "said"),
     [

@@ -159,7 +159,12 @@ def _insert(connection: Connection, request: _RefundRequest) -> tuple[Refund, bo
     earlier = store.find_refund(connection, account.bucket, request.account_id, request.refund_id)
     if earlier is not None:
         if earlier.top_up_id != top_up.top_up_id or request.credit_cents not in (None, earlier.credit_cents):
-            raise Problem(KEY_REUSED, "The Idempotency-Key was used for a different refund.")
+            raise Problem(
+                KEY_REUSED,
+                "The Idempotency-Key was used for a different refund.",
+                words=f"This refund has already been made, of {format_usd(earlier.credit_cents * NANOS_PER_CENT)} USD "
+                "of credit: open the page again to make another",
+            )
         return earlier, False
     credit = _refundable(connection, account.bucket, top_up, request)
     made = Refund(

@@ -33,6 +33,7 @@ from farebox.errors import (
     VALIDATION_FAILED,
     Problem,
 )
+from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.payments.guards import HISTORY, check_manual
 from farebox.payments.model import Card, TopUp, TopUpKind
 from farebox.payments.purchase import Purchase
@@ -203,7 +204,12 @@ def _repeats(connection: Connection, request: _PurchaseRequest, at: int) -> TopU
     if request.request_key is not None:
         found = store.find_by_request(connection, request.account_id, request.request_key)
         if found is not None and found.request_hash != request.content:
-            raise Problem(KEY_REUSED, "The Idempotency-Key was used before with a different request.")
+            raise Problem(
+                KEY_REUSED,
+                "The Idempotency-Key was used before with a different request.",
+                words=f"This purchase has already been {'made' if found.state == 'paid' else 'begun'}, "
+                f"of {format_usd(found.credit_cents * NANOS_PER_CENT)} USD: open the page again to make another",
+            )
         return found
     for top_up in store.latest(connection, request.account_id, request.kind, at - RETRY_MS):
         same, age = top_up.request_hash == request.content, at - top_up.created_at
@@ -350,7 +356,11 @@ async def status(services: Services, account_id: str, payment_id: str) -> TopUp:
 
     found = await services.database.get(find)
     if found is None or found.account_id != account_id:
-        raise Problem(NOT_FOUND, f"The account has no purchase {payment_id!r}.")
+        raise Problem(
+            NOT_FOUND,
+            f"The account has no purchase {payment_id!r}.",
+            words="This purchase does not exist",
+        )
     waiting = found.state in ("unknown", "processing", "action_required")
     if waiting and services.processor is not None and (found.kind != "checkout" or found.checkout_id is not None):
         return await _poll(services, found)

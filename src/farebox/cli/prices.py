@@ -85,7 +85,12 @@ def set_price(
         "rates": given, "output_max": output_max, "valid_from": moment_text(stored.valid_from),
     }  # fmt: skip
     text = f"From {moment_text(stored.valid_from)} on, {stored.provider}/{model} costs {_costs_text(given)}."
-    show(data, as_json=as_json, text=text)
+    show(data, as_json=as_json, text=text + _soon(stored.valid_from, session.clock.now_ms()))
+
+
+def _soon(valid_from: int, at: int) -> str:
+    """When servers that run now begin to use what was set."""
+    return "" if valid_from > at else " A running server picks this up within a second."
 
 
 @price.command("list")
@@ -166,8 +171,8 @@ def set_markup(
             at=session.clock.now_ms(),
         )
     data = _markup_row(stored.markup_id, account_id, stored.provider, model, percent, stored.valid_from)
-    text = f"From {moment_text(stored.valid_from)} on, {percent_text(percent)} % is charged on top of the cost."
-    show(data, as_json=as_json, text=text)
+    text = f"From {moment_text(stored.valid_from)} on, {prices.charged(stored)}."
+    show(data, as_json=as_json, text=text + _soon(stored.valid_from, session.clock.now_ms()))
 
 
 @markup.command("list")

@@ -45,6 +45,11 @@ _TAKEN_EFFECT: Final = (Outcome.DONE, Outcome.REPEATED)
 class Conflict(Exception):
     """The id was used before with other content. Nothing changed; the caller has a bug or a replayed id."""
 
+    def __init__(self, message: str, *, amount: int = 0) -> None:
+        super().__init__(message)
+        self.amount = amount
+        """Nano-dollars of the grant or correction that was made with it."""
+
 
 class Record(Protocol):
     """Something that is written in the same commit as the end of a hold, such as the call's log row and receipt.

@@ -52,7 +52,7 @@ def _filled_before(
         (balance.bucket, balance.account_id, lot_id),
     )
     if earlier is not None and earlier != (amount, priority, expires_at):
-        raise Conflict(f"{lot_id} was posted before with other content")
+        raise Conflict(f"{lot_id} was posted before with other content", amount=earlier[0])
     return earlier is not None
 
 
@@ -114,7 +114,7 @@ def correct(connection: Connection, balance: Balance, command: Correct) -> Verdi
     earlier = sum_of_parts(connection, balance, transfer_id)
     if earlier is not None:
         if earlier != abs(command.amount) or gives_back(connection, balance, transfer_id) != (command.amount > 0):
-            raise Conflict(f"{transfer_id} was posted before with another amount")
+            raise Conflict(f"{transfer_id} was posted before with another amount", amount=earlier)
         return balance.verdict(Outcome.REPEATED, command.amount)
     if command.amount > 0:
         _return(connection, balance, command, transfer_id)

@@ -39,8 +39,10 @@ _PLACEHOLDER = re.compile(r"\{[a-z]+\}")
 class Refused(Exception):
     """Nothing was done; the message says why, and what to do about it."""
 
-    def __init__(self, message: str, *, of: str = "") -> None:
+    def __init__(self, message: str, *, of: str = "", words: str = "") -> None:
         super().__init__(message)
+        self.words = words or message
+        """The same on a page, which has no commands."""
         self.of = of
         """The field of the API whose value is the reason; empty where that is not said."""
 
@@ -183,7 +185,8 @@ def create_user(
 
 
 def _no_account(account_id: str) -> Refused:
-    return Refused(f"there is no account {quoted(account_id)}: `farebox account list` shows all")
+    why = f"there is no account {quoted(account_id)}"
+    return Refused(f"{why}: `farebox account list` shows all", words=f"{why}: the page Accounts shows all")
 
 
 # --- money ------------------------------------------------------------------------------------------------------------
@@ -253,7 +256,11 @@ def _post(
     try:
         verdict = apply(connection, command)
     except Conflict as error:
-        raise Refused(f"{error}: repeat it exactly, or choose another ID") from error
+        what = "grant" if isinstance(command, Grant) else "correction"
+        made = f"this {what} has already been made, of {format_usd(error.amount)} USD"
+        raise Refused(
+            f"{error}: repeat it exactly, or choose another ID", words=f"{made}: open the page again to make another"
+        ) from error
     if verdict.outcome is Outcome.UNKNOWN:
         raise _no_account(command.account_id)
     if not verdict.ok:
@@ -342,7 +349,9 @@ def _provider(name: str) -> tuple[str, str]:
 
     provider = provider_of(name)
     if provider is None:
-        raise Refused(f"there is no provider {quoted(name)}: use one of {', '.join(item.slug for item in PROVIDERS)}")
+        known = ", ".join(item.slug for item in PROVIDERS)
+        why = f"there is no provider {quoted(name)}"
+        raise Refused(f"{why}: use one of {known}", words=f"{why}: use a name such as openai or anthropic")
     return provider.slug, provider.base_url
 
 

@@ -29,7 +29,10 @@ def remove_tax(connection: Connection, country: str, *, by: Operator, at: int) -
     """Remove a country's tax rate. Raises Refused if there is none."""
     before = next((each for each in tax.list_tax_rates(connection) if each.country == country), None)
     if before is None:
-        raise Refused(f"there is no tax rate for {country}: `farebox tax list` shows all")
+        raise Refused(
+            f"there is no tax rate for {country}: `farebox tax list` shows all",
+            words=f"there is no tax rate for {country}",
+        )
     tax.remove_tax_rate(connection, country)
     record_act(connection, by, "tax.remove", at, subject=country, before=_tax(before))
 
@@ -122,7 +125,10 @@ def correct_finding(
 def _open_finding(connection: Connection, finding_id: str, amount_cents: int) -> Finding:
     found = next((each for each in findings.open_findings(connection) if each.finding_id == finding_id), None)
     if found is None:
-        raise Refused("there is no such open finding: `farebox payments findings` shows them")
+        raise Refused(
+            "there is no such open finding: `farebox payments findings` shows them",
+            words="this finding is no longer open: reload the page",
+        )
     if found.amount_cents != amount_cents:  # reconciliation has run again since then
         raise Refused("the amount of this finding has changed in the meantime: read it again")
     return found

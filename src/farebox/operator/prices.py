@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from decimal import Decimal
 from typing import TypeVar
 
 from farebox.clock import Ids
@@ -74,7 +75,7 @@ def set_markup(
     try:
         check_markup(OwnMarkup(row.markup_id, account_id, provider, model, parts_per_million, row.valid_from))
     except InvalidPrice as error:
-        raise Refused("a markup is at least -100 and at most 99900 percent of the cost") from error
+        raise Refused("a markup is at least -100 and at most 99,900 percent of the cost") from error
     before = _latest(
         each
         for each in config.list_markups(connection)
@@ -83,6 +84,17 @@ def set_markup(
     config.add_markup(connection, row, at)
     _record_price(connection, by, "markup.set", at, f"{provider or '*'}/{model or '*'}", row, before)
     return row
+
+
+def charged(row: MarkupRow) -> str:
+    """What a markup charges, and for what: `5 % is charged on top of the cost of demo/gold for account acme`."""
+    more = Decimal(row.parts_per_million - 1_000_000) / 10_000
+    percent = f"{abs(more).normalize():,f} %"
+    does = (
+        f"{percent} is charged on top of" if more > 0 else f"{percent} is taken off" if more else "nothing is added to"
+    )
+    model = f" of {'/'.join(filter(None, (row.provider, row.model)))}" if row.provider or row.model else ""
+    return f"{does} the cost{model}{f' for account {row.account_id}' if row.account_id else ''}"
 
 
 P = TypeVar("P", PriceRow, MarkupRow)

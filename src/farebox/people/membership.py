@@ -6,6 +6,7 @@ from functools import partial
 
 from farebox.errors import LAST_OWNER, NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.model import Operator, Role
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.storage import members, passkeys, sessions
 from farebox.storage.accounts import find_account
@@ -18,14 +19,19 @@ MEMBERS_MAX = 500
 """Most members of one account, including those who are invited."""
 INVITATIONS_SHOWN = 50
 _EMAIL = re.compile(r"[^@\s<>\",;]{1,64}@[^@\s<>\",;]{1,190}")
+_INTERNET_DOMAIN = re.compile(r"([^.]+\.)+[^.]+")
 
 
 def email_of(text: str) -> str:
     """An e-mail address as it is stored. Raises Problem (VALIDATION_FAILED)."""
     email = text.strip().lower()
     if not email.isprintable() or not _EMAIL.fullmatch(email):
-        raise Problem(VALIDATION_FAILED, "Enter an e-mail address, such as ada@example.com", path=("body", "email"))
+        raise _no_email()
     return email
+
+
+def _no_email() -> Problem:
+    return Problem(VALIDATION_FAILED, "Enter an e-mail address, such as ada@example.com", path=("body", "email"))
 
 
 def put(
@@ -45,6 +51,8 @@ def put(
         raise Problem(VALIDATION_FAILED, "Choose one of the roles", path=("body", "role"))
     member = Member(account_id, email_of(email), role, at, None if invited else at)
     known = {each.email for each in members.list_members(connection, account_id)}
+    if invited and member.email not in known and not _INTERNET_DOMAIN.fullmatch(member.email.partition("@")[2]):
+        raise _no_email()  # a typo; an operator may still name members in a local network, such as root@localhost
     if len(known) >= MEMBERS_MAX and member.email not in known:
         raise Problem(
             VALIDATION_FAILED,
@@ -132,7 +140,9 @@ async def remove(services: Services, account_id: str, email: str) -> None:
     """Like `drop`, in its own transaction. Raises Problem (NOT_FOUND, LAST_OWNER)."""
     at = services.clock.now_ms()
     if not await services.database.write(lambda connection: drop(connection, account_id, email, at)):
-        raise Problem(NOT_FOUND, f"{email} is not a member of the account")
+        raise Problem(
+            NOT_FOUND, f"{quoted(email)} is not a member of the account" if email else "Choose a member to remove"
+        )
 
 
 def drop(connection: Connection, account_id: str, email: str, at: int, *, by: Operator | None = None) -> bool:

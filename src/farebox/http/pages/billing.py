@@ -30,7 +30,7 @@ async def quote(visit: Visit) -> Shown | Response:
         amount = cents(dict(visit.request.query_pairs()), "amount", "the amount", *limits)
         purchase = await top_up.quote(visit.services, visit.account_id, amount)
     except Problem as problem:
-        return noted(visit, BILLING, Flash("bad", f"{problem.message.rstrip('.')}."))
+        return noted(visit, BILLING, Flash("bad", f"{problem.words.rstrip('.')}."))
     view = await load_view(visit.services, visit.account_id)
     key = visit.services.ids.secret()
     return {"view": view, "purchase": purchase, "request_key": key, "another": render.ANOTHER}
@@ -72,7 +72,7 @@ async def done(request: Request, _: None) -> Response:
         note = _landing(checkout)
     except Problem as problem:
         if session is not None:
-            return noted(Visit(request, session), BILLING, Flash("bad", f"{problem.message.rstrip('.')}."))
+            return noted(Visit(request, session), BILLING, Flash("bad", f"{problem.words.rstrip('.')}."))
         if problem.kind is not RATE_LIMITED:
             raise
         note = Flash("warn", "The payment page cannot be checked at the moment; nothing is lost.")

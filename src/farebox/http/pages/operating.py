@@ -25,10 +25,14 @@ async def done(visit: Visit, job: Callable[[Connection, Operator], T]) -> T:
     by = visit.operator
     try:
         made = await visit.services.database.write(lambda connection: job(connection, by))
-    except Refused as refused:
-        raise wrong(str(refused)[:1].upper() + str(refused)[1:]) from refused
+    except Refused as error:
+        raise refused(error) from error
     await visit.services.configuration.notice_own_change()
     return made
+
+
+def refused(error: Refused) -> Problem:
+    return wrong(error.words[:1].upper() + error.words[1:])
 
 
 def wrong(message: str) -> Problem:

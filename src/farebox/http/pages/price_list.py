@@ -9,7 +9,7 @@ from typing import Final
 
 from farebox.http.envelope import Response
 from farebox.http.pages import labels
-from farebox.http.pages.operating import day, done, text, wrong
+from farebox.http.pages.operating import day, done, refused, text, wrong
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.operator import price_effect
@@ -76,6 +76,8 @@ async def set_price(visit: Visit, form: Fields) -> Response | str:
     """Set a price, or show what it would change."""
     services, at = visit.services, visit.services.clock.now_ms()
     provider, model, rates = text(form, "provider"), text(form, "model"), _rates(form)
+    if not provider:
+        raise wrong("Choose a provider, such as openai")
     account_id, valid_from = text(form, "account") or None, day(form, "from")
     if form.get("do") == "preview":
         return shell(visit, "prices.html", await _page(visit, form, await _price_effect(visit, form, rates)), HERE)
@@ -113,7 +115,7 @@ async def _price_effect(visit: Visit, form: Fields, rates: Mapping[str, str]) ->
         provider = provider_slug(text(form, "provider"))
         new = check_price(OwnPrice("preview", provider, model, None, dict(rates), at, None))
     except (Refused, InvalidPrice) as error:
-        raise wrong(f"This price cannot be charged: {error}") from error
+        raise wrong(f"This price cannot be charged: {error.words if isinstance(error, Refused) else error}") from error
     book = services.configuration.prices
     markup = book.markup(account_id, provider, model, at)
     since = at - price_effect.PAST_MS
@@ -154,7 +156,7 @@ async def set_markup(visit: Visit, form: Fields) -> Response | str:
             at=at,
         ),
     )
-    return f"From {labels.moment(row.valid_from)} on, {percent} % is charged on top of the cost."
+    return f"From {labels.moment(row.valid_from)} on, {acts.charged(row)}."
 
 
 async def _markup_effect(
@@ -164,7 +166,7 @@ async def _markup_effect(
     try:
         slug = None if provider is None else provider_slug(provider)
     except Refused as error:
-        raise wrong(str(error)) from error
+        raise refused(error) from error
     before: Markup = services.configuration.prices.markup(account_id or "", slug or "", (model or "").rstrip("*"), at)
     usage = await services.database.scan(
         partial(past_usage, provider=slug, model=model, account_id=account_id, since=at - price_effect.PAST_MS)

@@ -84,7 +84,7 @@ async def resolve(visit: Visit, form: Fields) -> str:
         about=text(form, "about"),
     )
     count = await done(visit, lambda connection, by: close(connection, by=by))
-    return "Closed the alarm." if count else "The alarm was already closed."
+    return "Closed the alarm." if count else "No such alarm is open: it may have been closed before."
 
 
 async def settings(visit: Visit) -> Shown:

@@ -198,7 +198,7 @@ def _note(problem: Problem) -> Flash:
     """What a refused form says on the next page."""
     if problem.kind is ACCOUNT_FROZEN:
         return FROZEN
-    text = fault_words.note_of(problem) if isinstance(problem, InvalidInput) else problem.message
+    text = fault_words.note_of(problem) if isinstance(problem, InvalidInput) else problem.words
     return Flash("bad", f"{text.rstrip('.')}.")
 
 

@@ -187,7 +187,7 @@ def download(body: bytes, content_type: str, name: str) -> Response:
 def problem_page(problem: Problem, _: Pages) -> Response:
     """The error page instead of a page that cannot be shown."""
     expired = problem.kind is LINK_EXPIRED
-    text = f"{problem.message.rstrip('.')}."
+    text = f"{problem.words.rstrip('.')}."
     title = "Please open a new link" if expired else "That did not work"
     if problem.kind in (DATABASE_UNAVAILABLE, NODE_AWAY):
         # It may be the page after a form that has been carried out.
@@ -208,7 +208,7 @@ async def lost(problem: Problem, *headers: tuple[str, str]) -> Response:
     if problem.kind in (NO_ROUTE, METHOD_NOT_ALLOWED):
         title, text = "There is no such page", "There is no page at this address. Check the spelling."
     else:
-        title, text = "That did not work", f"{problem.message.rstrip('.')}."
+        title, text = "That did not work", f"{problem.words.rstrip('.')}."
     return html(render.problem(title, text, expired=False), *headers, status=problem.kind.status)
 
 
