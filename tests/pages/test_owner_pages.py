@@ -326,7 +326,7 @@ def test_names_do_not_forge_the_marks_that_align_numbers(
 def test_a_limit_is_previewed_set_and_removed(farebox: Farebox, owner: Person, customer: Customer) -> None:
     customer.chat("one")
     rule = {"limit": "0.00001", "window": "day", "technique": "sliding", "partition": "user", "gateway": "default"}
-    assert "There is no gateway 'none'" in unescape(owner.told("/ui/limits/try", **rule | {"gateway": "none"}))
+    assert "There is no gateway “none”." in unescape(owner.told("/ui/limits/try", **rule | {"gateway": "none"}))
     tried = unescape(owner.told("/ui/limits/try", **rule))
     assert "The only call would not have been refused." in tried  # a call without a user is not counted
     tried = unescape(owner.told("/ui/limits/try", **rule | {"partition": ""}))
@@ -401,12 +401,32 @@ def test_the_bars_of_limits_show_what_is_left(owner: Person, customer: Customer)
         ({"partition": "x"}, "Choose what has separate limits"),
         ({"models": "demo/" + "x" * 300}, "at most 256 characters"),
         ({"partition": "model", "models": "demo/demo-1"}, "Choose either"),
+        ({"models": "demo/demo-1 foo"}, "“foo” is not a model: write provider/model."),
+        ({"models": "nope/x"}, "“nope/x” is not a model: there is no provider “nope”."),
+        ({"models": "demo/*"}, "name each"),
+        ({"only_token": "nope"}, "Choose one of the account’s access tokens"),
+        ({"only_token": "a b"}, "Choose one of the account’s access tokens"),
         ({"gateway": "nowhere"}, "gateway does not exist"),
     ],
 )
 def test_invalid_limits_are_explained(owner: Person, changed: dict[str, str], said: str) -> None:
     rule = {"limit": "1", "window": "day", "technique": "sliding", "gateway": "default"} | changed
     assert said in owner.told("/ui/limits", **rule)
+    if "gateway" not in changed:
+        owner.get("/ui/gateways")
+        assert said in owner.told("/ui/limits/try", **rule)
+    assert 'name="rule"' not in owner.get("/ui/limits").text
+
+
+def test_a_limit_names_a_token_of_the_account_and_no_other(farebox: Farebox, owner: Person, customer: Customer) -> None:
+    rule = {"limit": "1", "window": "day", "technique": "sliding", "gateway": "default", "models": "google/gemini-x"}
+    (own,) = httpx.get(f"{customer.api_url}/farebox/tokens", headers=customer.headers).json()["result"]
+    other = farebox.funded("1")
+    (foreign,) = httpx.get(f"{other.api_url}/farebox/tokens", headers=other.headers).json()["result"]
+    refused = owner.told("/ui/limits", **rule, only_token=foreign["id"])
+    assert "Choose one of the account’s access tokens: this one does not exist." in refused
+    said = owner.told("/ui/limits", **rule, only_token=own["id"])
+    assert f"per day, model google-ai-studio/gemini-x, token {own['name']}." in said
 
 
 def test_a_token_is_shown_once_and_has_its_permissions(farebox: Farebox, owner: Person, customer: Customer) -> None:

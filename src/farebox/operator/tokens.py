@@ -98,12 +98,19 @@ def _allowed(models: Sequence[str]) -> tuple[str, ...]:
 def _allowed_model(model: str) -> str:
     """The model in the form that calls are compared with: the provider's slug, and the provider's name of the model."""
     if not _MODEL.fullmatch(model):
-        why = f"{quoted(model)} is not a model: write provider/model, or provider/* for all of a provider's"
+        why = f"{quoted(model)} is not a model: write provider/model, or provider/* for all models of a provider"
         raise Refused(why, of="models")
     try:
         return "/".join(compat_model(model))
     except InvalidRequest as error:
-        raise Refused(f"{quoted(model)} is not a model: {error}", of="models") from error
+        raise Refused(no_model(model), of="models") from error
+
+
+def no_model(model: str) -> str:
+    """Why a text in the form of a model is none."""
+    name, slash, rest = model.partition("/")
+    why = f"there is no provider {quoted(name)}" if slash and rest else "write provider/model"
+    return f"{quoted(model)} is not a model: {why}"
 
 
 def _reached(connection: Connection, account_id: str, gateways: Sequence[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from farebox.calendar import HOUR_MS
 from farebox.calls.what_if.replay import PAGE, Replay, Report, Scenario, since
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, WHAT_IF_RUNNING, Problem
 from farebox.periods import UTC_NAME
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.storage import what_ifs as store
 from farebox.storage.account_settings import read_settings
@@ -36,7 +37,12 @@ async def begin(services: Services, account_id: str, scenario: Scenario) -> What
     gateway_id = scenario.gateway_id
     known = partial(can_have_calls, account_id=account_id, gateway_id=gateway_id)
     if scenario.rules and not await services.database.scan(known):
-        raise Problem(VALIDATION_FAILED, f"There is no gateway '{gateway_id[:64]}'", path=("body", "gateway_id"))
+        raise Problem(
+            VALIDATION_FAILED,
+            f"There is no gateway '{gateway_id[:64]}'",
+            path=("body", "gateway_id"),
+            words=f"There is no gateway {quoted(gateway_id)}",
+        )
     what_if_id, at = services.ids.log_id(), services.clock.now_ms()
     put = partial(
         store.begin_what_if,

@@ -28,7 +28,10 @@ from farebox.http.pages.token_names import tokens_to_choose
 from farebox.http.pages.visit import Visit, last_page, see_other
 from farebox.http.quotas import WHAT_IFS, spend
 from farebox.money import InvalidAmount, nanos_to_usd, parse_usd
+from farebox.operator.tokens import no_model
 from farebox.periods import Period, Zones
+from farebox.providers.formats.base import InvalidRequest
+from farebox.providers.naming import compat_model
 from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import token_labels
 from farebox.storage.gateways import GatewayRow, list_gateways
@@ -216,11 +219,12 @@ def rule_of(form: Fields) -> SpendRule:
         raise Problem(VALIDATION_FAILED, message, path=("body", "limit")) from error
     _check_choices(form)
     selectors: dict[str, object] = {}
+    models = [_model_of(name) for name in words_of(form.get("models", ""))]
     if form.get("partition"):
         selectors[form["partition"]] = {"mode": "partition"}
     for name, values in (
-        ("model", words_of(form.get("models", ""))),
-        ("token", words_of(form.get("only_token", ""))),
+        ("model", models),
+        ("token", [form["only_token"]] if form.get("only_token") else []),
     ):
         if values and name in selectors:
             raise Problem(
@@ -244,6 +248,19 @@ def rule_of(form: Fields) -> SpendRule:
     return rule
 
 
+def _model_of(name: str) -> str:
+    """A model in the form that calls are compared with. Rules that are set by the API may also name models without
+    their providers. Raises Problem (VALIDATION_FAILED)."""
+    try:
+        provider, model = compat_model(name)
+    except InvalidRequest as error:
+        raise Problem(VALIDATION_FAILED, no_model(name), path=("body", "models")) from error
+    if "*" in model:
+        message = "A limit is for certain models: name each, or set it for all models"
+        raise Problem(VALIDATION_FAILED, message, path=("body", "models"))
+    return f"{provider}/{model}"
+
+
 def _check_choices(form: Fields) -> None:
     """Raises Problem (VALIDATION_FAILED) for a choice that the form does not offer."""
     for name, what, options in (
@@ -256,16 +273,26 @@ def _check_choices(form: Fields) -> None:
             raise Problem(VALIDATION_FAILED, f"Choose {what}: {offered}", path=("body", name))
 
 
+async def _tokens_of(visit: Visit, rule: SpendRule) -> dict[str, str]:
+    """The names of the tokens that the rule names, by ID. Raises Problem (NOT_FOUND) if one is not the account's."""
+    wanted = tokens_in([rule])
+    names = await visit.services.database.scan(partial(token_labels, account_id=visit.account_id, token_ids=wanted))
+    if wanted - names.keys():
+        raise Problem(NOT_FOUND, "Choose one of the account’s access tokens: this one does not exist")
+    return names
+
+
 async def add(visit: Visit, form: Fields) -> str:
     """Add a rule to a gateway's spend limits, and enforce them."""
     rule = rule_of(form)
+    tokens = await _tokens_of(visit, rule)
     gateway_id = form.get("gateway", DEFAULT_GATEWAY)
 
     def changed(found: SpendLimits) -> SpendLimits:
         return named(SpendLimits(enabled=True, rules=(*found.rules, rule)))
 
     await _change(visit, gateway_id, changed)
-    return f"Set the limit: {said(rule, {})}."
+    return f"Set the limit: {said(rule, tokens)}."
 
 
 async def remove(visit: Visit, form: Fields) -> str:
@@ -310,6 +337,7 @@ _UNKNOWN = {
 async def try_first(visit: Visit, form: Fields) -> Response:
     """Replay the calls of the last days under this rule alone; the next page shows what would have happened."""
     rule = msgspec.structs.replace(rule_of(form), id="tried")
+    await _tokens_of(visit, rule)
     spend(visit.services, WHAT_IFS, visit.account_id)
     now = visit.services.clock.now_ms()
     scenario = Scenario(
