@@ -22,9 +22,10 @@ from farebox.http.control import (
     tokens,
 )
 from farebox.http.pages.fault_words import fault_text, note_of
-from farebox.http.pages.fields import Field, faults_at
+from farebox.http.pages.fields import Field, faults_at, texts_of, values_of
 from farebox.http.validation import Fault, InvalidInput, read
 from farebox.model import Role
+from farebox.policies.conditions import InvalidCondition, compile_condition
 from tests.pages.people import Person, person
 from tests.support import Farebox
 
@@ -106,11 +107,74 @@ def test_no_message_speaks_of_schemas(kind: type[msgspec.Struct]) -> None:
         ("Expected 'a' | 'b', received null", "Choose one of these: a, b"),
         ("Invalid enum value. Expected 'a' | 'b' | object, received 'c'", "Choose one of these: a, b"),
         ("Invalid url", "Enter a complete URL, such as https://api.example.com"),
+        ("Invalid discriminator value. Expected 'a' | 'b', received 'c'", "Choose one of these: a; b"),
         ("There is no provider 'x'", "There is no provider 'x'"),
     ],
 )
 def test_words(message: str, words: str) -> None:
     assert fault_text(Fault(("body", "x"), message)) == words
+
+
+def test_an_unknown_tag_is_reported_with_the_choices() -> None:
+    for wrong in ("zz", "\x00"):
+        with pytest.raises(InvalidInput) as refused:
+            read({"action": {"type": wrong}}, policies.PolicyChange, "body", strict=True)
+        (fault,) = refused.value.faults
+        message = f"Invalid discriminator value. Expected 'no-limit' | 'block' | 'limit', received '{wrong}'"
+        assert (fault.path, fault.message) == (("body", "action", "type"), message)
+        offered = {"limit": "allow, up to a limit", "except": "refuse every other call"}
+        assert fault_text(fault, offered) == "Choose one of these: allow, up to a limit; refuse every other call"
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ("1", 'The condition must be true or false, as token.name == "batch" is'),
+        ('{"a":', "The condition is not complete: something is missing at its end"),
+        ("token.id ==", "The condition is not complete: something is missing at its end"),
+        (")", "The condition cannot be read near “)” (line 1, column 1)"),
+        ('"abc', 'The condition cannot be read near “"abc” (line 1, column 1)'),
+        ("a b", "The condition cannot be read near “b” (line 1, column 3)"),
+        ("foo.bar == 1", "The condition uses “foo.bar”, which does not exist"),
+        (
+            "token.id == 1",
+            "The condition combines values of types that do not go together (line 1, column 10): string, int",
+        ),
+        ("'" + "x" * 400, "The condition cannot be read near “'xxx"),
+    ],
+)
+def test_conditions_that_cannot_be_compiled_are_explained(condition: str, words: str) -> None:
+    with pytest.raises(InvalidCondition) as refused:
+        compile_condition(condition)
+    assert fault_text(Fault(("body", "condition"), f"Invalid CEL expression: {refused.value}")).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("1e400", 10**18),
+        ("9" * 40, 10**18),
+        ("-1e400", -(10**18)),
+        ("-" + "9" * 40, -(10**18)),
+        ("1.5E+999", 10**18),
+        ("0" * 30 + "7", "0" * 30 + "7"),
+        ("0e400", "0e400"),
+        ("1e-400", "1e-400"),
+        ("9" * 18, 10**18 - 1),
+    ],
+)
+def test_a_huge_number_is_sent_as_a_number(text: str, sent: object) -> None:
+    assert values_of([Field(name="x", label="", kind="number")], {"x": text}) == {"x": sent}
+
+
+def test_a_line_without_a_colon_is_refused_and_shown_again() -> None:
+    field = Field(name="headers", label="", kind="pairs")
+    values = values_of([field], {"headers": "nocolon\nempty:\na: b"})
+    assert values == {"headers": {"nocolon": None, "empty": "", "a": "b"}}
+    assert texts_of([field], values) == {"headers": "nocolon\nempty: \na: b"}
+    fault = Fault(("body", "headers", "nocolon"), "Expected string, received null")
+    at, _ = faults_at(InvalidInput([fault]), [field])
+    assert at == {"headers": "nocolon: Write a colon and a value after the name"}
 
 
 def test_faults_name_the_line_or_the_part() -> None:

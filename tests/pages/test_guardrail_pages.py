@@ -137,7 +137,7 @@ def test_a_profile_is_created_searched_for_changed_and_deleted(owner: Person, cu
         (
             {"entries.0.keyword": "word", "entries.0.regex": "word"},
             "entries.0.name",
-            "either a 'pattern' or a 'keyword'",
+            "Enter either a keyword or a pattern, and not both",
         ),
         ({"name": ""}, "name", "Fill this in"),
     ],

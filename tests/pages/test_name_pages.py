@@ -52,6 +52,7 @@ def test_aliases_are_created_called_and_deleted(owner: Person, customer: Custome
     ("form", "at"),
     [
         ({"alias": HOSTILE, "targets": "demo/demo-1"}, "alias"),
+        ({"alias": "-1", "targets": "demo/demo-1"}, "alias"),
         ({"alias": "a", "targets": ""}, "targets"),
         ({"alias": "a", "targets": "nowhere/x"}, "targets"),
         ({"alias": "a", "targets": "demo/demo-1 9999"}, "targets"),
@@ -60,6 +61,8 @@ def test_aliases_are_created_called_and_deleted(owner: Person, customer: Custome
 def test_invalid_aliases_are_explained(owner: Person, form: dict[str, str], at: str) -> None:
     page = owner.told(f"{HERE}/alias", scope="gateway", **form)
     assert f'id="{at}-fault"' in page
+    if form["alias"] == "-1":
+        assert "An alias begins with a letter or digit" in page
     assert "<script>alert" not in page
     assert form_of(page, alias=form["alias"])["targets"].split() == form["targets"].split()
 

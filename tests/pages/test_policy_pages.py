@@ -89,10 +89,14 @@ def test_the_form_matches_the_api(
     ("changed", "at", "said"),
     [
         ({"name": ""}, "name", "Fill this in"),
-        ({"condition": "nobody"}, "condition", "Invalid CEL"),
+        ({"condition": "nobody"}, "condition", "The condition uses “nobody”, which does not exist"),
         ({"actor": "{nobody}"}, "actor", "Invalid actor"),
         ({"action.amount": ""}, "action.amount", "Fill this in"),
         ({"action.amount": "-1"}, "action.amount", "a number above 0"),
+        ({"action.amount": "1e400"}, "action.amount", "Enter a number of at most"),
+        ({"action.type": "zz"}, "action.type", "Choose one of these: allow, up to a limit; allow without a limit;"),
+        ({"condition": "1"}, "condition", "The condition must be true or false"),
+        ({"condition": '{"a":'}, "condition", "The condition is not complete"),
         ({"resource.provider": HOSTILE}, "resource.provider", "There is no provider"),
     ],
 )

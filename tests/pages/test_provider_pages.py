@@ -84,6 +84,15 @@ def test_a_key_that_is_refused_is_not_shown_again(
     assert listed(customer, "gateways/default/provider_configs") == []
 
 
+def test_a_second_key_of_the_same_alias_is_refused(owner: Person) -> None:
+    keys = "/ui/gateways/default/keys"
+    form = form_of(owner.get(keys).text, alias="default") | {"provider_slug": "demo", "secret": SECRET, "alias": "a"}
+    assert "Stored the key" in owner.told(keys, **form)
+    page = unescape(owner.told(keys, **form))
+    assert "“a” is already the alias of a key for Demo: choose another" in page
+    assert "A provider config for" not in page
+
+
 def test_a_provider_is_added_changed_priced_and_deleted(owner: Person, customer: Customer) -> None:
     form = form_of(owner.get("/ui/providers").text, name="") | {
         "name": HOSTILE,
@@ -129,6 +138,18 @@ def test_errors_of_a_provider_or_cost_are_shown_at_their_field(owner: Person, cu
         assert f'id="{at}-fault"' in page
     page = unescape(owner.told("/ui/providers", **form | {"name": "n", "slug": "s", "base_url": "https://a@b.example"}))
     assert "A base URL cannot have a user name" in page
+    fine = {"name": "n", "slug": "s", "base_url": "https://llm.example.com"}
+    for wrong, said in (
+        ({"base_url": "https://127.0.0.1"}, "ask the operator to allow its network"),
+        ({"headers": '{"a":'}, "Enter one header per line, as Name: value"),
+        ({"headers": "a: b\nnocolon"}, "Enter one header per line, as Name: value"),
+        ({"position": "1e400"}, "Enter a number of at most"),
+        ({"position": "9" * 40}, "Enter a number of at most"),
+    ):
+        page = unescape(owner.told("/ui/providers", **form | fine | wrong))
+        assert said in page, wrong
+        assert "FAREBOX_" not in page
+        assert "JSON object" not in page
     owner.told("/ui/providers", **form | {"name": "n", "slug": "s", "base_url": "https://llm.example.com"})
     (made,) = listed(customer, "custom-providers")
     here = f"/ui/providers/{made['id']}"
@@ -138,5 +159,7 @@ def test_errors_of_a_provider_or_cost_are_shown_at_their_field(owner: Person, cu
         assert f'id="cost-{at}-fault"' in page
     assert '<details class="wide" open>' in page
     assert listed(customer, "custom-providers/costs") == []
+    page = owner.told(here, **form_of(owner.get(here).text, slug="s") | {"headers": "nocolon"})
+    assert "Enter one header per line, as Name: value" in page
     page = owner.told(here, **form_of(owner.get(here).text, slug="s") | {"base_url": "nowhere"})
     assert 'id="base_url-fault"' in page

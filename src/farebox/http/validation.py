@@ -115,7 +115,20 @@ def _faults(path: Path, kind: Any, value: Any, text: str, strict: bool) -> list[
             for name, item in value.items():
                 inner += _checked((*path, name), get_args(part)[1], item, strict)
             break
-    return inner or [_fault(path, text, kind, value)]
+    return inner or _unknown_tag(path, kind, value) or [_fault(path, text, kind, value)]
+
+
+def _unknown_tag(path: Path, kind: Any, value: Any) -> list[Fault]:
+    """The fault for an object whose tag belongs to no member of the union."""
+    structs = [part for part in _parts(kind) if isinstance(part, type) and issubclass(part, msgspec.Struct)]
+    configs = [part.__struct_config__ for part in structs if part.__struct_config__.tag_field is not None]
+    if not configs or not isinstance(value, dict):
+        return []
+    name, tags = str(configs[0].tag_field), [config.tag for config in configs]
+    if not isinstance(value.get(name), str) or value[name] in tags:
+        return []
+    expected = " | ".join(f"'{tag}'" for tag in tags)
+    return [Fault((*path, name), f"Invalid discriminator value. Expected {expected}, received '{value[name][:64]}'")]
 
 
 def _checked(path: Path, kind: Any, value: Any, strict: bool) -> list[Fault]:

@@ -87,7 +87,7 @@ class Condition:
             return answer
         if kind == "ERROR" and _is_missing(str(answer)):
             raise Unresolved(str(answer))
-        raise Unevaluable(str(answer) if kind == "ERROR" else f"it is a {kind.lower()} and not a boolean")
+        raise Unevaluable(str(answer) if kind == "ERROR" else f"it is of type {kind.lower()} and not a boolean")
 
 
 def _is_missing(text: str) -> bool:
@@ -105,7 +105,7 @@ def compile_condition(text: str) -> Condition:
         raise InvalidCondition(_shown(str(error))) from error
     kind = program.return_type().name()
     if kind not in ("BOOL", "DYN"):
-        raise InvalidCondition(f"it is a {kind.lower()} and not a boolean")
+        raise InvalidCondition(f"it is of type {kind.lower()} and not a boolean")
     return Condition(text, program)
 
 

@@ -11,6 +11,7 @@ from farebox.vault import masked
 
 TEXT_MAX = 8192
 HEADERS_MAX = 32
+AS_LINES = "Enter one header per line, as Name: value"
 _is_name = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]{1,128}").fullmatch
 _is_value = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?").fullmatch
 _OURS = frozenset(
@@ -65,7 +66,8 @@ def _json(text: str) -> dict[str, str]:
     try:
         return msgspec.json.decode(text, type=dict[str, str])
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-        raise invalid("Expected a JSON object of header names and values, as a string", "body", "headers") from error
+        message = "Expected a JSON object of header names and values, as a string"
+        raise invalid(message, "body", "headers", words=AS_LINES) from error
 
 
 def _lines(text: str) -> dict[str, str]:

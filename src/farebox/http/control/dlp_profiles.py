@@ -123,7 +123,8 @@ async def _checked(request: Request, body: ProfileSet) -> OwnProfile:
     for at, entry in enumerate(body.entries):
         path = ("body", "entries", at)
         if bool(entry.pattern) == bool(entry.keyword):
-            faults.append(Fault(path, "An entry has either a 'pattern' or a 'keyword'"))
+            words = "Enter either a keyword or a pattern, and not both"
+            faults.append(Fault(path, "An entry has either a 'pattern' or a 'keyword'", words))
         elif entry.keyword and len("".join(entry.keyword.split())) < 2:
             faults.append(Fault((*path, "keyword"), "String must contain at least 2 characters that are not spaces"))
         elif wrong := await _wrong(request.services, request.account_id, pattern_of(entry)):

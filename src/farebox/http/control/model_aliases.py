@@ -119,7 +119,7 @@ def _check(name: str, targets: list[str | Target]) -> None:
     try:
         msgspec.convert(name, Annotated[str, msgspec.Meta(pattern=NAME)])
     except msgspec.ValidationError:
-        message = "An alias has 1 to 64 letters, digits and '_.:-', and no slash"
+        message = "An alias begins with a letter or digit; up to 63 letters, digits and '_.:-' follow"
         faults.append(Fault(("path", "alias"), message))
     for at, target in enumerate(targets):
         try:

@@ -15,6 +15,7 @@ from farebox.http.request import Request
 from farebox.http.validation import invalid
 from farebox.providers.catalogue import provider_of
 from farebox.providers.credential import KEY_BYTES_MAX, InvalidKey, word_of
+from farebox.quoting import quoted
 from farebox.runtime.own_providers import OwnProviders, secret_place
 from farebox.runtime.services import Services
 from farebox.storage.account_keys import AccountKey, find_key
@@ -262,7 +263,14 @@ def _check_room(connection: Connection, account_id: str, config: ProviderConfigR
     others = configs_of(connection, account_id, config.gateway_id)
     if any((other.provider, other.alias) == (config.provider, config.alias) for other in others):
         message = f"A provider config for '{config.provider}' with the alias '{config.alias}' already exists"
-        raise invalid(message, "body", "alias")
+        known = provider_of(config.provider)
+        provider = config.provider if known is None else known.name
+        raise invalid(
+            message,
+            "body",
+            "alias",
+            words=f"{quoted(config.alias)} is already the alias of a key for {provider}: choose another",
+        )
     if len(others) >= CONFIGS_MAX:
         raise invalid(f"The gateway has {CONFIGS_MAX} provider configs, the maximum: delete one", "body")
 

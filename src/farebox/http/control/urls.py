@@ -27,6 +27,8 @@ def checked_url(settings: Settings, text: str, *path: str | int) -> SplitResult:
     address = literal(host)
     if address is not None and not (is_public(address) or is_in(address, allowed)):
         raise invalid(
-            "This address may not be called: the operator allows networks with FAREBOX_CUSTOM_NETWORKS", *path
+            "This address may not be called: the operator allows networks with FAREBOX_CUSTOM_NETWORKS",
+            *path,
+            words="This address is not public, so it may not be called: ask the operator to allow its network",
         )
     return parts

@@ -11,6 +11,7 @@ _SHOWN: Final = 3
 """Faults that one note names."""
 _NOT_VALID: Final = "This value is not valid here"
 _CHOICE: Final = re.compile(r"(?:Invalid enum value\. )?Expected ('.*')(?: \| object)?, received .*", re.DOTALL)
+_TAG: Final = re.compile(r"Invalid discriminator value\. Expected (.*?), received .*", re.DOTALL)
 _RULES: Final = tuple(
     (re.compile(pattern, re.DOTALL), words)
     for pattern, words in (
@@ -33,6 +34,27 @@ _RULES: Final = tuple(
         (r"Expected array, received .*", "Enter a list in brackets, such as [1, 2]"),
         (r"Expected object, received .*", 'Enter an object in braces, such as {{"name": "value"}}'),
         (r"Unrecognized key\(s\) in object: (.*)", "Remove what is not known here: {}"),
+        (
+            r"Invalid CEL expression: it is of type .*",
+            'The condition must be true or false, as token.name == "batch" is',
+        ),
+        (
+            r"Invalid CEL expression: \S+ Syntax error: [^']*'<EOF>'.*",
+            "The condition is not complete: something is missing at its end",
+        ),
+        (
+            r"Invalid CEL expression: (\d+):(\d+): Syntax error: [^']*'(.*?)'?(?: expecting .*)?",
+            "The condition cannot be read near “{2}” (line {0}, column {1})",
+        ),
+        (
+            r"Invalid CEL expression: \S+ undeclared reference to '(.*)' \(in.*",
+            "The condition uses “{}”, which does not exist",
+        ),
+        (
+            r"Invalid CEL expression: (\d+):(\d+): found no matching overload for .* applied to '\((.*)\)'.*",
+            "The condition combines values of types that do not go together (line {}, column {}): {}",
+        ),
+        (r"Invalid CEL expression: (?:(\d+):(\d+): )?(.*)", "The condition cannot be used: {2}"),
         (r"Invalid url", "Enter a complete URL, such as https://api.example.com"),
         (r"Invalid url: (.*)", "This is not a valid URL: {}"),
         (r"Expected (?:`.*|.*, received .*)|Invalid: must match .*|Object (?:missing|contains) .*", _NOT_VALID),
@@ -48,14 +70,17 @@ def fault_text(fault: Fault, options: Mapping[str, str] | None = None) -> str:
     if found := _CHOICE.fullmatch(fault.message):
         values = re.findall(r"'([^']*)'", found[1])
         return f"Choose one of these: {', '.join((options or {}).get(value, value) for value in values)}"
+    if found := _TAG.fullmatch(fault.message):
+        offered = (options or {}).values() or re.findall(r"'([^']*)'", found[1])
+        return f"Choose one of these: {'; '.join(offered)}"
     for pattern, words in _RULES:
         if found := pattern.fullmatch(fault.message):
             return words.format(*map(_figure, found.groups()))
     return fault.message
 
 
-def _figure(text: str) -> str:
-    return f"{int(text):,}" if text.isdecimal() else text
+def _figure(text: str | None) -> str:
+    return f"{int(text):,}" if text and text.isdecimal() else text or ""
 
 
 def place_of(path: tuple[str | int, ...]) -> str:

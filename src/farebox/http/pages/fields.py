@@ -124,10 +124,15 @@ def _said(each: Field, fault: Fault) -> str:
     if each.kind == "lines" and inner and isinstance(inner[0], int):
         return with_place(f"Line {inner[0] + 1}", fault_text(fault))
     place = ", ".join(map(str, inner)) if each.kind == "pairs" else place_of(inner)
+    if each.kind == "pairs" and fault.message.endswith("received null"):
+        return with_place(place, "Write a colon and a value after the name")
     return with_place(place, fault_text(fault, each.options))
 
 
 _is_integer = re.compile(r"-?\d{1,18}").fullmatch
+_HUGE = 10**18
+"""Sent for every number above it, so that the API says what the highest is."""
+_is_huge = re.compile(r"-?(?:0*[1-9]\d{18,}(?:\.\d*)?|0*[1-9]\d*(?:\.\d*)?e\+?0*[1-9]\d{2,})", re.IGNORECASE).fullmatch
 _is_decimal = re.compile(r"-?\d{1,18}(\.\d{1,18})?(e-?\d{1,2})?", re.IGNORECASE).fullmatch
 
 
@@ -139,11 +144,13 @@ def _value(each: Field, text: str) -> Any:
         return [line.strip() for line in text.splitlines() if line.strip()]
     if each.kind == "pairs":
         pairs = [line.partition(":") for line in text.splitlines() if line.strip()]
-        return {name.strip(): value.strip() for name, _, value in pairs}
+        return {name.strip(): value.strip() if colon else None for name, colon, value in pairs}
     if not stripped:
         return None
     if each.kind == "json":
         return json_of(stripped)
+    if each.kind == "number" and _is_huge(stripped):
+        return -_HUGE if stripped.startswith("-") else _HUGE
     if each.kind == "number":
         return int(stripped) if _is_integer(stripped) else float(stripped) if _is_decimal(stripped) else stripped
     return stripped
@@ -182,7 +189,7 @@ def _text(each: Field, value: Any) -> str:
     if each.kind in ("lines", "several"):
         return "\n".join(value or ())
     if each.kind == "pairs":
-        return "\n".join(f"{name}: {text}" for name, text in (value or {}).items())
+        return "\n".join(name if text is None else f"{name}: {text}" for name, text in (value or {}).items())
     if each.kind == "json" and value is not None and not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, float):

@@ -8,13 +8,14 @@ import msgspec
 from farebox.custom_provider import TokenPricing
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control import custom_costs, custom_providers
+from farebox.http.control.custom_headers import AS_LINES
 from farebox.http.envelope import Response
 from farebox.http.pages.fields import Field, Group, Values, group, shown, values_of
 from farebox.http.pages.own_api import ask, every, tell
 from farebox.http.pages.table import Fields, Shown, noted, shell
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import Visit
-from farebox.http.validation import InvalidInput
+from farebox.http.validation import InvalidInput, invalid
 
 HERE = "/ui/providers"
 SHOWN = 40
@@ -84,6 +85,7 @@ async def _list(visit: Visit, values: Values, error: InvalidInput | None = None)
 async def create(visit: Visit, form: Fields) -> Response:
     body = _sent(form)
     try:
+        _check_headers(body["headers"])
         made = await tell(visit, custom_providers.create, custom_providers.CustomProviderCreate, body)
     except InvalidInput as error:
         return shell(visit, "providers.html", await _list(visit, body, error), HERE)
@@ -95,6 +97,13 @@ def _sent(form: Mapping[str, str]) -> dict[str, Any]:
     texts."""
     body = _PROVIDER.body(form)
     return body | {name: body[name] or "" for name in ("name", "slug", "base_url", "headers")}
+
+
+def _check_headers(text: str) -> None:
+    """Raises InvalidInput for a line without a colon, which the API takes for a header with an empty value."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not text.lstrip().startswith("{") and not all(":" in line for line in lines):
+        raise invalid(AS_LINES, "body", "headers")
 
 
 async def provider(visit: Visit) -> Shown:
@@ -145,6 +154,7 @@ def _with_kinds(cost: Mapping[str, Any]) -> dict[str, Any]:
 async def change(visit: Visit, form: Fields) -> Response | str:
     body = _sent(form)
     try:
+        _check_headers(body["headers"])
         await tell(
             visit,
             custom_providers.change,
