@@ -43,7 +43,7 @@ def parse_usd(text: str) -> int:
         raise InvalidAmount(f"{quoted(text)} is not an amount") from error
     if not 0 < nanos <= AMOUNT_MAX:
         raise InvalidAmount(
-            f"{quoted(text)} is out of range: above 0 and at most {AMOUNT_MAX // NANOS_PER_USD} US dollars"
+            f"{quoted(text)} is out of range: above 0 and at most {AMOUNT_MAX // NANOS_PER_USD:,} US dollars"
         )
     return nanos
 

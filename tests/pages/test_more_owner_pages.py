@@ -47,9 +47,10 @@ def test_the_shown_cost_of_a_call_is_its_hold(farebox: Farebox, owner: Person, c
     [
         ({"model": "demo/none"}, "has no price"),
         ({"model": "dynamic/x"}, "depends on the model"),
-        ({"model": "nowhere/x"}, "is unknown"),
+        ({"model": "nowhere/x"}, ">The provider “nowhere” of the model is unknown.<"),
+        ({"model": "demo/demo-1", "text": " "}, ">Enter a question.<"),
         ({"model": "custom-x/y"}, "provider does not exist"),
-        ({"model": "x"}, "Enter a model as provider/model"),
+        ({"model": "x"}, ">Enter a model as provider/model.<"),
         ({"gateway": "nowhere"}, "gateway does not exist"),
         ({"model": HOSTILE + "/x"}, ""),
     ],

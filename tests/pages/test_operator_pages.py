@@ -151,7 +151,7 @@ def test_a_frozen_account_makes_no_calls_holds_and_purchases(
     assert f'<a href="{path}#freeze">Unfreeze it</a>' in both.get("/ui/overview").text
     for who in (owner, both):
         refused = who.told("/ui/try", model="demo/demo-1", text="Hello", gateway="default")
-        assert "Nothing was done: the account tester is frozen: calls" in refused
+        assert "The account tester is frozen, so nothing was done: calls and purchases are refused." in refused
         assert refused.count("frozen") == 1, "it is said once"
     holds = f"{customer.api_url}/farebox/holds"
     buying = {"amount": 1000}
@@ -243,7 +243,9 @@ def test_findings_are_accepted_or_corrected(farebox: Farebox, operator: Person, 
     named = {name: f"test:{name}:{customer.account_id}" for name in ("a", "b", "c")}
     assert 'name="seen" value="-300"' in page
     assert "say why" in operator.told("/ui/money/accept", finding=named["a"], seen="150").lower()
-    assert "no such open finding" in operator.told("/ui/money/accept", finding=named["c"], seen="1", note="x")
+    assert "This finding is no longer open: reload the page" in operator.told(
+        "/ui/money/accept", finding=named["c"], seen="1", note="x"
+    )
     assert "has changed in the meantime" in operator.told("/ui/money/accept", finding=named["a"], seen="149", note="x")
     assert "out of date" in operator.told("/ui/money/accept", finding=named["a"], note="x")
     assert "Accepted the finding" in operator.told("/ui/money/accept", finding=named["a"], seen="150", note="the fee")
@@ -606,9 +608,9 @@ def _keys_share_calls(farebox: Farebox, operator: Person) -> None:
         assert "whole number" in operator.told("/ui/provider-keys/key", **second, weight=weight)
     assert "Removed" in operator.told("/ui/provider-keys/key/remove", **second)
     assert latest(farebox).act == "provider_key.remove"
-    assert "has no key" in unescape(operator.told("/ui/provider-keys/key/remove", **second))
+    assert "DeepSeek has no key “" in unescape(operator.told("/ui/provider-keys/key/remove", **second))
     first = unescape(operator.told("/ui/provider-keys/key/remove", **second | {"name": "default"}))
-    assert "is the provider's first key" in first
+    assert "is the provider’s first key" in first
     assert "farebox provider" not in first
 
 

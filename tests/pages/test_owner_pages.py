@@ -130,7 +130,7 @@ def test_the_default_period_is_marked_however_it_was_chosen(owner: Person) -> No
 
 def test_a_refused_call_says_why(owner: Person, customer: Customer) -> None:
     page = owner.get(f"/ui/calls/{_log_id(customer.chat('x', model='demo/none'))}").text
-    assert "model_unpriced" in page
+    assert "<strong>Model unpriced.</strong> Ask the operator" in page
     assert "refused" in page
 
 
@@ -196,7 +196,7 @@ def test_a_call_is_made_from_the_page(owner: Person, customer: Customer) -> None
     assert customer.balance.held == 0
     refused = owner.send("/ui/try", model="demo/none", text="Hello")
     page = owner.get(refused.headers["location"]).text
-    assert "model_unpriced" in page
+    assert "Model unpriced" in page
     assert "page Prices, or <code>farebox price set</code>" in page
     assert "gateway does not exist" in owner.told("/ui/try", model="demo/demo-1", text="x", gateway="nowhere")
     tokens = owner.get("/ui/tokens").text

@@ -88,6 +88,9 @@ def test_the_operator_s_price_and_markup_say_since_when(farebox: Farebox) -> Non
     assert "is charged" in operator.told("/ui/prices/markup", do="set", percent="10", **scope, **day)
     own = facts(customer, called(customer, "gpt-5-mini", service_tier="flex"))
     assert (own["Price from"], own["Valid from"]) == ("the operator", "31 Jan 2026, 00:00 UTC")
+    assert own["Markup"] == "+10 %"
+    assert "is added to" in operator.told("/ui/prices/markup", do="set", percent="0", **scope)
+    assert facts(customer, called(customer, "gpt-5-mini"))["Markup"] == "0 %"
     assert own["Markup valid from"] == "31 Jan 2026, 00:00 UTC"
     assert own["Tier"] == "service tier flex"
 

@@ -361,7 +361,7 @@ def _checked(profile: Profile, settings: Settings) -> Profile:
     for name, text in texts.items():
         if len(text) > _TEXT_MAX or any(ord(sign) < 32 and (sign != "\n" or name != "address") for sign in text):
             what = _NAMES.get(name, name)
-            raise _invalid(name, f"The {what} can have at most {_TEXT_MAX} characters, and no control characters")
+            raise _invalid(name, f"The {what} can have at most {_TEXT_MAX:,} characters, and no control characters")
     if texts["email"] and not _EMAIL.fullmatch(texts["email"]):
         raise _invalid("email", "The e-mail address is not valid: write it as ada@example.com")
     texts["country"] = texts["country"].upper()

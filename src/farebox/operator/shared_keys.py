@@ -55,11 +55,11 @@ def set_key(
     keys = {key.name: key for key in config.list_provider_keys(connection) if key.provider == slug}
     before = keys.get(name)
     if before is None and api_key is None:
-        raise Refused(f"{slug} has no key {quoted(name)}: give the key itself, too")
+        raise Refused(f"{_name(slug)} has no key {quoted(name)}: give the key itself, too")
     if before is None and len(keys) >= KEYS_MAX:
-        raise Refused(f"{slug} has {KEYS_MAX} further keys, the maximum: remove one")
+        raise Refused(f"{_name(slug)} has {KEYS_MAX} further keys, the maximum: remove one")
     if before is None and slug not in {row.name for row in config.list_providers(connection)}:
-        raise OfFirstKey(f"{slug} has no key yet: set the provider's first key before further ones")
+        raise OfFirstKey(f"{_name(slug)} has no key yet: set the provider’s first key before further ones")
     sealed = vault.encrypt(api_key, provider_place(slug, name)) if api_key is not None else None
     row = ProviderKeyRow(
         slug,
@@ -71,6 +71,14 @@ def set_key(
     config.put_provider_key(connection, row)
     _record(connection, by, at, row, before, new_key=api_key is not None)
     return row
+
+
+def _name(slug: str) -> str:
+    """The provider's name for people."""
+    from farebox.providers.catalogue import provider_of  # here: only these commands need all the formats
+
+    provider = provider_of(slug)
+    return slug if provider is None else provider.name
 
 
 def _record(
@@ -93,7 +101,7 @@ def _set_first(
 ) -> ProviderRow:
     row = before = next((row for row in config.list_providers(connection) if row.name == slug), None)
     if row is None or row.api_key is None:
-        raise OfFirstKey(f"{slug} has no key yet: set the provider's first key")
+        raise OfFirstKey(f"{_name(slug)} has no key yet: set the provider’s first key")
     if api_key is not None:
         row = dataclasses.replace(row, api_key=vault.encrypt(api_key, provider_place(slug)))
     row = dataclasses.replace(row, weight=row.weight if weight is None else weight, updated_at=at)
@@ -106,11 +114,11 @@ def remove_key(connection: Connection, *, by: Operator, provider: str, name: str
     """Remove a further key. Raises Refused."""
     slug = provider_slug(provider)
     if name == FIRST:
-        raise OfFirstKey(f"{FIRST} is the provider's first key, which is not removed as a further one")
+        raise OfFirstKey(f"{FIRST} is the provider’s first key, which is not removed as a further one")
     keys = config.list_provider_keys(connection)
     before = next((key for key in keys if (key.provider, key.name) == (slug, name)), None)
     if before is None:
-        raise Refused(f"{slug} has no key {quoted(name)}")
+        raise Refused(f"{_name(slug)} has no key {quoted(name)}")
     config.delete_provider_key(connection, slug, name)
     was = provider_state(before)
     record_act(connection, by, "provider_key.remove", at, subject=f"{slug}/{name}", before=was)

@@ -108,7 +108,8 @@ def explained(receipt: Receipt, prices: PriceBook) -> Explained:
     if receipt.price_version:
         facts += _price_facts(receipt, receipt.price_version, prices)
     if receipt.markup_version != "none":
-        facts.append(("Markup", receipt.markup_version))
+        facts.append(("Markup", _percent(receipt.markup_parts_per_million)))
+        facts.append(("Markup ID", receipt.markup_version))
         facts.append(("Markup valid from", _since(prices.valid_from(receipt.markup_version))))
     facts.append(("Rule", receipt.policy or ""))
     facts.append(("Cost reported by the provider", f"{receipt.stated_usd} USD" if receipt.stated_usd else ""))
@@ -198,7 +199,7 @@ def _usd_per_million(nanos_per_unit: str) -> str:
 
 def _percent(parts_per_million: int) -> str:
     more = Decimal(parts_per_million - PER_MILLION) / 10_000
-    return f"{'+' if more > 0 else '−'}{abs(more).normalize():f} %"
+    return f"{'+' if more > 0 else '−' if more else ''}{abs(more).normalize():f} %"
 
 
 def _markup(receipt: Receipt) -> str:

@@ -39,7 +39,7 @@ from farebox.people import sessions
 from farebox.storage.sql import DatabaseUnavailable
 
 FORM_BYTES = 65_536
-FROZEN = Flash("bad", "Nothing was done: the account is frozen.")
+FROZEN = Flash("bad", "The account is frozen, so nothing was done.")
 """The note of a form that was refused for this reason; while the account is frozen, its pages say so anyway."""
 
 OWNER = frozenset((Role.OWNER,))

@@ -85,7 +85,7 @@ async def price(visit: Visit, form: Fields) -> Response:
     try:
         found = read_common(_body(model, text), place, visit.services.refusals, False, "", own.with_alias(""))
     except InvalidRequest as error:
-        raise Problem(VALIDATION_FAILED, f"This model cannot be called: {error}", path=("body", "model")) from error
+        raise Problem(VALIDATION_FAILED, str(error), path=("body", "model")) from error
     known = visit.services.configuration.provider(found.slug) is not None or found.slug in own.custom
     if not known and not found.route:
         raise Problem(VALIDATION_FAILED, f"This provider does not exist: {found.slug[:64]}", path=("body", "model"))
@@ -121,8 +121,10 @@ def _priced(visit: Visit, found: CommonRead, own: frozenset[str]) -> Priced:
 def _asked(form: Fields) -> tuple[str, str, str]:
     """The question, the model and the gateway. Raises Problem."""
     text, model = form.get("text", "").strip()[:_TEXT_MAX], form.get("model", "").strip()
-    if not text or "/" not in model:
-        raise Problem(VALIDATION_FAILED, "Enter a model as provider/model, and a question", path=("body", "model"))
+    if "/" not in model:
+        raise Problem(VALIDATION_FAILED, "Enter a model as provider/model", path=("body", "model"))
+    if not text:
+        raise Problem(VALIDATION_FAILED, "Enter a question", path=("body", "text"))
     return text, model, form.get("gateway", DEFAULT_GATEWAY)
 
 
