@@ -222,10 +222,8 @@ def rule_of(form: Fields) -> SpendRule:
     models = [_model_of(name) for name in words_of(form.get("models", ""))]
     if form.get("partition"):
         selectors[form["partition"]] = {"mode": "partition"}
-    for name, values in (
-        ("model", models),
-        ("token", [form["only_token"]] if form.get("only_token") else []),
-    ):
+    tokens = [form["only_token"]] if form.get("only_token") else []
+    for name, values in (("model", models), ("token", tokens)):
         if values and name in selectors:
             raise Problem(
                 VALIDATION_FAILED,
@@ -256,8 +254,7 @@ def _model_of(name: str) -> str:
     except InvalidRequest as error:
         raise Problem(VALIDATION_FAILED, no_model(name), path=("body", "models")) from error
     if "*" in model:
-        message = "A limit is for certain models: name each, or set it for all models"
-        raise Problem(VALIDATION_FAILED, message, path=("body", "models"))
+        raise Problem(VALIDATION_FAILED, "A limit is for certain models: name each", path=("body", "models"))
     return f"{provider}/{model}"
 
 
