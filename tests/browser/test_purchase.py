@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from farebox.http.pages import render
 from tests.browser.conftest import Owner
 from tests.browser.keys import tab_to
 from tests.support import Farebox
@@ -22,11 +21,6 @@ ALWAYS_ASKS = "4000002760003184"
 """The bank of this card requires confirmation of each payment."""
 EXPIRED = "4000000000000069"
 DECLINED = "4000000000000002"
-
-
-@pytest.fixture(autouse=True)
-def _refresh_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(render, "REFRESH_SECONDS", 1)
 
 
 def test_save_a_card_buy_and_let_auto_top_up_do_the_rest(owner: Owner) -> None:
