@@ -76,6 +76,7 @@ def test_a_form_with_a_used_key_says_what_was_made_with_it(
     for other in ({"amount": "6"}, {"expires": "2099-01-31"}):
         said = operator.told(f"{page}/grant", **made | other)
         assert "This grant has already been made, of 5.00 USD: open the page again to make another." in said
+    assert "at most 1,000,000,000 US dollars." in operator.told(f"{page}/grant", amount="2000000000")
     made = {"amount": "2", "key": "used-too", "direction": "take", "reason": "test"}
     assert "Charged 2.00 USD" in operator.told(f"{page}/correct", **made)
     for other in ({"amount": "1"}, {"direction": "give"}):

@@ -394,6 +394,7 @@ def test_a_purchase_that_does_not_exist_is_reported_in_words(visitor: Visitor, n
         ("/billing/cards/default", {"card": "pm_of_somebody"}, "no card"),
         ("/billing/cards/remove", {"card": "pm_of_somebody"}, "no card"),
         ("/billing/details", {"name": "Acme", "country": "Germany"}, "country"),
+        ("/billing/details", {"name": "x" * 5_000, "country": "DE"}, "at most 1,000 characters"),
     ],
 )
 def test_invalid_input_is_explained_and_changes_nothing(
