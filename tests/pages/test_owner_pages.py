@@ -14,7 +14,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from farebox.http.pages import labels, limits, overview, try_call
+from farebox.http.pages import labels, limit_trial, overview, try_call
 from farebox.http.pages.fields import words_of
 from farebox.http.pages.routes import PAGE_ROWS
 from farebox.http.quotas import Budget
@@ -216,7 +216,7 @@ Used = Callable[[str, int, int], None]
 def test_refused_forms_do_not_use_up_a_quota(owner: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     rule = {"window": "day", "technique": "sliding", "gateway": "default"}
     call = {"gateway": "nowhere", "model": "demo/demo-1", "text": "Hi"}
-    monkeypatch.setattr(limits, "WHAT_IFS", Budget("what-ifs", 1, 3600))
+    monkeypatch.setattr(limit_trial, "WHAT_IFS", Budget("what-ifs", 1, 3600))
     monkeypatch.setattr(try_call, "TEST_CALLS", Budget("test calls", 1, 60))
     for _ in range(2):
         assert "Enter the limit" in owner.told("/ui/limits/try", **rule, limit="much")

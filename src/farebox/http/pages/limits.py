@@ -1,4 +1,4 @@
-"""Limits: what is left of the account's and the gateways' limits; setting them, and trying them on past calls first."""
+"""Limits: what is left of the account's and the gateways' limits, and setting them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,26 +7,20 @@ from typing import NamedTuple
 
 import msgspec
 
-from farebox.calendar import DAY_MS, HOUR_MS, day_text
+from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.calls.spending import spending_limit
 from farebox.calls.spending.rules import window_of
-from farebox.calls.usage_report import STEPS_MAX
-from farebox.calls.what_if import what_if_run
-from farebox.calls.what_if.replay import Scenario
-from farebox.calls.what_if.report import Figures, Report
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig, Selector, SpendLimits, SpendRule
 from farebox.http.control import gateways
 from farebox.http.control.spend_rules import RuleStates, SpendState, faults, named
-from farebox.http.envelope import Response
-from farebox.http.pages import charts, labels
+from farebox.http.pages import labels
 from farebox.http.pages.fields import words_of
 from farebox.http.pages.own_api import ask
 from farebox.http.pages.policy_lines import lines_of
 from farebox.http.pages.table import BUILD, MONEY, Fields, Shown
 from farebox.http.pages.token_names import tokens_to_choose
-from farebox.http.pages.visit import Visit, last_page, see_other
-from farebox.http.quotas import WHAT_IFS, spend
+from farebox.http.pages.visit import Visit, last_page
 from farebox.money import InvalidAmount, nanos_to_usd, parse_usd
 from farebox.operator.tokens import no_model
 from farebox.periods import Period, Zones
@@ -45,7 +39,6 @@ TECHNIQUES = {"sliding": "over a sliding window", "fixed": "by the clock, in UTC
 """`calendar` becomes a `period` of the rule: 30 days then mean a month."""
 PERIODS: dict[str, Period] = {"hour": "hourly", "day": "daily", "week": "weekly", "30 days": "monthly"}
 """Window name → period of a rule."""
-TRIED_DAYS = 30
 _SHOWN = 15
 """Rules and policies that one page shows."""
 _STATES_MIN, _STATES_MAX, _STATES_SHOWN = 2, 20, 40
@@ -270,7 +263,7 @@ def _check_choices(form: Fields) -> None:
             raise Problem(VALIDATION_FAILED, f"Choose {what}: {offered}", path=("body", name))
 
 
-async def _tokens_of(visit: Visit, rule: SpendRule) -> dict[str, str]:
+async def check_tokens(visit: Visit, rule: SpendRule) -> dict[str, str]:
     """The names of the tokens that the rule names, by ID. Raises Problem (NOT_FOUND) if one is not the account's."""
     wanted = tokens_in([rule])
     names = await visit.services.database.scan(partial(token_labels, account_id=visit.account_id, token_ids=wanted))
@@ -282,7 +275,7 @@ async def _tokens_of(visit: Visit, rule: SpendRule) -> dict[str, str]:
 async def add(visit: Visit, form: Fields) -> str:
     """Add a rule to a gateway's spend limits, and enforce them."""
     rule = rule_of(form)
-    tokens = await _tokens_of(visit, rule)
+    tokens = await check_tokens(visit, rule)
     gateway_id = form.get("gateway", DEFAULT_GATEWAY)
 
     def changed(found: SpendLimits) -> SpendLimits:
@@ -318,95 +311,3 @@ async def _change(visit: Visit, gateway_id: str, changed: Callable[[SpendLimits]
     if await visit.services.configuration.gateway(visit.account_id, gateway_id) is None:  # creates `default`
         raise Problem(NOT_FOUND, "This gateway does not exist")
     await ask(visit, gateways.change_limits, bounded, gateway_id=gateway_id)
-
-
-_UNKNOWN = {
-    "refused_then": "that were refused at the time (left out because their cost is unknown)",
-    "cached": "that were free cache hits (they do not count towards limits)",
-    "user": "without an end user",
-    "token": "without a known access token",
-}
-
-
-# --- trying them ------------------------------------------------------------------------------------------------------
-
-
-async def try_first(visit: Visit, form: Fields) -> Response:
-    """Replay the calls of the last days under this rule alone; the next page shows what would have happened."""
-    rule = msgspec.structs.replace(rule_of(form), id="tried")
-    await _tokens_of(visit, rule)
-    spend(visit.services, WHAT_IFS, visit.account_id)
-    now = visit.services.clock.now_ms()
-    scenario = Scenario(
-        start=now - TRIED_DAYS * DAY_MS, end=now, gateway_id=form.get("gateway", DEFAULT_GATEWAY), rules=(rule,), at=now
-    )
-    await what_if_run.begin(visit.services, visit.account_id, scenario)
-    return see_other("/ui/limits/try")
-
-
-async def tried(visit: Visit) -> Shown | Response:
-    """The latest what-if; if there is none, the page with the form."""
-    services, account_id = visit.services, visit.account_id
-    try:
-        row = await what_if_run.latest(services, account_id)
-    except Problem as problem:
-        if problem.kind is not NOT_FOUND:
-            raise
-        return see_other("/ui/limits")
-    scenario = msgspec.json.decode(row.scenario, type=Scenario)
-    token_ids = tokens_in(scenario.rules)
-    names = await services.database.scan(partial(token_labels, account_id=account_id, token_ids=token_ids))
-    report = None if row.report is None else msgspec.json.decode(row.report, type=Report)
-    return {
-        "row": row,
-        "gateway": scenario.gateway_id,
-        "rules": [said(rule, names) for rule in scenario.rules],
-        "fields": _fields(scenario.rules[0]) if len(scenario.rules) == 1 else None,
-        "report": report,
-        "chart": None if report is None else _picture(report, scenario),
-        "unknown": [] if report is None else _unknown(report),
-        "start": scenario.start,
-        "end": scenario.end,
-        "refresh": "2" if row.state == "running" else None,
-        "builds": visit.may(BUILD),
-    }
-
-
-def _fields(rule: SpendRule) -> dict[str, str] | None:
-    """The fields of the form that describe the rule; None if the form cannot express it."""
-    window = next((name for name, seconds in WINDOWS.items() if seconds == rule.window), None)
-    if window is None or rule.metadata is not msgspec.UNSET or isinstance(rule.provider, Selector):
-        return None
-    fields = {"limit": f"{rule.limit:.9f}".rstrip("0").rstrip("."), "window": window, "technique": technique_of(rule)}
-    for name, field in (("model", "models"), ("token", "only_token"), ("user", "")):
-        selector = getattr(rule, name)
-        if isinstance(selector, Selector) and selector.mode == "partition":
-            fields["partition"] = name
-        elif isinstance(selector, Selector):
-            fields[field] = " ".join(selector.values)
-    return fields
-
-
-def _unknown(report: Report) -> list[str]:
-    """What remains unknown in a replay with only a limit, in which nothing is priced again."""
-    lines = [f"Calls {words}: {report.unknown[name]:,}." for name, words in _UNKNOWN.items() if name in report.unknown]
-    if outside := report.unknown.get("charged_without_call_nanos"):
-        lines.append(f"Charged without a call in the log: {labels.exact_usd(outside)} USD.")
-    return lines
-
-
-def _picture(report: Report, scenario: Scenario) -> charts.Bars:
-    of, none = {day.name: day for day in report.days}, Figures()
-    earliest = max(scenario.start, scenario.end - STEPS_MAX["day"] * DAY_MS)
-    now, then = [], []
-    for at in range(earliest - earliest % DAY_MS, scenario.end, DAY_MS):
-        day, label = of.get(day_text(at), none), labels.day(at)
-        now.append(charts.Value(label, day.charged_nanos, _day_text(day.charged_nanos, day.refused)))
-        then.append(charts.Value(label, day.charged_then_nanos, f"{labels.exact_usd(day.charged_then_nanos)} USD"))
-    return charts.bars(
-        "tried", "Charged by day, in UTC", "Day", now, what="With this limit", then=then, what_then="Actual"
-    )
-
-
-def _day_text(charged: int, refused: int) -> str:
-    return f"{labels.exact_usd(charged)} USD" + (f", {refused:,} refused" if refused else "")
