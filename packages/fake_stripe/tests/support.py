@@ -24,9 +24,15 @@ class Fake:
     def __init__(self, url: str) -> None:
         self.url = url
         addresses: Any = {"api": url}
-        self.sdk = stripe.StripeClient(KEY, base_addresses=addresses, max_network_retries=0)
+        self.sdk_http = stripe.RequestsClient()
+        self.sdk = stripe.StripeClient(KEY, http_client=self.sdk_http, base_addresses=addresses, max_network_retries=0)
         self.v1 = self.sdk.v1
         self.http = httpx2.Client(base_url=url, timeout=10)
+
+    def close(self) -> None:
+        """Close the connections: those that are left to the garbage collector fail a later test."""
+        self.http.close()
+        self.sdk_http.close()  # type: ignore[no-untyped-call]
 
     def control(self, method: str, path: str, **values: Any) -> dict[str, Any]:
         """A call to the tester's interface."""
@@ -104,7 +110,7 @@ def running_fake(**options: Any) -> Iterator[Fake]:
         assert ready.wait(10)
         fake = Fake(box["url"])
         yield fake
-        fake.http.close()
+        fake.close()
     finally:
         box["loop"].call_soon_threadsafe(box["stop"].set)
         thread.join(10)

@@ -149,6 +149,7 @@ def test_a_key_in_use(fake: Fake) -> None:
     response = fake.call("POST", INTENTS, CHARGE, idempotency_key="k6")
     assert (response.status_code, error(response)["code"]) == (409, "idempotency_key_in_use")
     thread.join()
+    other.close()
 
 
 @pytest.mark.parametrize("kind", ["reset_before", "reset_after_commit", "timeout_before", "timeout_after_commit"])
@@ -196,7 +197,7 @@ def test_rate_limits_and_delays(fake: Fake) -> None:
 
 def test_the_sdk_gets_over_a_lost_response_by_itself(fake: Fake) -> None:
     addresses: Any = {"api": fake.url}
-    patient = stripe.StripeClient(KEY, base_addresses=addresses, max_network_retries=2)
+    patient = stripe.StripeClient(KEY, http_client=fake.sdk_http, base_addresses=addresses, max_network_retries=2)
     fake.control("POST", "faults", match="POST /v1/payment_intents", kind="error_500_after_commit", saved=False)
     paid = patient.v1.payment_intents.create(
         {"amount": 100, "currency": "usd", "payment_method": "pm_card_visa", "confirm": True}

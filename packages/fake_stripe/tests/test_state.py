@@ -83,6 +83,8 @@ def test_the_command_serves_until_it_is_stopped() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
-        assert Fake(url).v1.customers.list().data == []
+        fake = Fake(url)
+        assert fake.v1.customers.list().data == []
+        fake.close()
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
