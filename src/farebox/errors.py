@@ -384,3 +384,8 @@ SPENDING_LIMIT_DEPRECATED = ErrorKind(
     2922,
     "Top up a fixed amount instead: an account cannot spend more credit than it has.",
 )
+
+
+def not_found() -> Problem:
+    """The error about what was looked up by an ID and does not exist, worded like Cloudflare's."""
+    return Problem(NOT_FOUND, "Not Found", words="This no longer exists: somebody may have deleted it")

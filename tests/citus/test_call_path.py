@@ -81,6 +81,7 @@ async def _generation(farebox: Farebox, customer: Customer) -> str:
 def test_calls_use_one_node(cluster: Cluster, cluster_url: str, farebox: Farebox, statements: Statements) -> None:
     """Writes that cover many accounts need no two-phase commit either: cached responses, objects that a provider keeps,
     last uses of tokens."""
+    assert farebox.services.database.health.is_cluster  # type: ignore[attr-defined]
     everyone = customers(farebox)
     for customer in everyone:
         equip(customer)

@@ -248,6 +248,20 @@ def _call_whose_node_is_lost(world: World, customer: Customer, gate: Gate) -> No
     call.join()
 
 
+def test_the_first_node_that_hangs_does_not_make_a_cluster_unavailable(world: World) -> None:
+    database = world.farebox.services.database
+    database.health.is_cluster = True  # type: ignore[attr-defined]  # found at the start, if the tables are distributed
+    world.take_away("hangs")
+    refused: list[int] = []
+    caller = threading.Thread(target=lambda: refused.append(_status(world.there, READS[0])))
+    caller.start()
+    while caller.is_alive():
+        database.check()
+        assert world.here.chat().status_code == 200
+    assert refused == [503]
+    database.check()
+
+
 def test_a_charge_that_waits_for_the_node_does_not_delay_others(world: World) -> None:
     """The journal contains the ends of calls of both accounts, in separate files, those of the lost node first."""
     journal = world.farebox.services.journal

@@ -265,7 +265,7 @@ def test_usage_is_summed_and_compared(farebox: Farebox, owner: Person, used: Use
         ({"from": "2026-11-30", "to": "2026-11-30"}, "“From” must be before “To”"),
         (
             {"per": "hour", "from": "2026-10-01", "to": "2026-11-01"},
-            "at most 400 hours can be shown. Here are the last",
+            "at most 400 hours can be shown. Only its end",
         ),
         ({"per": "day", "from": "2024-10-01", "to": "2026-11-01"}, "at most 400 days can be shown"),
         ({"per": "week"}, "Usage is by hour, day or month, not by “week”."),

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from farebox.calendar import HOUR_MS
 from farebox.calls.model import Call
-from farebox.errors import NOT_FOUND, Problem
+from farebox.errors import not_found
 from farebox.gateway import DEFAULT_GATEWAY
 from farebox.pricing.receipt import Receipt
 from farebox.pricing.stored_receipt import whole, with_corrections
@@ -35,7 +35,7 @@ async def exists(services: Services, account_id: str, gateway_id: str) -> bool:
 async def check_gateway(services: Services, account_id: str, gateway_id: str) -> None:
     """Raises Problem (NOT_FOUND) if there is no such gateway."""
     if not await exists(services, account_id, gateway_id):
-        raise Problem(NOT_FOUND, "Not Found")
+        raise not_found()
 
 
 async def page(services: Services, account_id: str, gateway_id: str, query: LogQuery) -> LogPage:
@@ -86,7 +86,7 @@ async def one(services: Services, account_id: str, gateway_id: str, log_id: str)
     """One log row with its stored bodies. Raises Problem (NOT_FOUND)."""
     found = await services.database.scan(partial(find_log, account_id=account_id, gateway_id=gateway_id, log_id=log_id))
     if found is None:
-        raise Problem(NOT_FOUND, "Not Found")
+        raise not_found()
     return found
 
 
@@ -101,7 +101,7 @@ async def edit(
 
     row = await services.database.write(write)
     if row is None:
-        raise Problem(NOT_FOUND, "Not Found")
+        raise not_found()
     return row
 
 
@@ -124,6 +124,6 @@ async def receipt(services: Services, account_id: str, log_id: str) -> Receipt:
     """The receipt of one call; it exists even if the call was not logged. Raises Problem (NOT_FOUND)."""
     found = await services.database.scan(partial(find_receipt, log_id=log_id, account_id=account_id))
     if found is None:
-        raise Problem(NOT_FOUND, "Not Found")
+        raise not_found()
     corrected = await services.database.scan(partial(corrections_of, account_id=account_id, log_id=log_id))
     return with_corrections(whole(found), corrected)

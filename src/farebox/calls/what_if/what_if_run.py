@@ -9,7 +9,7 @@ import structlog
 
 from farebox.calendar import HOUR_MS
 from farebox.calls.what_if.replay import PAGE, Replay, Report, Scenario, since
-from farebox.errors import NOT_FOUND, VALIDATION_FAILED, WHAT_IF_RUNNING, Problem
+from farebox.errors import VALIDATION_FAILED, WHAT_IF_RUNNING, Problem, not_found
 from farebox.periods import UTC_NAME
 from farebox.quoting import quoted
 from farebox.runtime.services import Services
@@ -65,7 +65,7 @@ async def latest(services: Services, account_id: str) -> WhatIfRow:
     """The account's latest what-if. Raises Problem (NOT_FOUND) if it never had one."""
     found = await services.database.get(partial(store.find_what_if, account_id=account_id))
     if found is None:
-        raise Problem(NOT_FOUND, "Not Found")
+        raise not_found()
     if found.state == "running" and found.seen_at < services.clock.now_ms() - GONE_MS:
         return found._replace(state="failed")
     return found

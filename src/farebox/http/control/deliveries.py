@@ -2,7 +2,7 @@
 
 import msgspec
 
-from farebox.errors import NOT_FOUND, Problem
+from farebox.errors import not_found
 from farebox.http.control.wire import iso
 from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
@@ -32,7 +32,7 @@ async def meter_events(request: Request, _: None) -> Response:
 
     def read(connection: Connection) -> Deliveries:
         if find_gateway(connection, account_id, gateway_id) is None:
-            raise Problem(NOT_FOUND, "Not Found")
+            raise not_found()
         return deliveries(connection, account_id, find_state(connection, GatewayKey(account_id, gateway_id), "meter"))
 
     return ok(await request.services.database.scan(read))

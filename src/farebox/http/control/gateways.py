@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union
 import msgspec
 
 from farebox.calls import logs
-from farebox.errors import NOT_FOUND, PROVIDER_UNKNOWN, RESUME_UNAVAILABLE, Problem
+from farebox.errors import PROVIDER_UNKNOWN, RESUME_UNAVAILABLE, Problem, not_found
 from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, GATEWAY_ID_WORDS, Dlp, GatewayConfig, Origin, SpendLimits
 from farebox.http.control import classification, screening, spend_rules
 from farebox.http.control.gateway_exports import with_secrets
@@ -162,7 +162,7 @@ async def resume(request: Request, _: None) -> Response:
 async def url(request: Request, _: None) -> Response:
     account_id, gateway_id, provider = request.account_id, request.path["gateway_id"], request.path["provider"]
     if not await logs.exists(request.services, account_id, gateway_id):
-        raise Problem(NOT_FOUND, "Not Found")
+        raise not_found()
     configuration = request.services.configuration
     own = await configuration.own_providers(account_id, gateway_id)
     if provider != "compat" and configuration.provider(provider) is None and provider not in own.custom:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from farebox.errors import NOT_FOUND, Problem
+from farebox.errors import not_found
 from farebox.gateway import GatewayConfig
 from farebox.http.control.custom_headers import checked_headers
 from farebox.http.control.deliveries import Deliveries, deliveries
@@ -116,7 +116,7 @@ async def delete(request: Request, _: None) -> Response:
 
     def write(connection: Connection) -> Logpush:
         if find_destination(connection, account_id) is None:
-            raise Problem(NOT_FOUND, "Not Found")
+            raise not_found()
         configs = [(row.gateway_id, row.config) for row in list_gateways(connection, account_id)]
         pushing = [name for name, config in configs if msgspec.json.decode(config, type=GatewayConfig).logpush]
         if pushing:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from farebox.calls import logs
-from farebox.errors import NOT_FOUND, Problem
+from farebox.errors import not_found
 from farebox.gateway import Action
 from farebox.http.control.log_query import LOGS_PER_PAGE_MAX, LogsQuery, LogsToDelete, delete_query, log_query
 from farebox.http.control.wire import iso
@@ -273,6 +273,6 @@ _INERT = (("content-security-policy", "default-src 'none'; sandbox"), ("x-conten
 
 def _body(body: bytes | None, content_type: str) -> Response:
     if body is None:
-        raise Problem(NOT_FOUND, "Not Found")
+        raise not_found()
     media_type = content_type if _MEDIA_TYPE.fullmatch(content_type) else "application/octet-stream"
     return Response(body, content_type=media_type, headers=_INERT)

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from farebox.errors import NOT_FOUND, Problem
+from farebox.errors import not_found
 from farebox.gateway import WORD, WORD_WORDS, GatewayConfig
 from farebox.http.control.wire import Paging, iso, iso_or_none
 from farebox.http.credentials import is_ours
@@ -114,7 +114,7 @@ async def create(request: Request, body: ProviderConfigCreate) -> Response:
     services, account_id, gateway_id = request.services, request.account_id, request.path["gateway_id"]
     gateway = await services.configuration.gateway(account_id, gateway_id)
     if gateway is None:
-        raise Problem(NOT_FOUND, "Not Found")
+        raise not_found()
     own = await services.configuration.own_providers(account_id, gateway_id)
     limit, period = _limits(body)
     at, provider = services.clock.now_ms(), _slug(services, own, body.provider_slug)
@@ -138,7 +138,7 @@ async def create(request: Request, body: ProviderConfigCreate) -> Response:
     def write(connection: Connection) -> ProviderConfig:
         key = find_key(connection, account_id)
         if key is None or find_gateway(connection, account_id, gateway_id) is None:
-            raise Problem(NOT_FOUND, "Not Found")
+            raise not_found()
         _check_room(connection, account_id, config)
         secret = _secret_for(connection, key, config, gateway, sealed, named=body.secret_id is not None)
         add_config(connection, key, config)
@@ -194,7 +194,7 @@ def _found(connection: Connection, request: Request) -> tuple[ProviderConfigRow,
     config = find_config(connection, request.account_id, request.path["gateway_id"], request.path["id"])
     secret = None if config is None else find_secret(connection, request.account_id, config.secret_id)
     if config is None or secret is None:
-        raise Problem(NOT_FOUND, "Not Found")
+        raise not_found()
     return config, secret
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from farebox.errors import NOT_FOUND, Problem
+from farebox.errors import not_found
 from farebox.http.validation import invalid
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Window(msgspec.Struct, frozen=True):
 def require(row: T | None) -> T:
     """The row that was looked up by an ID. Raises Problem (NOT_FOUND) if there is none."""
     if row is None:
-        raise Problem(NOT_FOUND, "Not Found")
+        raise not_found()
     return row
 
 

@@ -115,6 +115,7 @@ async def save_details(visit: Visit, form: Fields) -> Response | str:
 async def set_auto(visit: Visit, form: Fields) -> Response | str:
     low, high = await top_up.limits(visit.services, visit.account_id)
     amount = cents(form, "auto-amount", "the amount to buy", max(low, AMOUNT_MIN), high)
+    obstacle = await _obstacle(visit)  # read first: once the rule is saved, nothing may fail
     rule = await auto_top_up.set_rule(
         visit.services,
         visit.account_id,
@@ -122,7 +123,7 @@ async def set_auto(visit: Visit, form: Fields) -> Response | str:
         threshold_cents=cents(form, "threshold", "the threshold", THRESHOLD_MIN, THRESHOLD_MAX),
         monthly_cap_cents=_cap(form, amount),
     )
-    if obstacle := await _obstacle(visit):
+    if obstacle:
         return f"The auto top-up has been saved, but nothing is bought yet: {obstacle}."
     bought, below = labels.usd(rule.amount_cents), labels.usd(rule.threshold_cents)
     return f"Auto top-up is on: {bought} whenever the balance falls below {below}."

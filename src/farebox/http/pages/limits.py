@@ -93,7 +93,7 @@ async def limits(visit: Visit) -> Shown:
 
 
 def _policies(connection: Connection, visit: Visit) -> tuple[list[PolicyRow], int]:
-    """A part of the policies, with the first one of the next part, and which part it is."""
+    """One part of the policies, plus the first policy of the next part; and the number of the part."""
     page, of = visit.page("policies"), partial(POLICIES.list, connection, visit.account_id)
     found = of(offset=(page - 1) * _SHOWN, limit=_SHOWN + 1)
     if found or page == 1:

@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from farebox.errors import Problem
 from farebox.http.control.wire import Paging
 from farebox.http.envelope import Response
 from farebox.http.pages.visit import Visit
@@ -17,8 +16,6 @@ from farebox.model import Caller, Permission
 
 _PAGE = 100
 """The largest page that the API returns."""
-_NOT_FOUND = "Not Found"
-"""The API's message about whatever was named."""
 Handler: TypeAlias = Callable[[Request, Any], Awaitable[Response]]
 
 
@@ -29,12 +26,7 @@ async def ask(visit: Visit, handler: Handler, taken: object = None, *, query: st
     caller = Caller(visit.session.sign_in.email or "pages", frozenset((visit.account_id,)), frozenset(Permission))
     path = {"account_id": visit.account_id, **path}
     request = replace(visit.request, path=path, query=query, body=b"", caller=caller)
-    try:
-        response = await handler(request, taken)
-    except Problem as problem:
-        if problem.message != _NOT_FOUND:
-            raise
-        raise Problem(problem.kind, "This no longer exists: somebody may have deleted it") from problem
+    response = await handler(request, taken)
     answer = msgspec.json.decode(response.body)
     return answer.get("result", answer) if isinstance(answer, dict) else answer
 

@@ -8,7 +8,7 @@ from farebox.http.pages import labels
 from farebox.policies.document import Block, Limit, NoLimit, PolicyDocument, Resource
 from farebox.storage.policies import PolicyRow
 
-PERIODS = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month"}
+PERIODS = {"hourly": "hour"} | labels.DURATIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class _Asked:
     given: Mapping[str, str]
     """The filters as written in addresses."""
     faults: list[str]
-    """What is wrong with the address; the period is then another one than asked for."""
+    """What is wrong with the address; the period may then differ from the one asked for."""
 
     @property
     def periods(self) -> list[Period]:
@@ -130,7 +130,7 @@ async def _read(visit: Visit, asked: _Asked) -> tuple[int | None, list[Usage]]:
 
 
 def _exactly(visit: Visit) -> _Asked:
-    """What the address asks for, for a file, which cannot say that it is about another period. Raises Problem."""
+    """What the address asks for, for a file, which must not contain another period. Raises Problem."""
     asked = _asked(visit)
     if asked.faults:
         raise Problem(VALIDATION_FAILED, asked.faults[0])
@@ -138,7 +138,7 @@ def _exactly(visit: Visit) -> _Asked:
 
 
 def _asked(visit: Visit) -> _Asked:
-    """What the address asks for; what is wrong with it is ignored, and said."""
+    """What the address asks for; values that are wrong are replaced by the defaults, and listed in `faults`."""
     pairs = {name: value.strip() for name, value in visit.request.query_pairs() if value.strip()}
     per = cast("Per", pairs["per"]) if pairs.get("per") in _PER else "day"
     by = pairs.get("by", "model")[:_BY_MAX]
@@ -162,9 +162,7 @@ def _period(pairs: Mapping[str, str], per: Per, now: int, faults: list[str]) -> 
             "“From” must be before “To”, which is not included." if end else "“From” must not be in the future."
         )
     elif start < of.start:
-        faults.append(
-            f"This period is too long: at most {STEPS_MAX[per]} {per}s can be shown. Here are the last of it."
-        )
+        faults.append(f"This period is too long: at most {STEPS_MAX[per]} {per}s can be shown. Only its end is shown.")
     return of
 
 

@@ -118,7 +118,7 @@ class Visit:
 
 
 def last_page(count: int, size: int) -> int:
-    """The last part of a list with so many items, of which a part has `size`."""
+    """The number of the last part of a list with `count` items, `size` in each part."""
     return max(1, -(-count // size))
 
 
