@@ -267,12 +267,10 @@ def test_waiting_spans_are_sent_when_the_server_stops(customer: Customer, receiv
 
 
 def test_secrets_are_sealed_and_shown_masked(customer: Customer, receiver: Receiver) -> None:
-    client = cloudflare.Cloudflare(
-        api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0
-    )
-    exporter = to(receiver, Authorization=SECRET, dataset="calls")
-    otel: Any = [exporter]
-    made = client.ai_gateway.create(account_id=customer.account_id, id="default", otel=otel, **GATEWAY_FIELDS)
+    otel: Any = [to(receiver, Authorization=SECRET, dataset="calls")]
+    base_url = f"{customer.farebox.url}/client/v4"
+    with cloudflare.Cloudflare(api_token=customer.token, base_url=base_url, max_retries=0) as client:
+        made = client.ai_gateway.create(account_id=customer.account_id, id="default", otel=otel, **GATEWAY_FIELDS)
     assert made.otel is not None
     assert made.otel[0].headers == {"authorization": "…0001", "dataset": "…"}
     shown = http.get(f"{customer.api_url}/ai-gateway/gateways/default", headers=customer.headers)

@@ -164,11 +164,10 @@ def test_a_refused_stripe_key(customer: Customer, meter: Meter, monkeypatch: pyt
 
 
 def test_the_key_is_sealed_and_shown_masked(customer: Customer, meter: Meter) -> None:
-    client = cloudflare.Cloudflare(
-        api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0
-    )
     of_stripe: Any = {"authorization": f"Bearer {KEY}", "usage_events": [event(meter.name, "1", meter.customer)]}
-    made = client.ai_gateway.create(account_id=customer.account_id, id="default", stripe=of_stripe, **GATEWAY_FIELDS)
+    account_id, base_url = customer.account_id, f"{customer.farebox.url}/client/v4"
+    with cloudflare.Cloudflare(api_token=customer.token, base_url=base_url, max_retries=0) as client:
+        made = client.ai_gateway.create(account_id=account_id, id="default", stripe=of_stripe, **GATEWAY_FIELDS)
     assert made.stripe is not None
     assert made.stripe.authorization == "…0001"
     row = read_now(

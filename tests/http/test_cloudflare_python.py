@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import httpx
 import pytest
 
@@ -11,8 +13,10 @@ from tests.support import Customer, Farebox
 
 
 @pytest.fixture
-def client(customer: Customer) -> cloudflare.Cloudflare:
-    return cloudflare.Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0)
+def client(customer: Customer) -> Iterator[cloudflare.Cloudflare]:
+    base_url = f"{customer.farebox.url}/client/v4"
+    with cloudflare.Cloudflare(api_token=customer.token, base_url=base_url, max_retries=0) as made:
+        yield made
 
 
 def test_get_credit_balance(customer: Customer, client: cloudflare.Cloudflare) -> None:
@@ -33,9 +37,10 @@ def test_get_auto_top_up_configuration(customer: Customer, client: cloudflare.Cl
 
 
 def test_the_seed_pages_with_their_account(farebox: Farebox, seed_account: str) -> None:
-    client = cloudflare.Cloudflare(api_token=farebox.create_token(seed_account), base_url=f"{farebox.url}/client/v4")
-    assert client.ai_gateway.billing.credit_balance(account_id="account_id").balance == 0
-    assert client.ai_gateway.billing.topup.config.get(account_id="account_id").amount is None
+    token = farebox.create_token(seed_account)
+    with cloudflare.Cloudflare(api_token=token, base_url=f"{farebox.url}/client/v4") as client:
+        assert client.ai_gateway.billing.credit_balance(account_id="account_id").balance == 0
+        assert client.ai_gateway.billing.topup.config.get(account_id="account_id").amount is None
 
 
 def test_billing_reads(customer: Customer, client: cloudflare.Cloudflare) -> None:
@@ -95,13 +100,15 @@ def test_logs(customer: Customer, client: cloudflare.Cloudflare) -> None:
 
 
 def test_email_and_key_are_refused_in_its_own_exceptions(farebox: Farebox, customer: Customer) -> None:
-    client = cloudflare.Cloudflare(
-        api_email="user@example.com",
-        api_key="144c9defac04969c7bfad8efaa8ea194",
-        base_url=f"{farebox.url}/client/v4",
-        max_retries=0,
-    )
-    with pytest.raises(cloudflare.PermissionDeniedError) as refused:
+    with (
+        cloudflare.Cloudflare(
+            api_email="user@example.com",
+            api_key="144c9defac04969c7bfad8efaa8ea194",
+            base_url=f"{farebox.url}/client/v4",
+            max_retries=0,
+        ) as client,
+        pytest.raises(cloudflare.PermissionDeniedError) as refused,
+    ):
         client.ai_gateway.billing.credit_balance(account_id=customer.account_id)
     assert refused.value.errors[0].code == 9103
 
@@ -142,6 +149,7 @@ def test_the_whole_billing_lifecycle(farebox: Farebox) -> None:
     assert billing.spending_limit.get(account_id=account_id).enabled is False
     billing.topup.config.delete(account_id=account_id)
     assert billing.topup.config.get(account_id=account_id).amount is None
+    client.close()
 
 
 def test_the_retries_of_the_sdk_charge_once(farebox: Farebox) -> None:

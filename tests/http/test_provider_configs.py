@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -27,8 +29,19 @@ def other(farebox: Farebox) -> Customer:
     return farebox.funded("5")
 
 
+_opened = ExitStack()
+
+
+@pytest.fixture(autouse=True)
+def _all_closed() -> Iterator[None]:
+    """A connection that is left to the garbage collector fails a later test."""
+    with _opened:
+        yield
+
+
 def sdk(customer: Customer) -> cloudflare.Cloudflare:
-    return cloudflare.Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0)
+    base_url = f"{customer.farebox.url}/client/v4"
+    return _opened.enter_context(cloudflare.Cloudflare(api_token=customer.token, base_url=base_url, max_retries=0))
 
 
 def api(customer: Customer, method: str, path: str, body: object = None, **query: Any) -> httpx.Response:
