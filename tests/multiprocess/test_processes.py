@@ -43,6 +43,7 @@ async def test_a_worker_that_dies_is_started_again(installation: Installation, s
     before = server.workers
     os.kill(before[0], signal.SIGKILL)
     await eventually(lambda: len(server.workers) == 3 and before[0] not in server.workers, "another worker")
+    await eventually(lambda: installation.logged("worker_died"), "the death is logged")  # lines may be written later
     [line, *_] = installation.logged("worker_died")
     assert (line["pid"], line["status"]) == (before[0], -9)
     await eventually(
