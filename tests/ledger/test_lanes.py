@@ -13,9 +13,10 @@ import pytest
 from farebox.calendar import HOUR_MS
 from farebox.ledger import buckets
 from farebox.ledger.commands import Command, Conflict, Outcome, Release, Verdict
-from farebox.ledger.lanes import LaneLedger
+from farebox.ledger.lanes import TURNS_MAX, LaneLedger
 from farebox.ledger.spending import window_start
 from farebox.storage.accounts import add_account, find_buckets
+from farebox.storage.activity import Activity
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.lanes import Lane
@@ -248,6 +249,51 @@ async def test_windows_begin_at_the_same_time_as_in_the_ledger(
         f"SELECT at, ledger_window_start('{duration}', '{strategy}', at) FROM (VALUES {values}) moments(at)"
     )
     assert found == [(at, window_start(duration, strategy, at)) for at in moments]
+
+
+# --- which items share a batch ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def sizes(books: Books) -> list[int]:
+    """The number of items in each batch to come."""
+    found: list[int] = []
+
+    class Sizes(Activity):
+        def batch(self, size: int, seconds: float, notes: object) -> None:
+            found.append(size)
+
+        def job(self, seconds: float, notes: object) -> None:
+            pass
+
+    await books.do(hold("first", 0))  # finds the account's bucket
+    server(books).activity = Sizes(*[None] * 4)  # type: ignore[arg-type]
+    return found
+
+
+async def _hold_later(books: Books, turns: int, name: str) -> Verdict:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return await books.do(hold(name, 0))
+
+
+async def test_after_a_batch_of_several_the_next_waits_a_few_turns_of_the_loop(books: Books, sizes: list[int]) -> None:
+    await asyncio.gather(_hold_later(books, 0, "a"), _hold_later(books, 3, "b"))
+    assert sizes == [1, 1], "a single caller does not wait"
+    await asyncio.gather(_hold_later(books, 0, "c"), _hold_later(books, 0, "d"))
+    await asyncio.gather(*(_hold_later(books, turns, f"e{turns}") for turns in (0, 3, 6)))
+    assert sizes == [1, 1, 2, 3]
+
+
+async def test_a_batch_is_sent_though_items_keep_arriving(books: Books, sizes: list[int]) -> None:
+    await asyncio.gather(books.do(hold("a", 0)), books.do(hold("b", 0)))  # the next batch waits for more
+    sent = list[asyncio.Future[Verdict]]()
+    for number in range(10 * TURNS_MAX):  # one in each turn of the loop
+        sent.append(asyncio.ensure_future(books.do(hold(f"h{number}", 0))))
+        await asyncio.sleep(0)
+    await asyncio.gather(*sent)
+    assert sizes[0] == 2
+    assert TURNS_MAX <= sizes[1] <= TURNS_MAX + 1
 
 
 # --- batches that are sent again --------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Lanes: how calls' holds and charges reach PostgreSQL, many in one statement.
 
-Each bucket has one lane. Commands that arrive while a batch is in progress form the next one; there is no timer. The
-database function `ledger_batch` handles the common cases; what it answers with `slow` is done as a job by
-ledger.posting, after the batch.
+Each bucket has one lane. Commands that arrive while a batch is in progress, or a few turns of the event loop later,
+form the next one. The database function `ledger_batch` handles the common cases; what it answers with `slow` is done as
+a job by ledger.posting, after the batch.
 
 Order. Ends go before holds within a batch, and jobs are slower than batches, so concurrent commands may be carried out
 in a different order than they were sent in. A command that is sent after another's verdict is always carried out after
