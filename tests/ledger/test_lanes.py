@@ -13,7 +13,7 @@ import pytest
 from farebox.calendar import HOUR_MS
 from farebox.ledger import buckets
 from farebox.ledger.commands import Command, Conflict, Outcome, Release, Verdict
-from farebox.ledger.lanes import TURNS_MAX, LaneLedger
+from farebox.ledger.lanes import LaneLedger
 from farebox.ledger.spending import window_start
 from farebox.storage.accounts import add_account, find_buckets
 from farebox.storage.activity import Activity
@@ -21,6 +21,7 @@ from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.lanes import Lane
 from farebox.storage.postgres.migrations import TURN
+from farebox.storage.postgres.patience import TURNS_MAX
 from farebox.storage.spending import Duration, Strategy
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from tests import engines

@@ -42,18 +42,13 @@ from farebox.storage.account_keys import NO_BUCKET
 from farebox.storage.instances import fence
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.lanes import Lane as Sender
+from farebox.storage.postgres.patience import wait_for_more
 from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
 
 BATCH_MAX = 256
 BATCH_BYTES = 4 * 2**20
 """Bytes of bodies after which a batch takes no further call. A few hundred large calls in one statement would reach its
 timeout, and all other calls of the batch with them."""
-
-PATIENCE = 4
-"""Turns of the event loop without a new item before a batch is sent, if the one before had several: see
-storage.sqlite.writer."""
-TURNS_MAX = 16
-"""Turns of the event loop after which a batch is sent even if items still arrive."""
 
 NODE_AWAY_SECONDS = 1.0
 """How long a lane refuses at once when the node of its bucket is away, before it tries again."""
@@ -204,7 +199,7 @@ class _Lane:
         self._away: NodeAway | None = None
         self._again_at = 0.0  # nothing is sent before: the node of the bucket was away a moment ago
         self._pending: deque[Item] = deque()
-        self._patience = 1
+        self._last_size = 0
         self._work: asyncio.Task[None] | None = None
 
     def check(self) -> None:
@@ -220,22 +215,11 @@ class _Lane:
     async def _run(self) -> None:
         try:
             while self._pending:
-                await self._collect_pending()
+                await wait_for_more(self._pending, after=self._last_size, enough=BATCH_MAX)
                 await self._do(self._next_batch())
                 self._database.note_queued()  # calls may wait to be pushed, metered or classified
         finally:
             self._work = None
-
-    async def _collect_pending(self) -> None:
-        """Wait until the loop brings no more items: those that arrive until then share the batch."""
-        seen = idle = 0
-        for _ in range(TURNS_MAX):
-            count = len(self._pending)
-            idle = 0 if seen < count else idle + 1
-            if count >= BATCH_MAX or idle >= self._patience:
-                return
-            seen = count
-            await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop, no time
 
     def _next_batch(self) -> list[Item]:
         batch: list[Item] = []
@@ -245,7 +229,7 @@ class _Lane:
             batch.append(item)
             if not isinstance(item.command, Hold):
                 size += sum(len(body) for body in item.values[-2:] if body is not None)
-        self._patience = PATIENCE if len(batch) > 1 else 1
+        self._last_size = len(batch)
         return batch
 
     async def _do(self, batch: list[Item]) -> None:
