@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from farebox.calendar import DAY_MS
+from farebox.http.pages import price_list
 from farebox.model import Role
 from farebox.operator import messages, remaining_credit, reports
 from farebox.operator.remaining_credit import ASKED
@@ -266,6 +267,7 @@ def test_findings_are_accepted_or_corrected(farebox: Farebox, operator: Person, 
 def test_prices_and_markups_are_previewed_and_set(
     farebox: Farebox, operator: Person, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(price_list, "SHOWN", 10_000)  # other tests set prices, too
     customer.chat("Hello")
     scope = {"provider": "demo", "model": "demo-1", "account": customer.account_id}
     price = scope | {"input_mtok": "3", "output_mtok": "0.0000001"}
