@@ -66,6 +66,44 @@ async def test_a_query_serves_only_readers_that_came_before_it() -> None:
     assert not shared._pending, "nothing is cached"
 
 
+async def test_after_a_query_of_several_readers_the_next_waits_a_few_turns_for_more() -> None:
+    database = Held()
+    shared = SharedReads(database.get)
+    first = await _pending(shared, 3)
+    other = await _pending(shared, 1)  # as many queries as there may be
+    second = [shared.read(read_moment, "ann")]
+    database.answer(0)
+    for _ in range(3):
+        await asyncio.sleep(0)
+        second.append(shared.read(read_moment, "ann"))
+    await _turns()
+    assert len(database.sent) == CONCURRENT_QUERIES + 1
+    database.answer(1)
+    database.answer(2)
+    await asyncio.gather(*first, *other, *second)
+    await _turns()
+    assert len(database.sent) == CONCURRENT_QUERIES + 1, "one query served all four"
+    assert not shared._pending
+
+
+async def test_two_queries_that_wait_for_the_same_readers_send_one() -> None:
+    database = Held()
+    shared = SharedReads(database.get)
+    first = await _pending(shared, 2)
+    second = await _pending(shared, 2)
+    third = await _pending(shared, 2)
+    database.answer(0)
+    database.answer(1)
+    await asyncio.gather(*first, *second)
+    await _turns()
+    await _turns()
+    assert len(database.sent) == CONCURRENT_QUERIES + 1
+    database.answer(2)
+    assert await third[0] == (0, "ann")
+    await _turns()
+    assert not shared._pending
+
+
 async def test_accounts_do_not_share() -> None:
     database = Held()
     shared = SharedReads(database.get)

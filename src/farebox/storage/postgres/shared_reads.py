@@ -9,12 +9,16 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from farebox.storage.postgres.patience import wait_for_more
 from farebox.storage.sql import Connection, DatabaseUnavailable
 
 T = TypeVar("T")
 
 CONCURRENT_QUERIES = 2
 """Most concurrent queries of one kind about one account: one is being answered while the next is sent."""
+
+READERS_MAX = 256
+"""Callers that a query waits for; it answers however many there are."""
 
 ReadOfAccount: TypeAlias = Callable[[Connection, str], T]
 """A read of a few rows of an account. It is a module-level function, so that callers that ask for the same read can be
@@ -64,6 +68,9 @@ class SharedReads:
         readers: list[asyncio.Future[Any]] = []
         try:
             while pending.waiting:
+                await wait_for_more(pending.waiting, after=len(readers), enough=READERS_MAX)
+                if not pending.waiting:  # another query has taken them
+                    break
                 readers, pending.waiting = pending.waiting, []
                 await self._resolve(partial(_of_account, read=read, account_id=account_id), readers)
         except BaseException:
