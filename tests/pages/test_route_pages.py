@@ -253,3 +253,31 @@ def test_every_example_is_a_valid_route(owner: Person, customer: Customer) -> No
     for name in examples("demo/demo-1", "demo/demo-2"):
         form = form_of(owner.get(NEW, example=name).text, **{"type.0": "start"})
         assert "programs name it" in owner.told(NEW, **form | {"do": "save", "name": name})
+
+
+def test_a_draft_that_the_api_created_is_not_shown_as_deployed(owner: Person, customer: Customer) -> None:
+    """For the API it is the version in use, with a deployment, although there is nothing to call."""
+    url = f"{customer.api_url}/ai-gateway/gateways/default/routes"
+    start = {"type": "start", "id": "start", "outputs": leads(next="start")}
+    response = httpx.post(url, headers=customer.headers, json={"name": "begun", "elements": [start]})
+    made = response.json()["result"]
+    assert made is not None, response.text
+    assert (made["version"]["active"], made["version"]["is_valid"]) == ("true", False)
+    here = f"{ROUTES}/{made['id']}"
+    page = owner.get(here).text
+    assert re.findall(r'class="badge (\w+)">(\w+)<', page) == [("warn", "draft")]
+    assert "calls to the route are refused" in page
+    assert "No version has been deployed yet." in page
+    assert "Deployed version" not in page
+    assert "eploy this version" not in page
+
+    body = {"elements": EVERYTHING}
+    version = httpx.post(f"{url}/{made['id']}/versions", headers=customer.headers, json=body).json()["result"]
+    page = owner.told(f"{here}/deploy", version=version["version_id"])
+    assert sorted(re.findall(r'class="badge (\w+)">(\w+)<', page)) == [("good", "deployed"), ("warn", "draft")]
+    deployments = page[page.index('id="deployments"') :]
+    assert deployments.count("?version=") == 1, "the draft never was in use"
+    page = owner.get(here, version=made["version"]["version_id"]).text
+    assert "See the deployed version" in page
+    assert "calls to the route are refused" not in page
+    assert "eploy this version" not in page, "a draft cannot be deployed"

@@ -5,7 +5,7 @@ with any faults at their places. Nothing is stored until it is saved.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,6 +63,8 @@ async def one_route(visit: Visit) -> Shown:
     newest = Paging(per_page=_SHOWN)
     versions = (await ask(visit, api.list_versions, newest, **path))["data"]["versions"]
     deployments = (await ask(visit, api.list_deployments, newest, **path))["data"]["deployments"]
+    if deployments and not await _was_valid(visit, versions, deployments[-1]):
+        deployments.pop()
     version = await _version(visit, route)
     elements = version["elements"]
     return {
@@ -75,6 +77,15 @@ async def one_route(visit: Visit) -> Shown:
         "picture": picture(elements),
         "rows": _rows(elements),
     }
+
+
+async def _was_valid(visit: Visit, versions: Iterable[Mapping[str, Any]], deployment: Mapping[str, Any]) -> bool:
+    """Whether a deployment put a version into use. For a route that begins as a draft, the API has a first deployment
+    that did not: all later ones are of complete versions."""
+    version_id = deployment["version_id"]
+    found = next((each for each in versions if each["version_id"] == version_id), None)
+    found = found or await ask(visit, api.get_version, **_path(visit), version_id=version_id)
+    return bool(found["is_valid"])
 
 
 def _path(visit: Visit) -> dict[str, str]:
