@@ -56,29 +56,61 @@ each(".plot", (plot) => {
   });
 });
 
-// `g` and a letter open a page of the navigation; `/` focuses the first filter.
+// `g` and a letter open a page of the navigation; `/` focuses the first filter; `?` lists what there is.
+const FILTER = ".filters input, .filters select";
 const who = document.querySelector(".who");
+const goals = new Map();
+each("nav[aria-label=Pages] a", (link) => {
+  const key = link.textContent.trim()[0].toLowerCase();
+  if (!goals.has(key)) goals.set(key, link);
+});
 if (who) {
-  const keys = document.createElement("p");
-  keys.className = "hint";
-  keys.innerHTML = "<kbd>g</kbd> and a letter: go to a page; <kbd>/</kbd>: filter";
-  who.append(keys);
+  const hint = document.createElement("p");
+  hint.className = "hint";
+  hint.innerHTML = "<kbd>?</kbd> lists the keyboard shortcuts";
+  who.append(hint);
 }
+
+const list = document.createElement("dialog");
+list.className = "keys";
+list.setAttribute("aria-labelledby", "keys-title");
+const shortcut = (does, ...keys) => {
+  const line = document.createElement("div");
+  line.append(document.createElement("dt"), document.createElement("dd"));
+  line.firstChild.innerHTML = keys.map((key) => `<kbd>${key}</kbd>`).join(" ");
+  line.lastChild.textContent = does;
+  list.querySelector("dl").append(line);
+};
+const showShortcuts = () => {
+  if (list.open) {
+    list.close();
+    return;
+  }
+  list.innerHTML = '<h2 id="keys-title">Keyboard shortcuts</h2><dl></dl><button type="button" class="quiet">Close</button>';
+  list.querySelector("button").addEventListener("click", () => list.close());
+  if (document.querySelector(FILTER)) shortcut("Filter this page", "/");
+  if (document.querySelector(".plot")) shortcut("Read the bars of the chart that has the focus", "←", "→");
+  for (const [key, link] of goals) shortcut(link.textContent.trim(), "g", key);
+  shortcut("Close this list", "?");
+  document.body.append(list);
+  list.showModal();
+};
+
 let going = false;
 addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("input, select, textarea, [contenteditable]");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
   if (going) {
     going = false;
-    const link = [...document.querySelectorAll("nav[aria-label=Pages] a")]
-      .find((each) => each.textContent.trim().toLowerCase().startsWith(event.key));
-    if (link) link.click();
+    goals.get(event.key)?.click();
   } else if (event.key === "g") {
     going = true;
     setTimeout(() => { going = false; }, 1500);
   } else if (event.key === "/") {
-    const field = document.querySelector(".filters input, .filters select");
+    const field = document.querySelector(FILTER);
     if (field) { event.preventDefault(); field.focus(); }
+  } else if (event.key === "?" && who) {
+    showShortcuts();
   }
 });
 
