@@ -1,5 +1,6 @@
 """Accounts with more of anything than a page shows: nothing is lost, each is found, and no page becomes heavy."""
 
+import json
 import re
 from html import unescape
 
@@ -215,6 +216,33 @@ def test_pages_stay_light(farebox: Farebox, customer: Customer, owner: Person) -
         assert "content-encoding" not in response.headers, "a compressed page reveals its secrets by its length"
         sent[path] = own + len(response.content)
     assert {path: size for path, size in sent.items() if size > SENT_MAX} == {}
+
+
+def test_limits_with_many_long_values_stay_light(customer: Customer, owner: Person) -> None:
+    """Values are told apart by their beginnings and ends."""
+    many = [f"demo/{number:03}{'x' * 228}{number:03}!" for number in range(200)]
+    metadata = {f"{number}{'k' * 63}": {"mode": "partition"} for number in range(5)}
+    rule: dict[str, object] = {"limitType": "cost", "window": 86_400, "technique": "fixed", "limit": 5}
+    counting = rule | {"user": {"mode": "partition"}, "metadata": {"team": {"mode": "partition"}}}
+    of_many = {"model": {"mode": "filter", "values": many}}
+    of_all = {name: {"mode": "filter", "values": many[:50]} for name in ("model", "provider", "token", "user")}
+    for number in range(15):
+        rules = [rule | of_all | {"metadata": metadata}] if number else [counting, rule | of_many]
+        limits = {"enabled": True, "rules": rules}
+        made(customer, "ai-gateway/gateways", GATEWAY | {"id": f"n{number:02}", "spend_limits": limits})
+    customer.gateway_url = customer.gateway_url.replace("/default", "/n00")
+    for number in range(35):
+        team = json.dumps({"team": "t" * 240})
+        customer.chat("x", headers={"cf-aig-metadata": team, "farebox-end-user": f"{'u' * 239}{number:02}"})
+    policy: dict[str, object] = {"resource": {"model": many[:100]}, "action": {"type": "no-limit"}}
+    for number in range(20):
+        body = policy | {"name": f"{number:128}", "actor": "a" * 256, "condition": f"user == '{'c' * 480}'"}
+        made(customer, "ai-gateway/gateways/n00/policies?commit=true", body)
+    sizes = {path: len(owner.get(path).content) for path in ("/ui/limits", "/ui/gateways/n00/policies")}
+    assert max(sizes.values()) + 15_000 <= SENT_MAX, sizes
+    page = owner.get("/ui/limits").text
+    assert len(set(re.findall(r"…u+(\d\d)", page))) == page.count("…u")
+    assert re.search(r"model demo/000x+…x+000! or demo/001x+…x+001! or .*…x+009! or 190 others", page)
 
 
 def test_prices_and_markups_of_the_operator(farebox: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,16 @@ import msgspec
 import pytest
 
 from farebox.billing.reports import MonthUsage
+from farebox.calls.spending.spending_limit import LimitState
 from farebox.http.pages import assets, render
 from farebox.http.pages.routes import PAGE_ROWS
-from farebox.http.pages.view import Details, Flash, Spending, View
+from farebox.http.pages.view import Details, Flash, View
 from farebox.model import Account, Balance, Role
 from farebox.payments.model import Card, Dispute, Refund, Rule, TopUp
 from farebox.payments.purchase import Tax, price_purchase
 from farebox.payments.states import DISPUTE_STATES, REFUND_STATES, RULE_STATES, TOP_UP_STATES
 from farebox.storage.reports import ModelUsage
+from farebox.storage.spending import SpendingLimit
 from farebox.storage.statement import TransferRow
 
 NOW = 1_795_300_000_000
@@ -121,7 +123,9 @@ def _view(word: str, rule_state: str = "suspended") -> View:
         limits=(1000, 1_000_000),
         top_ups=[_top_up(state, state, word) for state in TOP_UP_STATES],
         rule=msgspec.structs.replace(rule, state=rule_state, reason=word, error=word, until=NOW),
-        spending=Spending(amount=10**11, duration="monthly", strategy="fixed", spent=10**10, held=1),
+        spending=LimitState(
+            limit=SpendingLimit(10**11, "monthly", "fixed"), spent=10**10, held=1, window_start=NOW, window_end=None
+        ),
         refunds=[
             Refund(refund_id=state, top_up_id="paid", processor_id=word, state=state, reason=word, **other)
             for state in REFUND_STATES

@@ -385,6 +385,21 @@ def test_the_bars_of_limits_show_what_is_left(owner: Person, customer: Customer)
     assert "USD left this month" in owner.get("/billing").text
 
 
+def test_limits_say_what_they_count_from_when(owner: Person, customer: Customer) -> None:
+    """The account's limit counts what was charged before it was set, a gateway's does not."""
+    charge = labels.exact_usd(customer.receipt(_log_id(customer.chat("before")))["charge_nanos"])
+    owner.told("/billing/limit", **{"limit-amount": "1", "duration": "monthly", "strategy": "fixed"})
+    for path in ("/billing", "/ui/limits"):
+        page = owner.get(path).text
+        assert re.search(rf"{charge} USD charged since <time[^>]*>1 \w+ \d+, 00:00 UTC</time>", page)
+        assert "Charges from before the limit was set count too." in page
+    rule = {"limit": "1", "window": "day", "technique": "sliding", "gateway": "default"}
+    assert "It counts calls from now on." in owner.told("/ui/limits", **rule)
+    page = owner.get("/ui/limits").text
+    assert "1.00 of 1.00 USD left" in page
+    assert "counts the calls made since it was set" in page
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

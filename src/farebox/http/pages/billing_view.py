@@ -7,7 +7,7 @@ from farebox.calendar import DAY_MS, month_start
 from farebox.calls.spending import spending_limit
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.pages import labels
-from farebox.http.pages.view import TRANSFERS_READ, Details, Spending, View
+from farebox.http.pages.view import TRANSFERS_READ, Details, View
 from farebox.payments.model import Dispute, Refund, TopUp
 from farebox.runtime.services import Services
 from farebox.storage.accounts import find_account
@@ -50,7 +50,7 @@ async def load_view(services: Services, account_id: str) -> View:
         top_ups=top_ups,
         rule=await auto_top_up.rule(services, account_id),
         charged_cents=await database.get(charged),
-        spending=await _spending(services, account_id),
+        spending=await spending_limit.state(services, account_id),
         refunds=refunds,
         disputes=contested,
         transfers=transfers,
@@ -71,16 +71,6 @@ async def _top_ups(services: Services, account_id: str) -> list[TopUp]:
     found = await services.database.scan(read)
     each = {top_up.top_up_id: top_up for top_up in found if top_up.state != "canceled" or top_up.payment_id}
     return sorted(each.values(), key=lambda top_up: top_up.created_at, reverse=True)[:_TOP_UPS]
-
-
-async def _spending(services: Services, account_id: str) -> Spending | None:
-    found = await spending_limit.state(services, account_id)
-    if found is None:
-        return None
-    limit = found.limit
-    return Spending(
-        amount=limit.amount, duration=limit.duration, strategy=limit.strategy, spent=found.spent, held=found.held
-    )
 
 
 async def _links(

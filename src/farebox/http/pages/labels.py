@@ -1,7 +1,7 @@
 """How amounts, times and states are shown to people. Amounts are US cents or nano-dollars, times are in UTC."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -124,6 +124,19 @@ def top_up_state(top_up: TopUp) -> tuple[str, str]:
     if (top_up.kind, top_up.state) == ("checkout", "action_required"):
         return "mute", "Payment page open"
     return TOP_UPS[top_up.state]
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """The text; of a longer one, its beginning and its end, by which names are told apart: `user-0000…0042@example`."""
+    end = most // 3
+    return text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}"
+
+
+def any_of(values: Sequence[str], shown: int) -> str:
+    """`a or b`; of many values, the first ones: `a or b or 40 others`."""
+    rest = len(values) - shown
+    names = [shortened(value) for value in (values[:shown] if rest > 1 else values)]
+    return " or ".join((*names, f"{rest} others") if rest > 1 else names)
 
 
 def usd(cents: int) -> str:

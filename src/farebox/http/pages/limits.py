@@ -39,11 +39,16 @@ TECHNIQUES = {"sliding": "over a sliding window", "fixed": "by the clock, in UTC
 """`calendar` becomes a `period` of the rule: 30 days then mean a month."""
 PERIODS: dict[str, Period] = {"hour": "hourly", "day": "daily", "week": "weekly", "30 days": "monthly"}
 """Window name → period of a rule."""
-_SHOWN = 15
+_SHOWN = 10
 """Rules and policies that one page shows."""
-_STATES_MIN, _STATES_MAX, _STATES_SHOWN = 2, 20, 40
+_STATES_MIN, _STATES_MAX, _STATES_SHOWN = 2, 20, 30
 """Combinations of values shown of a rule, at least and at most, and of all rules on the page."""
 _VALUES_SHOWN = 10
+"""Values by which a rule selects that are shown, at most."""
+_PARTITION_MAX, _PARTITION_VALUE_MIN = 100, 20
+"""Characters that are shown of a combination of values, and at least of each."""
+_BY = {"model": "model", "provider": "provider", "token": "token", "user": "end user"}
+"""What a rule can select by, besides metadata, and how it is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,7 @@ def _lines(connection: Connection, account_id: str, rules: Sequence[_Rule], zone
             each.rule,
             said(each.rule, tokens),
             technique_of(each.rule),
-            [_with_name(state, tokens) for state in states],
+            [_as_shown(state, tokens) for state in states],
             count,
             each.enforced and each.rule.enabled,
         )
@@ -154,12 +159,13 @@ def tokens_in(rules: Iterable[SpendRule]) -> set[str]:
     return {token_id for selector in selectors for token_id in selector.values[:_VALUES_SHOWN]}
 
 
-def _with_name(state: SpendState, tokens: dict[str, str]) -> SpendState:
-    """The state of a rule with the token's name in place of its ID."""
-    token_id = state.partition.get("token")
-    if token_id is None:
-        return state
-    return msgspec.structs.replace(state, partition=state.partition | {"token": tokens.get(token_id, token_id)})
+def _as_shown(state: SpendState, tokens: dict[str, str]) -> SpendState:
+    """The state of a rule with the token's name in place of its ID, and with its values shortened."""
+    named = {name: tokens.get(value, value) if name == "token" else value for name, value in state.partition.items()}
+    most = max(_PARTITION_MAX // max(len(named), 1), _PARTITION_VALUE_MIN)
+    return msgspec.structs.replace(
+        state, partition={name: labels.shortened(value, most) for name, value in named.items()}
+    )
 
 
 def technique_of(rule: SpendRule) -> str:
@@ -171,26 +177,15 @@ def said(rule: SpendRule, tokens: dict[str, str]) -> str:
     """A rule in words: `5.00 USD per day, each end user, model demo/demo-1`."""
     name = next((name for name, seconds in WINDOWS.items() if seconds == rule.window), _span(rule.window))
     name = name if rule.period is msgspec.UNSET or name != "30 days" else "month"
+    metadata = {} if rule.metadata is msgspec.UNSET else rule.metadata
+    every = [*((word, getattr(rule, name)) for name, word in _BY.items()), *metadata.items()]
+    selectors = [(word, each) for word, each in every if isinstance(each, Selector)]
+    shown = max(1, _VALUES_SHOWN // max(1, sum(each.mode == "filter" for _, each in selectors)))
     parts = [f"{labels.exact_usd(round(rule.limit * 10**9))} USD per {name}"]
-    for word in ("model", "provider", "token", "user"):
-        selector = getattr(rule, word)
-        if not isinstance(selector, Selector):
-            continue
-        if selector.mode == "partition":
-            parts.append("each end user" if word == "user" else f"each {word}")
-        else:
-            values = [tokens.get(value, value) if word == "token" else value for value in selector.values]
-            parts.append(f"{'end user' if word == 'user' else word} {_any_of(values)}")
-    if rule.metadata is not msgspec.UNSET:
-        for key, each in rule.metadata.items():
-            parts.append(f"each {key}" if each.mode == "partition" else f"{key} {_any_of(each.values)}")
+    for word, each in selectors:
+        values = [tokens.get(value, value) for value in each.values] if each is rule.token else each.values
+        parts.append(f"each {word}" if each.mode == "partition" else f"{word} {labels.any_of(values, shown)}")
     return ", ".join(parts)
-
-
-def _any_of(values: Sequence[str]) -> str:
-    """`a or b`; of many values, the first ones: `a or b or 40 others`."""
-    rest = len(values) - _VALUES_SHOWN
-    return " or ".join((*values[:_VALUES_SHOWN], f"{rest} others") if rest > 1 else values)
 
 
 def _span(seconds: int) -> str:
@@ -282,7 +277,7 @@ async def add(visit: Visit, form: Fields) -> str:
         return named(SpendLimits(enabled=True, rules=(*found.rules, rule)))
 
     await _change(visit, gateway_id, changed)
-    return f"Set the limit: {said(rule, tokens)}."
+    return f"Set the limit: {said(rule, tokens)}. It counts calls from now on."
 
 
 async def remove(visit: Visit, form: Fields) -> str:

@@ -18,7 +18,7 @@ from farebox.http.validation import InvalidInput
 from farebox.money import NANOS_PER_USD
 from farebox.storage.policies import POLICIES
 
-SHOWN = 20
+SHOWN = 15
 """Policies that one page of the list shows."""
 _ACTIONS = {
     "limit": "allow, up to a limit",

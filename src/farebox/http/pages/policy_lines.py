@@ -8,6 +8,10 @@ from farebox.http.pages import labels
 from farebox.policies.document import Block, Limit, NoLimit, PolicyDocument, Resource
 from farebox.storage.policies import PolicyRow
 
+_NAMES_SHOWN = 5
+"""Models, or providers, of a policy that are shown, at most."""
+_TEXT_MAX = 200
+"""Characters of a condition or an actor that are shown, at most."""
 PERIODS = {"hourly": "hour"} | labels.DURATIONS
 
 
@@ -46,8 +50,8 @@ def _line(row: PolicyRow) -> PolicyLine:
         name=document.name,
         does=_does(document.action),
         covers=_covers(document.resource),
-        condition="" if document.condition == "true" else document.condition,
-        actor=document.actor,
+        condition="" if document.condition == "true" else labels.shortened(document.condition, _TEXT_MAX),
+        actor=labels.shortened(document.actor, _TEXT_MAX),
         state="draft" if row.live is None else "changed" if row.draft is not None else "",
     )
 
@@ -67,7 +71,7 @@ def _covers(resource: str | Resource) -> str:
     if not isinstance(resource, Resource):
         return "all models"
     parts = [
-        f"{word} {names if isinstance(names, str) else ' or '.join(names)}"
+        f"{word} {labels.any_of((names,) if isinstance(names, str) else names, _NAMES_SHOWN)}"
         for word, names in (("model", resource.model), ("provider", resource.provider))
         if not isinstance(names, msgspec.UnsetType)
     ]

@@ -157,6 +157,7 @@ def _environment() -> "Environment":
             labels.plain_usd,
             labels.field_usd,
             labels.exact_usd,
+            labels.shortened,
             labels.round_usd,
             labels.day,
             labels.second,

@@ -6,11 +6,11 @@ from itertools import groupby
 from typing import Literal, TypeAlias
 
 from farebox.billing.reports import MonthUsage
+from farebox.calls.spending.spending_limit import LimitState
 from farebox.model import Account, Balance
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card, Dispute, Refund, Rule, TopUp
 from farebox.payments.states import PENDING_TOP_UPS
-from farebox.storage.spending import Duration, Strategy
 from farebox.storage.statement import TransferRow
 
 MOVEMENTS = 10
@@ -50,21 +50,6 @@ class Movement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spending:
-    """The account's spending limit, and how much of it is used in the current window. In nano-dollars."""
-
-    amount: int
-    duration: Duration
-    strategy: Strategy
-    spent: int
-    held: int
-
-    @property
-    def amount_cents(self) -> int:
-        return self.amount // NANOS_PER_CENT
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Details:
     """Who the invoices are addressed to."""
 
@@ -94,7 +79,7 @@ class View:
     rule: Rule | None = None
     charged_cents: int = 0
     """By auto top-up in this calendar month, with fees and taxes: what the rule's monthly cap counts."""
-    spending: Spending | None = None
+    spending: LimitState | None = None
     refunds: list[Refund] = field(default_factory=list)
     disputes: list[Dispute] = field(default_factory=list)
     transfers: list[TransferRow] = field(default_factory=list)
