@@ -21,8 +21,8 @@ from farebox.http.pages import (
     tokens,
 )
 from farebox.model import Permission, Role
-from farebox.people import membership
-from tests.pages.forms import form_of
+from farebox.people import membership, sessions
+from tests.pages.forms import FormReader, form_of
 from tests.pages.people import Person, person
 from tests.pages.test_matrix import GATEWAY, ROUTE
 from tests.support import Customer, Farebox
@@ -71,6 +71,43 @@ def test_tokens(farebox: Farebox, owner: Person, customer: Customer, monkeypatch
     for path in ("/ui/limits", "/ui/calls"):
         assert ids[4] not in owner.get(path).text
         assert f'<option value="{ids[4]}" selected>' in owner.get(path, token=ids[4]).text
+
+
+def sent_from(owner: Person, address: str, action: str, **fields: str) -> httpx.Response:
+    """The response to the first form of the page that leads to this path."""
+    forms = FormReader(owner.get(address).text).forms
+    form = next(form for form in forms if form[""].partition("?")[0] == action)
+    return owner.send(form.pop(""), **form | fields)
+
+
+def test_a_change_leads_back_to_its_part_of_the_list(
+    farebox: Farebox, owner: Person, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, constant in ((tokens, "SHOWN"), (limits, "_SHOWN"), (members, "_PAGE")):
+        monkeypatch.setattr(module, constant, 1)
+    for number in range(3):
+        farebox.create_token(customer.account_id, Permission.RUN)
+        farebox.run(membership.add(farebox.services, customer.account_id, f"{number}@example.com", Role.VIEWER))
+        owner.told("/ui/limits", limit=str(number + 1), window="day", technique="sliding", gateway="default")
+    page = sent_from(owner, "/ui/limits?page=2", "/ui/limits/try", limit="much").text
+    assert "Enter the limit" in page
+    assert re.search(r'name="limit" value="much"', page)
+    assert 'href="/ui/limits?page=1">Previous' in page, "a refused form shows the same part"
+    for address, action, back in (
+        ("/ui/tokens?page=2", "/ui/tokens/revoke", "/ui/tokens?page=2"),
+        ("/ui/limits?page=2&policies=1&token=x", "/ui/limits/remove", "/ui/limits?page=2&policies=1"),
+        ("/ui/limits", "/ui/limits/remove", "/ui/limits"),
+        ("/ui/members?page=3", "/ui/members/remove", "/ui/members?page=3"),
+    ):
+        response = sent_from(owner, address, action)
+        assert (response.status_code, response.headers["location"]) == (303, back)
+    found = FormReader(owner.get("/ui/tokens?find=te+%26+st&page=2").text).forms
+    assert "/ui/tokens?find=te+%26+st&page=2" in [form[""] for form in found]
+
+    monkeypatch.setattr(sessions, "CONFIRMED_MS", 0)
+    there = "/ui/confirm?next=/ui/members%3Fpage%3D2"
+    assert f'href="{there}"' in owner.get("/ui/members?page=2").text
+    assert sent_from(owner, "/ui/members?page=2", "/ui/members/link").headers["location"] == there
 
 
 def test_limits_and_policies(owner: Person, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,7 +143,7 @@ def _view(word: str, rule_state: str = "suspended") -> View:
 def _framed(word: str, template: str, shown: Mapping[str, Any], flash: Flash | None = None) -> bytes:
     """A page in the frame of a signed-in user named `word`."""
     session = SimpleNamespace(account_name=word, frozen=False, sign_in=SimpleNamespace(email=word))
-    visit = SimpleNamespace(csrf=word, session=session, roles=frozenset((Role.OWNER,)), account_id=word)
+    visit = SimpleNamespace(csrf=word, place="", session=session, roles=frozenset((Role.OWNER,)), account_id=word)
     navigation = [(word, [row for row in PAGE_ROWS if row.label])]
     frame: dict[str, Any] = {
         "title": word,

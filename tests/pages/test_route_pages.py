@@ -270,6 +270,8 @@ def test_a_draft_that_the_api_created_is_not_shown_as_deployed(owner: Person, cu
     assert "No version has been deployed yet." in page
     assert "Deployed version" not in page
     assert "eploy this version" not in page
+    drawn = picture([start])
+    assert all(line.y < drawn.height for line in drawn.lines), "nothing is cut off"
 
     body = {"elements": EVERYTHING}
     version = httpx.post(f"{url}/{made['id']}/versions", headers=customer.headers, json=body).json()["result"]

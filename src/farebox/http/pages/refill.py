@@ -38,7 +38,7 @@ class _Filler(HTMLParser):
     def __init__(self, sent: Mapping[str, str]) -> None:
         super().__init__(convert_charrefs=False)
         self.out: list[str] = []
-        self.paths: set[str | None] = set()
+        self.paths: set[str] = set()
         """Where its buttons send it."""
         self.hidden: set[tuple[str, str]] = set()
         self.typed = False
@@ -51,9 +51,9 @@ class _Filler(HTMLParser):
         given = {name: value or "" for name, value in attrs}
         name, text = given.get("name", ""), self.get_starttag_text() or ""
         if tag == "form" and given.get("method") == "post":
-            self.paths.add(given.get("action"))
+            self.paths.add(_path(given.get("action", "")))
         elif tag == "button":
-            self.paths.add(given.get("formaction"))
+            self.paths.add(_path(given.get("formaction", "")))
         elif tag == "input":
             text = self._input(given, text)
         elif tag == "select":
@@ -89,6 +89,10 @@ class _Filler(HTMLParser):
 
     def handle_charref(self, name: str) -> None:
         self.handle_data(f"&#{name};")
+
+
+def _path(address: str) -> str:
+    return address.partition("?")[0]
 
 
 def _marked(text: str, attrs: Attributes, mark: str, *, on: bool) -> str:

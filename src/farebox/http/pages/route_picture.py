@@ -116,11 +116,13 @@ def picture(elements: Sequence[Element], bad: frozenset[str] = frozenset()) -> P
         for item in layer:
             places[item] = (x, _MARGIN + level * (HEIGHT + _DOWN))
             x += (WIDTH if isinstance(item, str) else _LANE) + _ACROSS
+    lines = [line for element in elements for line in _lines(element, by_id, depth, places)]
+    lowest = max(_MARGIN + len(layers) * (HEIGHT + _DOWN) - _DOWN, *(line.y for line in lines), 0)
     return Picture(
         width=widest + 2 * _MARGIN,
-        height=len(layers) * (HEIGHT + _DOWN) - _DOWN + 2 * _MARGIN,
+        height=lowest + _MARGIN,
         nodes=[_node(element, *places[name], name in bad) for name, element in by_id.items()],
-        lines=[line for element in elements for line in _lines(element, by_id, depth, places)],
+        lines=lines,
         summary=f"A route of {len(elements)} elements; the table says the same",
     )
 

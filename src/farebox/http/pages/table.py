@@ -144,8 +144,9 @@ def _values(page: Page, visit: Visit, shown: Shown) -> dict[str, Any]:
     """The values for the page's template. If one of its forms needs a recent proof of identity and there is none, the
     page says so before somebody fills it in."""
     proofs = any(form.proved and form.back == page.path and visit.may(form.roles) for form in _FORMS)
+    confirm = quote(_with_place(_filled(page.path, visit.request), visit), safe="/")
     unproved = proofs and not sessions.confirmed(visit.services, visit.session)
-    return {"title": page.title, "confirm": _filled(page.path, visit.request) if unproved else None} | dict(shown)
+    return {"title": page.title, "confirm": confirm if unproved else None} | dict(shown)
 
 
 def shell(visit: Visit, template: str, shown: Shown, here: str) -> Response:
@@ -178,9 +179,9 @@ def handled(form: Form) -> Handler:
         fields = request.form()
         if not sessions.sealed(visit.services, visit.session, "form", fields.get("csrf", "")):
             raise stale()
-        back = _filled(form.back, request)
+        back = _with_place(_filled(form.back, request), visit)
         if form.proved and not sessions.confirmed(visit.services, visit.session):
-            return see_other(f"/ui/confirm?next={back}")
+            return see_other(f"/ui/confirm?next={quote(back, safe='/')}")
         try:
             if form.budget is not None:
                 own = visit.session.sign_in.session_id if form.budget.each_session else visit.account_id
@@ -223,6 +224,11 @@ async def _again(form: Form, visit: Visit, fields: Fields, note: Flash) -> Respo
 def _filled(path: str, request: Request) -> str:
     """The path with the request's own parameters."""
     return path.format_map({name: quote(value, safe="") for name, value in request.path.items()})
+
+
+def _with_place(path: str, visit: Visit) -> str:
+    """The path of a page, with the part of its lists that the request is from."""
+    return path if not visit.place else f"{path}{'&' if '?' in path else '?'}{visit.place[1:]}"
 
 
 def noted(visit: Visit, path: str, note: Flash) -> Response:

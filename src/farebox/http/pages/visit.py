@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from farebox.errors import (
     ACCESS_DENIED,
@@ -35,6 +35,8 @@ NOTE_COOKIE = "farebox_note"
 ATTEMPT_COOKIE = "farebox_attempt"
 REFRESH = "farebox-refresh"
 """A request header that assets/live.js sends."""
+_PLACE = frozenset({"page", "policies", "domain_page", "markup_page", "find", "of"})
+"""The names in an address that choose a part of a list, by its number or by what it has."""
 _NOTE_SECONDS = 120
 _NOTE_MAX = 600
 _PAGE_DIGITS = 6
@@ -97,6 +99,13 @@ class Visit:
         """The part of a long list that the address asks for; the first one is 1."""
         asked = dict(self.request.query_pairs()).get(name, "")
         return max(1, int(asked)) if asked.isdecimal() and len(asked) <= _PAGE_DIGITS else 1
+
+    @property
+    def place(self) -> str:
+        """Which part of its lists the page shows, as the query of an address: `?page=2`; empty for the first one. Forms
+        are sent with it, so that the page that follows shows the same part."""
+        asked = {name: text for name, text in self.request.query_pairs() if name in _PLACE and text}
+        return f"?{urlencode(asked)}" if asked else ""
 
     def part_of(self, name: str, items: Sequence[Any], size: int, *, prefix: str = "") -> dict[str, Any]:
         """The part of a long list that the address asks for, for a template: the items under `name`, `page`, and
