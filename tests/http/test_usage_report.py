@@ -87,6 +87,36 @@ def test_every_charge_is_counted_once_by_each(varied: Customer) -> None:
     assert (refused.status_code, refused.json()["errors"][0]["path"]) == (400, ["query", "by"])
 
 
+@pytest.mark.parametrize(
+    ("per", "start", "end", "said"),
+    [
+        ("day", "2025-01-01", "2026-02-06", "A report has at most 400 days"),
+        ("hour", "2026-01-01", "2026-01-17T16:00:01Z", "A report has at most 400 hours"),
+        ("month", "2020-12-31", "2026-01-01", "A report has at most 60 months"),
+        ("month", "0001-01-01", None, "A report has at most 60 months"),
+        ("day", "2026-02-01", "2026-02-01", "before `to`, which is not included"),
+        ("day", "2026-02-02", "2026-02-01", "before `to`, which is not included"),
+        ("day", "9000-01-01", None, "not in the future"),
+        ("day", "2025-01-02", "2026-02-06", ""),
+        ("hour", "2026-01-01", "2026-01-17T16:00:00Z", ""),
+        ("month", "2021-01-01", "2026-01-01", ""),
+        ("day", "1969-12-30", "1970-01-03", ""),
+    ],
+)
+def test_a_period_is_reported_in_full_or_not_at_all(
+    customer: Customer, per: str, start: str, end: str | None, said: str
+) -> None:
+    query = {"per": per, "from": start} | ({} if end is None else {"to": end})
+    response = httpx.get(f"{customer.api_url}/farebox/usage", headers=customer.headers, params=query)
+    if not said:
+        assert response.status_code == 200
+        assert response.json()["result"]["from"][:7] == max(start, "1970-01-01")[:7]
+        return
+    [error] = response.json()["errors"]
+    assert (response.status_code, error["code"], error["path"]) == (400, 7001, ["query", "from"])
+    assert said in error["message"]
+
+
 def test_calls_deleted_from_the_log_stay_counted(farebox: Farebox, varied: Customer) -> None:
     before = {by: by_value(varied, by) for by in BY}
     logs = httpx.get(f"{varied.api_url}/ai-gateway/gateways/default/logs", headers=varied.headers).json()["result"]

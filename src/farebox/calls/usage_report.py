@@ -76,6 +76,16 @@ def period(per: Per, start: int | None, end: int | None, now: int) -> Period:
     return Period(per=per, start=max(0, start, earliest), end=end)
 
 
+def missed(of: Period, start: int | None, end: int | None) -> Literal["", "order", "future", "length"]:
+    """Why the period is not the one that was asked for: its start is not before its end, or in the future, or it is too
+    long."""
+    if start is None:
+        return ""
+    if start >= (of.end if end is None else end):
+        return "future" if end is None else "order"
+    return "length" if max(0, start) < of.start else ""
+
+
 def _back(end: int, per: Per, steps: int) -> int:
     if per != "month":
         return end - steps * (HOUR_MS if per == "hour" else DAY_MS)

@@ -30,6 +30,11 @@ _BY = {
 }
 _WITHOUT = {"gateway": "No gateway", "token": "No token", "user": "No end user"}
 _PER: dict[Per, str] = {"hour": "hour", "day": "day", "month": "month"}
+_MISSED = {
+    "order": "“From” must be before “To”, which is not included.",
+    "future": "“From” must not be in the future.",
+    "length": "This period is too long: at most {most} {per}s can be shown. Only its end is shown.",
+}
 _BY_MAX = 250
 _UNTIL = 4_102_444_800_000
 """The end of 2099."""
@@ -155,14 +160,8 @@ def _asked(visit: Visit) -> _Asked:
 def _period(pairs: Mapping[str, str], per: Per, now: int, faults: list[str]) -> Period:
     start, end = _moment(pairs.get("from", ""), faults), _moment(pairs.get("to", ""), faults)
     of = period(per, start, end, now)
-    if start is None or faults:
-        return of
-    if start >= (of.end if end is None else end):
-        faults.append(
-            "“From” must be before “To”, which is not included." if end else "“From” must not be in the future."
-        )
-    elif start < of.start:
-        faults.append(f"This period is too long: at most {STEPS_MAX[per]} {per}s can be shown. Only its end is shown.")
+    if not faults and (missed := usage_report.missed(of, start, end)):
+        faults.append(_MISSED[missed].format(most=STEPS_MAX[per], per=per))
     return of
 
 
