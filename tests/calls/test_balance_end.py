@@ -248,8 +248,9 @@ def test_generated_content_is_stopped_where_the_balance_ends(farebox: Farebox, u
     credit = 400_000  # which covers slightly less than 1,000 bytes of output, at 0.40 USD per million
     customer = with_credit(farebox, credit, held=10_000_000)
     options = genai.types.HttpOptions(base_url=f"{customer.gateway_url}/google-ai-studio")
-    client: Any = genai.Client(api_key=customer.token, http_options=options)
-    chunks = list(client.models.generate_content_stream(model="gemini-2.0-flash", contents="Count."))
+    made: Any = genai.Client(api_key=customer.token, http_options=options)
+    with made as client:
+        chunks = list(client.models.generate_content_stream(model="gemini-2.0-flash", contents="Count."))
 
     assert chunks[-1].candidates[0].finish_reason == "MAX_TOKENS"
     words = sum((chunk.text or "").count(" one") for chunk in chunks)

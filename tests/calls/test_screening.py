@@ -298,10 +298,9 @@ def _anthropic(customer: Customer, said: str) -> str:
 
 def _google(customer: Customer, said: str) -> str:
     options = genai.types.HttpOptions(base_url=f"{customer.gateway_url}/google-ai-studio")
-    client = genai.Client(api_key=customer.token, http_options=options)
-    return _gathered(
-        customer, (event.text or "" for event in client.models.generate_content_stream(model="demo-1", contents=said))
-    )
+    with genai.Client(api_key=customer.token, http_options=options) as client:
+        stream = client.models.generate_content_stream(model="demo-1", contents=said)
+        return _gathered(customer, (event.text or "" for event in stream))
 
 
 def _gathered(customer: Customer, pieces: Iterator[str]) -> str:

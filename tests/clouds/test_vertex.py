@@ -593,6 +593,7 @@ async def test_live_sessions(customer: Customer, played: tuple[SocketProvider, L
             await connection.send_client_content(turns={"role": "user", "parts": [{"text": "Hello"}]})
             assert await tokens_read(connection) == 565
         await client.aio.aclose()
+        client.close()
     until(lambda: customer.balance.held == 0 and len(log_rows(customer)) >= 2)
     assert before - customer.balance.posted == turn_cost()
     assert not differences(customer.farebox)

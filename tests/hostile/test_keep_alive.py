@@ -121,24 +121,29 @@ class Sdk(NamedTuple):
 
 
 def _openai(customer: Customer) -> Iterator[str]:
-    client = openai.OpenAI(base_url=f"{customer.gateway_url}/openai", api_key=customer.token, max_retries=0)
-    for chunk in client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], stream=True):
-        if chunk.choices and chunk.choices[0].delta.content:
-            yield chunk.choices[0].delta.content
+    asked: Any = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    base_url = f"{customer.gateway_url}/openai"
+    with openai.OpenAI(base_url=base_url, api_key=customer.token, max_retries=0) as client:
+        for chunk in client.chat.completions.create(**asked):
+            if chunk.choices and chunk.choices[0].delta.content:
+                yield chunk.choices[0].delta.content
 
 
 def _anthropic(customer: Customer) -> Iterator[str]:
-    client = anthropic.Anthropic(base_url=f"{customer.gateway_url}/anthropic", api_key=customer.token, max_retries=0)
-    with client.messages.stream(model="m", max_tokens=9, messages=[{"role": "user", "content": "x"}]) as stream:
+    base_url = f"{customer.gateway_url}/anthropic"
+    with (
+        anthropic.Anthropic(base_url=base_url, api_key=customer.token, max_retries=0) as client,
+        client.messages.stream(model="m", max_tokens=9, messages=[{"role": "user", "content": "x"}]) as stream,
+    ):
         yield from stream.text_stream
 
 
 def _google(customer: Customer) -> Iterator[str]:
     options = genai.types.HttpOptions(base_url=f"{customer.gateway_url}/google-ai-studio")
-    client = genai.Client(api_key=customer.token, http_options=options)
-    for chunk in client.models.generate_content_stream(model="m", contents="x"):
-        if chunk.text:
-            yield chunk.text
+    with genai.Client(api_key=customer.token, http_options=options) as client:
+        for chunk in client.models.generate_content_stream(model="m", contents="x"):
+            if chunk.text:
+                yield chunk.text
 
 
 def _named(**data: Any) -> bytes:

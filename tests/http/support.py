@@ -1,5 +1,6 @@
 """Helpers for the tests of the control plane."""
 
+import atexit
 import re
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from tests.support import Customer, Farebox
 
 http = httpx.Client()
 """One client for all tests, because creating one costs more than a request."""
+atexit.register(http.close)
 
 GATEWAY_FIELDS: dict[str, Any] = {
     "cache_invalidate_on_update": False,

@@ -98,6 +98,7 @@ async def test_google_s_sdk_and_each_response_is_charged_once(
             await connection.send_tool_response(function_responses=answer)
             assert await tokens_read(connection) == 568
         await client.aio.aclose()
+        client.close()
     settled(customer, sum(map(turn_cost, range(4))), 4)
     rows = turns_of(customer)
     assert [row["id"].rpartition("-")[2] for row in rows] == ["0001", "0002", "0003", "0004"]

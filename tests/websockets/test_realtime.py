@@ -66,8 +66,10 @@ def quiet(customer: Customer, path: str = PATH) -> ClientConnection:
 
 @pytest.mark.filterwarnings("ignore:connect:DeprecationWarning")  # of the SDK's own client
 def test_openai_s_sdk_and_each_turn_is_charged_once(customer: Customer, realtime: Realtime) -> None:
-    client = openai.OpenAI(api_key=customer.token, base_url=f"{customer.gateway_url}/openai")
-    with client.realtime.connect(model=MODEL) as connection:
+    with (
+        openai.OpenAI(api_key=customer.token, base_url=f"{customer.gateway_url}/openai") as client,
+        client.realtime.connect(model=MODEL) as connection,
+    ):
         assert connection.recv().type == "session.created"
         connection.session.update(session={"type": "realtime", "audio": {"input": {"turn_detection": None}}})
         assert connection.recv().type == "session.updated"

@@ -40,8 +40,10 @@ def responses(provider: SocketProvider) -> Responses:
 
 @pytest.mark.filterwarnings("ignore:connect:DeprecationWarning")  # of the SDK's own client
 def test_openai_s_sdk_and_each_response_is_charged_once(customer: Customer, responses: Responses) -> None:
-    client = openai.OpenAI(api_key=customer.token, base_url=f"{customer.gateway_url}/openai")
-    with client.responses.connect() as connection:
+    with (
+        openai.OpenAI(api_key=customer.token, base_url=f"{customer.gateway_url}/openai") as client,
+        client.responses.connect() as connection,
+    ):
         for number in range(1, 4):
             before: dict[str, Any] = {} if number == 1 else {"previous_response_id": f"resp_{number - 1}"}
             connection.response.create(model=MODEL, input="Hello", store=False, max_output_tokens=50, **before)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.server import ServerConnection
@@ -62,8 +63,12 @@ def by_deepgram(customer: Customer) -> bytes:
     environment = deepgram.DeepgramClientEnvironment(
         base=url, production=url.replace("http", "ws", 1), agent=url, agent_rest=url
     )
-    client = deepgram.DeepgramClient(api_key=customer.token, environment=environment)
-    with client.speak.v1.connect(model="aura-2-thalia-en", encoding="linear16", sample_rate=24_000) as connection:
+    with (
+        httpx.Client() as http,
+        deepgram.DeepgramClient(api_key=customer.token, environment=environment, httpx_client=http).speak.v1.connect(
+            model="aura-2-thalia-en", encoding="linear16", sample_rate=24_000
+        ) as connection,
+    ):
         connection.send_text(deepgram.speak.v1.types.SpeakV1Text(type="Speak", text=TEXT))
         connection.send_flush()
         sound = connection.recv()
@@ -72,17 +77,22 @@ def by_deepgram(customer: Customer) -> bytes:
 
 
 def by_elevenlabs(customer: Customer) -> bytes:
-    client = elevenlabs.ElevenLabs(api_key=customer.token, base_url=f"{customer.gateway_url}/elevenlabs")
-    speech: Any = client.text_to_speech
-    speech._ws_base_url = f"{customer.gateway_url}/elevenlabs".replace("http", "ws", 1)  # otherwise it uses TLS
-    return b"".join(speech.convert_realtime("v1", text=iter([TEXT[:-1]]), model_id="eleven_v3"))
+    base_url = f"{customer.gateway_url}/elevenlabs"
+    with httpx.Client() as http:
+        client = elevenlabs.ElevenLabs(api_key=customer.token, base_url=base_url, httpx_client=http)
+        speech: Any = client.text_to_speech
+        speech._ws_base_url = base_url.replace("http", "ws", 1)  # otherwise it uses TLS
+        return b"".join(speech.convert_realtime("v1", text=iter([TEXT[:-1]]), model_id="eleven_v3"))
 
 
 def by_cartesia(customer: Customer) -> bytes:
     url = f"{customer.gateway_url}/cartesia"
-    client = cartesia.Cartesia(api_key=customer.token, base_url=url, websocket_base_url=url.replace("http", "ws", 1))
+    sockets = url.replace("http", "ws", 1)
     asked: Any = {"model_id": "sonic-3", "voice": {"mode": "id", "id": "v"}, "output_format": Cartesia.format}
-    with client.tts.websocket_connect() as connection:
+    with (
+        cartesia.Cartesia(api_key=customer.token, base_url=url, websocket_base_url=sockets) as client,
+        client.tts.websocket_connect() as connection,
+    ):
         context = connection.context(**asked)
         context.send(transcript=TEXT, continue_=False, **asked)
         return b"".join(event.audio for event in context.receive() if event.type == "chunk" and event.audio)
@@ -233,8 +243,12 @@ def test_deepgram_s_sdk_and_seconds_are_charged_as_they_are_heard(customer: Cust
     environment = deepgram.DeepgramClientEnvironment(
         base=url, production=url.replace("http", "ws", 1), agent=url, agent_rest=url
     )
-    client = deepgram.DeepgramClient(api_key=customer.token, environment=environment)
-    with client.listen.v1.connect(model="nova-3", encoding="linear16", sample_rate=16_000) as connection:
+    with (
+        httpx.Client() as http,
+        deepgram.DeepgramClient(api_key=customer.token, environment=environment, httpx_client=http).listen.v1.connect(
+            model="nova-3", encoding="linear16", sample_rate=16_000
+        ) as connection,
+    ):
         for _ in range(8):
             connection.send_media(SECOND * 10)
         assert connection.recv().type == "Results"
