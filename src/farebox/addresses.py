@@ -14,6 +14,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import TypeAlias
 from urllib.parse import SplitResult
 
+from farebox.quoting import quoted
+
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 Resolver: TypeAlias = Callable[[str, int], Awaitable[list[Address]]]
@@ -64,7 +66,7 @@ async def resolve(host: str, port: int) -> list[Address]:
         ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         found = await asyncio.get_running_loop().run_in_executor(_THREADS, ask)
     except UnicodeError as error:
-        raise OSError(f"{host!r} is not a host name") from error
+        raise OSError(f"{quoted(host)} is not a host name") from error
     return list(dict.fromkeys(ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found))
 
 

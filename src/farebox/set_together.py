@@ -3,6 +3,8 @@
 import re
 from typing import Protocol
 
+from farebox.quoting import quoted
+
 _PERCENT = re.compile(r"[0-9]{1,2}(\.[0-9]{1,4})?")
 _URL = re.compile(r"https?://[!-~]+")
 
@@ -52,7 +54,7 @@ def check_together(settings: _Settings) -> None:
     """Raises ValueError, which names the invalid setting."""
     if settings.database_url and not settings.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
         raise ValueError(
-            f"FAREBOX_DATABASE_URL begins with {settings.database_url.split(':')[0]!r}: write sqlite:///PATH or "
+            f"FAREBOX_DATABASE_URL begins with {quoted(settings.database_url.split(':')[0])}: write sqlite:///PATH or "
             "postgresql://USER:PASSWORD@HOST:PORT/NAME"
         )
     _check_money_in(settings)
@@ -71,7 +73,7 @@ def _check_money_in(settings: _Settings) -> None:
     if not settings.stripe_api_base.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):
         raise ValueError("FAREBOX_STRIPE_API_BASE must begin with https:// (http:// only on this machine)")
     if not _PERCENT.fullmatch(settings.fee_percent):
-        raise ValueError(f"FAREBOX_FEE_PERCENT is {settings.fee_percent!r}: write a percentage such as 5 or 2.5")
+        raise ValueError(f"FAREBOX_FEE_PERCENT is {quoted(settings.fee_percent)}: write a percentage such as 5 or 2.5")
     if settings.topup_min_cents > settings.topup_max_cents:
         raise ValueError("FAREBOX_TOPUP_MIN_CENTS is above FAREBOX_TOPUP_MAX_CENTS")
     if settings.smtp_url and not settings.smtp_url.startswith(("smtp://", "smtps://")):

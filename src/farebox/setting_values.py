@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from farebox.money import whole_number
+from farebox.quoting import quoted
 
 
 def values_of_file(path: str) -> dict[str, Any]:
@@ -26,12 +27,12 @@ def parse_value(variable: str, value: object, kind: object, limits: Mapping[str,
         try:
             number = whole_number(str(value))
         except ValueError as error:
-            raise ValueError(f"{variable} is {value!r}: it must be a whole number") from error
+            raise ValueError(f"{variable} is {quoted(str(value))}: it must be a whole number") from error
         if not limits["low"] <= number <= limits["high"]:
             raise ValueError(f"{variable} is {number}: it must be from {limits['low']} to {limits['high']}")
         return number
     text = str(value)
     choices = get_args(kind)
     if choices and text not in choices:
-        raise ValueError(f"{variable} is {text!r}: it must be one of {', '.join(choices)}")
+        raise ValueError(f"{variable} is {quoted(text)}: it must be one of {', '.join(choices)}")
     return text

@@ -4,6 +4,8 @@ import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TypeAlias
 
+from farebox.quoting import quoted
+
 Networks: TypeAlias = tuple[IPv4Network | IPv6Network, ...]
 
 _is_public_url = re.compile(r"https?://[^/?#@\s]+((?:/[A-Za-z0-9._~-]+)*)/?").fullmatch
@@ -28,13 +30,14 @@ def check_standing(public_url: str, trusted_proxies: str, proxy_protocol: str) -
     """Raises ValueError, which names the invalid setting and says what is valid."""
     if public_url and not _is_public_url(public_url):
         raise ValueError(
-            f"FAREBOX_PUBLIC_URL is {public_url!r}: write http(s)://HOST, or http(s)://HOST/PATH with plain letters "
-            "and digits"
+            f"FAREBOX_PUBLIC_URL is {quoted(public_url)}: write http(s)://HOST, or http(s)://HOST/PATH with plain "
+            "letters and digits"
         )
     segments = path_of(public_url).split("/")[1:]
     if {".", ".."} & set(segments) or _OWN_PATHS & set(segments[:1]):
         raise ValueError(
-            f"FAREBOX_PUBLIC_URL has a path that begins with {segments[0]!r}, like Farebox's own paths: choose another"
+            f"FAREBOX_PUBLIC_URL has a path that begins with {quoted(segments[0])}, like Farebox's own paths: choose "
+            "another"
         )
     try:
         networks = networks_of(trusted_proxies)

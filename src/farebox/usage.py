@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import TypeAlias
 
+from farebox.quoting import quoted
+
 Quantity: TypeAlias = int | Decimal
 """A count, or a Decimal where the unit is divisible (seconds of audio)."""
 
@@ -44,7 +46,7 @@ def checked(usage: Mapping[str, object]) -> dict[str, Quantity]:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | Decimal):
-            raise AbsurdUsage(f"{meter} is {value!r}, not a count")
+            raise AbsurdUsage(f"{meter} is {quoted(str(value))}, not a count")
         if (isinstance(value, Decimal) and not value.is_finite()) or not 0 <= value <= METER_MAX:
             raise AbsurdUsage(f"{meter} is {value}, outside 0 … {METER_MAX}")
         if value:

@@ -360,7 +360,7 @@ def test_a_route_without_a_model_names_the_element_where_it_ends(customer: Custo
     create(customer, start("if"), either("if", {"metadata.plan": "pro"}, "m", "end"), model("m"), END)
     refused = call(customer)
     assert (refused.status_code, code(refused)) == (403, 2951)
-    assert "ends at its element 'end'" in refused.text
+    assert "ends at its element “end”" in refused.text
     assert refused.headers["x-should-retry"] == "false"
     assert spent(customer) == 0
 

@@ -296,7 +296,7 @@ def test_the_rate_limit_of_a_key(farebox: Farebox, customer: Customer) -> None:
     limited = post(customer, "openai/chat/completions")
     assert refused(limited) == (429, 2003)
     assert 0 < int(limited.headers["retry-after"]) <= 3600
-    assert "'default'" in limited.json()["message"]
+    assert "“default”" in limited.json()["message"]
     assert post(customer, "openai/chat/completions", headers=ALIAS).status_code == 200, "another key has its own"
     assert post(customer, "openai/chat/completions", headers=BEARER).status_code == 200
     fallback = post(customer, "", [step, step | {"headers": ALIAS}])

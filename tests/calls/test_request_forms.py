@@ -335,11 +335,11 @@ def test_limits_end_a_run_of_codex_but_held_credit_does_not() -> None:
         (RATE_LIMITED, 429, "usage_limit_reached"),
         (CREDIT_HELD, 503, "credit_held"),
     ):
-        problem = Problem(kind, "Held by — others.")
+        problem = Problem(kind, "Held by — “others”.")
         assert error_status(problem, "codex", "402") == status
         assert json.loads(error_body(problem, "codex", status, "r", Pages("", "")))["error"]["type"] == named
         shown = dict(error_headers(problem, "codex", status)).get("x-codex-promo-message")
-        assert shown == ("Held by ? others" if status == 429 else None)
+        assert shown == ('Held by ? "others"' if status == 429 else None)
         assert error_status(problem, "openai", "429") == 429
 
 

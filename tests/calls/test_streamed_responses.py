@@ -299,7 +299,7 @@ async def test_an_unknown_encoding_passes_unread_with_a_note(customer: Customer)
     assert (response.body, response.headers["content-encoding"]) == (secret, "snappy")
     receipt = customer.receipt(response.log_id)
     assert receipt["usage_source"] == "counted"
-    assert "encoded as 'snappy'" in receipt["notes"][0]
+    assert "encoded as “snappy”" in receipt["notes"][0]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

@@ -226,7 +226,7 @@ def test_no_way_leads_to_another_gateway(owner: Customer, member: Customer, way:
         refused = WAYS[way].send(At(member, gateway_id))
         assert refused.status_code == 403, refused.text
         assert "gateway_not_allowed" in refused.text or "2972" in refused.text
-        assert repr(gateway_id) in refused.text
+        assert f"“{gateway_id}”" in refused.text
     allowed = WAYS[way].send(At(member, TEAM))
     assert allowed.status_code == WAYS[way].status, allowed.text
     assert owner.balance.held == 0
@@ -263,7 +263,7 @@ def test_sdks_see_it(member: Customer) -> None:
     ):
         claude.messages.create(model="claude-haiku-4-5", max_tokens=20, messages=HI)  # type: ignore[arg-type]
     assert of_anthropic.value.body["error"]["type"] == "permission_error"  # type: ignore[index]
-    assert "'other'" in str(of_anthropic.value)
+    assert "“other”" in str(of_anthropic.value)
     options: Any = {"base_url": f"{other}/google-ai-studio"}
     with (
         genai.Client(api_key=member.token, http_options=options) as google,

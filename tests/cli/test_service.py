@@ -82,7 +82,7 @@ def test_the_data_folder_may_be_named_on_the_command_line(cli: Cli, tmp_path: Pa
 def test_a_wrong_setting_is_refused_in_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAREBOX_PORT", "many")
     refused = cli("account", "list")
-    assert (refused.status, refused.err) == (1, "farebox: FAREBOX_PORT is 'many': it must be a whole number\n")
+    assert (refused.status, refused.err) == (1, "farebox: FAREBOX_PORT is “many”: it must be a whole number\n")
     assert cli("account", "list", "--help").status == 0  # help does not read settings
 
 

@@ -290,7 +290,7 @@ def test_the_command_replays_prices_and_markups_too(
     assert report["refused"] == cli(*mine, "--rules", str(rules), "--json").json["refused"] == 0
     rules.write_text(json.dumps(limits(every, {**red, "limit": 1e-9})))
     assert "by the rule rules.1:" in cli(*mine, "--rules", str(rules)).out
-    assert "no gateway 'none'" in cli(*mine, "--rules", str(rules), "--gateway", "none").err
+    assert "no gateway “none”" in cli(*mine, "--rules", str(rules), "--gateway", "none").err
     rules.write_text(json.dumps(limits(spend_rule("a", charge), spend_rule("a", charge))))
     assert "rules.1.id: Another rule has the id 'a' too" in cli(*mine, "--rules", str(rules)).err
     assert "this cannot be replayed" in cli(*mine, "--markup", "1", "--by", "colour").err

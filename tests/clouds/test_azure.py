@@ -239,7 +239,7 @@ def test_responses_and_embeddings(customer: Customer, upstream: Upstream) -> Non
 def test_the_operators_key_goes_to_its_resource_alone(customer: Customer, upstream: Upstream) -> None:
     with free(customer), pytest.raises(openai.APIStatusError) as refused:
         ask(azure(customer, "someone-else"), "gpt-4o")
-    assert "not for the resource 'someone-else'" in refused.value.message
+    assert "not for the resource “someone-else”" in refused.value.message
     assert not upstream.sent
 
 

@@ -523,7 +523,7 @@ def test_a_bedrock_host_cannot_be_injected(customer: Customer, upstream: Upstrea
 
 
 def test_a_region_that_the_key_does_not_allow(customer: Customer, upstream: Upstream) -> None:
-    error = pytest.raises(botocore.exceptions.ClientError, match=r"not for the .*'ap-south-1'")
+    error = pytest.raises(botocore.exceptions.ClientError, match=r"not for the .*“ap-south-1”")
     with contextlib.closing(client_at(customer, "ap-south-1")) as client, free(customer), error:
         client.converse(modelId=HAIKU, messages=MESSAGES)
     assert not upstream.sent

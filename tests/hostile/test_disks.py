@@ -209,7 +209,7 @@ def test_status_reports_a_full_disk_on_which_no_alarm_could_be_written(disk: Dis
         until(lambda: ready(farebox)[1]["journal"] == "unwritable", "the server knows")
         reported = command(*status).stdout
         assert (
-            f"The server at {farebox.url} does not accept calls because its database is 'full': make room" in reported
+            f"The server at {farebox.url} does not accept calls because its database is “full”: make room" in reported
         )
         assert "journal" in reported
         found = json.loads(command(*status, "--json").stdout)

@@ -110,7 +110,7 @@ def test_a_gateways_own_alias_wins_and_a_change_applies_to_the_next_call(custome
     http.delete(url(customer, "m"), headers=customer.headers)
     refused = customer.chat(model="m")
     assert refused.status_code == 400
-    assert "The model 'm' names no provider" in refused.text
+    assert "The model “m” names no provider" in refused.text
     own = {"authorization": "Bearer sk-own", "cf-aig-authorization": f"Bearer {customer.token}"}
     put(customer, "m", "demo/demo-1")
     assert "cannot use a provider key" in customer.chat(model="m", headers=own).text

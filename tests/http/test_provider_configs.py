@@ -142,7 +142,7 @@ STORE = {"alias": "a", "default_config": True, "provider_slug": "openai", "secre
 @pytest.mark.parametrize(
     ("body", "field", "message"),
     [
-        (STORE | {"provider_slug": "nobody"}, "provider_slug", "There is no provider 'nobody'"),
+        (STORE | {"provider_slug": "nobody"}, "provider_slug", "There is no provider “nobody”"),
         (STORE | {"provider_slug": "workers-ai"}, "provider_slug", "Keys for Workers AI cannot be stored"),
         (STORE | {"alias": "my key"}, "alias", "Invalid: must match"),
         (STORE | {"alias": ""}, "alias", "String must contain at least 1 character(s)"),

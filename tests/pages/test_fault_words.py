@@ -108,7 +108,9 @@ def test_no_message_speaks_of_schemas(kind: type[msgspec.Struct]) -> None:
         ("Invalid enum value. Expected 'a' | 'b' | object, received 'c'", "Choose one of these: a, b"),
         ("Invalid url", "Enter a complete URL, such as https://api.example.com"),
         ("Invalid discriminator value. Expected 'a' | 'b', received 'c'", "Choose one of these: a; b"),
-        ("There is no provider 'x'", "There is no provider 'x'"),
+        ("There is no provider 'x'", "There is no provider “x”"),
+        ("Another entry has the id 'it's x' too", "Another entry has the id “it's x” too"),
+        ("The account's own, or its users' keys", "The account's own, or its users' keys"),
     ],
 )
 def test_words(message: str, words: str) -> None:

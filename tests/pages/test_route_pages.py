@@ -69,7 +69,7 @@ def stored(customer: Customer) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("to", "said"), [("nope", "There is no element with the id 'nope'"), ("start", "No output may lead back")]
+    ("to", "said"), [("nope", "There is no element with the id “nope”"), ("start", "No output may lead back")]
 )
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_start_alone_is_not_saved(owner: Person, customer: Customer, to: str, said: str, as_json: bool) -> None:
@@ -177,7 +177,7 @@ def test_json_names_the_element_that_is_wrong(owner: Person, customer: Customer)
     broken = [{**each, "outputs": leads(success="nowhere")} if each["id"] == "b" else each for each in EVERYTHING]
     many = [model(f"m{number}", "demo-1") for number in range(40)]  # too many elements to show as fields
     page = unescape(owner.told(NEW, do="save", name="x", json=json.dumps([*broken, *many])))
-    assert "Element 6 “b”, outputs.success.elementId: There is no element with the id 'nowhere'" in page
+    assert "Element 6 “b”, outputs.success.elementId: There is no element with the id “nowhere”" in page
     assert "saved" not in owner.told(NEW, do="save", name="fine", json=json.dumps(EVERYTHING))
     assert [route["name"] for route in stored(customer)] == ["fine"]
 

@@ -352,7 +352,7 @@ def test_a_part_above_its_whole_is_cut_to_it_and_noted(change: dict[str, Any], p
 
 
 def test_true_is_not_a_count() -> None:
-    assert chat_usage({"prompt_tokens": True, "completion_tokens": 2}).problem == "input_tokens is 'True', not a count"
+    assert chat_usage({"prompt_tokens": True, "completion_tokens": 2}).problem == "input_tokens is “True”, not a count"
 
 
 def test_a_negative_figure_cannot_hide_in_a_sum() -> None:

@@ -97,3 +97,29 @@ def test_html_is_in_templates() -> None:
             if _MARKUP.search(node.value)
         ]
     assert not found, "\n".join(found)
+
+
+REPRESENTED = {
+    "src/farebox/http/pages/replay.py": "source code for Python",
+    "src/farebox/storage/sqlite/writer.py": "an exception of any kind, for the log",
+}
+"""Modules that put Python's representation of a value into a text, and what it is for."""
+
+
+def test_messages_quote_as_people_do() -> None:
+    """`quoting.quoted` gives “x”; Python's own `'x'` is for `__repr__`."""
+    found = []
+    for path in FAREBOX:
+        tree = _tree(path)
+        own = {
+            each
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and node.name == "__repr__"
+            for each in ast.walk(node)
+        }
+        found += [
+            f"{_name(path)}:{node.lineno}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FormattedValue) and node.conversion == ord("r") and node not in own
+        ]
+    assert {place.partition(":")[0] for place in found} == set(REPRESENTED), found

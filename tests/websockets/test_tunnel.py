@@ -222,7 +222,7 @@ def test_a_session_ends_at_the_next_message_once_its_token_does_not_reach_the_ga
         forget(farebox)
         connection.send('{"type": "two"}')
         code, reason = await_close(connection)
-    assert (code, "'default' is not one of them" in reason) == (4403, True)
+    assert (code, "“default” is not one of them" in reason) == (4403, True)
     provider.await_end()
 
 

@@ -13,6 +13,7 @@ from farebox.billing.top_up_price import limits_of
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.payments.guards import CAP_FACTOR
 from farebox.payments.model import Rule
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.settings import Settings
 from farebox.storage import top_up_rules as store
@@ -65,7 +66,7 @@ async def set_rule(
 def _set(connection: Connection, settings: Settings, wanted: Rule, at: int) -> Rule:
     account = find_account(connection, wanted.account_id)
     if account is None:
-        raise Problem(NOT_FOUND, f"There is no account {wanted.account_id!r}.")
+        raise Problem(NOT_FOUND, f"There is no account {quoted(wanted.account_id)}.")
     before = store.rule_of(connection, wanted.account_id)
     low, high = limits_of(connection, settings, wanted.account_id)
     cap = _cap(before, wanted)

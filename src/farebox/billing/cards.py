@@ -109,7 +109,7 @@ async def _new_customer(services: Services, account_id: str, *, gone: str = "") 
     processor = processor_of(services)
     account = await services.database.get(partial(find_account, account_id=account_id))
     if account is None:
-        raise Problem(NOT_FOUND, f"There is no account {account_id!r}.")
+        raise Problem(NOT_FOUND, f"There is no account {quoted(account_id)}.")
     found = await profile(services, account_id)
     name, email = found.name or account.name, found.email
     content = hashlib.sha256(f"{name}\n{email}".encode()).hexdigest()[:16]  # each content has its own key
@@ -341,7 +341,7 @@ def put_profile(
     Raises Problem: NOT_FOUND, VALIDATION_FAILED.
     """
     if find_account(connection, account_id) is None:
-        raise Problem(NOT_FOUND, f"There is no account {account_id!r}.")
+        raise Problem(NOT_FOUND, f"There is no account {quoted(account_id)}.")
     checked = _checked(profile, settings)
     if checked.low_balance_cents is None:
         checked = msgspec.structs.replace(checked, low_balance_cents=settings.low_balance_cents)

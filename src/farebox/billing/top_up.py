@@ -164,7 +164,7 @@ def _find_or_insert(
     """The row of a request, already claimed if it is new; else the one that it repeats."""
     account = find_account(connection, request.account_id)
     if account is None:
-        raise Problem(NOT_FOUND, f"There is no account {request.account_id!r}.")
+        raise Problem(NOT_FOUND, f"There is no account {quoted(request.account_id)}.")
     earlier = _repeats(connection, request, at)
     if earlier is not None:
         return earlier, False
@@ -358,7 +358,7 @@ async def status(services: Services, account_id: str, payment_id: str) -> TopUp:
     if found is None or found.account_id != account_id:
         raise Problem(
             NOT_FOUND,
-            f"The account has no purchase {payment_id!r}.",
+            f"The account has no purchase {quoted(payment_id)}.",
             words="This purchase does not exist",
         )
     waiting = found.state in ("unknown", "processing", "action_required")

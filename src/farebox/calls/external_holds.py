@@ -15,6 +15,7 @@ from farebox.ledger.commands import Conflict, Extend, Hold, Outcome, Release, Se
 from farebox.ledger.posting import apply
 from farebox.model import Account
 from farebox.money import AMOUNT_MAX
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.storage.accounts import find_account
 from farebox.storage.app_holds import (
@@ -98,7 +99,7 @@ async def create(
     try:
         verdict = await services.database.write(job)
     except Conflict as conflict:
-        raise Problem(KEY_REUSED, f"The hold {hold_id!r} was made before with another amount.") from conflict
+        raise Problem(KEY_REUSED, f"The hold {quoted(hold_id)} was made before with another amount.") from conflict
     if not verdict.ok:
         raise await credit_refusal(services, account_id, verdict, amount)
     return await get(services, account_id, hold_id)
@@ -167,7 +168,7 @@ async def settle(
     try:
         verdict = await services.ledger.do(command)
     except Conflict as conflict:
-        raise Problem(HOLD_REFUSED, f"The hold {hold_id!r} was settled before with another amount.") from conflict
+        raise Problem(HOLD_REFUSED, f"The hold {quoted(hold_id)} was settled before with another amount.") from conflict
     _check_open(hold_id, verdict)
     services.waiters.wake(account_id)
     return await get(services, account_id, hold_id)
@@ -182,7 +183,7 @@ async def release(services: Services, account_id: str, hold_id: str) -> AppHold:
     await services.ledger.do(Release(account_id=account_id, hold_id=PREFIX + hold_id, at=services.clock.now_ms()))
     hold = await get(services, account_id, hold_id)
     if hold.state == "settled":
-        raise Problem(HOLD_REFUSED, f"The hold {hold_id!r} has already been settled.")
+        raise Problem(HOLD_REFUSED, f"The hold {quoted(hold_id)} has already been settled.")
     services.waiters.wake(account_id)
     return hold
 
@@ -197,7 +198,7 @@ async def get(services: Services, account_id: str, hold_id: str) -> AppHold:
 
 def _check_open(hold_id: str, verdict: Verdict) -> None:
     if verdict.outcome is Outcome.NOT_OPEN:
-        raise Problem(HOLD_REFUSED, f"The hold {hold_id!r} has already ended.")
+        raise Problem(HOLD_REFUSED, f"The hold {quoted(hold_id)} has already ended.")
 
 
 def _check_not_frozen(account: Account | None) -> None:

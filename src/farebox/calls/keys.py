@@ -12,6 +12,7 @@ from farebox.calendar import seconds_until
 from farebox.calls.model import Call, KeyChoice, KeyLimit
 from farebox.errors import KEY_RATE_LIMITED, Problem
 from farebox.http_date import http_date
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.shares import drawn
 from farebox.storage.buckets import OPERATOR
@@ -36,7 +37,7 @@ def keyed(services: Services, call: Call) -> Call:
         at = _count(services, call, limit)
         if limit is not None and at is not None:
             words = f"takes {limit.limit} calls in {limit.seconds} seconds"
-            raise _limited(services, f"the stored key {call.key_alias!r} for {call.provider} {words}", at)
+            raise _limited(services, f"the stored key {quoted(call.key_alias)} for {call.provider} {words}", at)
         return call
     until = {key.key_id: _until(services, call, key) for key in call.keys}
     now, opens = services.clock.now_ms(), list[int]()

@@ -40,6 +40,7 @@ from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, UPSTREA
 from farebox.pricing.charge import unpriced_meters
 from farebox.pricing.model import Demand, ModelPrice
 from farebox.pricing.rates import rate_option, unit_text
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 
 
@@ -153,9 +154,10 @@ def payable(priced: Priced) -> tuple[Terms, ModelPrice]:
         units = () if call.parsed is None else call.parsed.demand.units
         raise Problem(
             MODEL_UNPRICED,
-            f"The model {call.model!r} of {call.provider} has no price, so it cannot be charged. The operator can set "
-            f"one{'' if units else ' on the page Prices, or with'}: farebox price set {call.provider} {call.model} "
-            f"{_options(units)}." + near_models(priced.context.services, call.account_id, call.provider, call.model),
+            f"The model {quoted(call.model)} of {call.provider} has no price, so it cannot be charged. The operator "
+            f"can set one{'' if units else ' on the page Prices, or with'}: farebox price set {call.provider} "
+            f"{call.model} {_options(units)}."
+            + near_models(priced.context.services, call.account_id, call.provider, call.model),
         )
     demand = terms.parsed.demand
     if demand.units:
@@ -163,8 +165,8 @@ def payable(priced: Priced) -> tuple[Terms, ModelPrice]:
     if demand.stored_hours and "stored_token_hours" not in terms.price.meters:
         raise Problem(
             NOT_METERED,
-            f"What it costs to store tokens for {demand.model!r} of {call.provider} is not known: the operator adds "
-            f"--rate stored_mtok_hours=USD ({unit_text('stored_mtok_hours')}) to a price of the model's.",
+            f"What it costs to store tokens for {quoted(demand.model)} of {call.provider} is not known: the operator "
+            f"adds --rate stored_mtok_hours=USD ({unit_text('stored_mtok_hours')}) to a price of the model's.",
         )
     if demand.fixed or demand.allowed:
         _check_searches_priced(call, demand, terms.price)
@@ -184,7 +186,7 @@ def _check_units_priced(call: Call, demand: Demand, price: ModelPrice) -> None:
     if not priced:
         raise Problem(
             MODEL_UNPRICED,
-            f"The price of {demand.model!r} of {call.provider} does not cover the units of this request. The "
+            f"The price of {quoted(demand.model)} of {call.provider} does not cover the units of this request. The "
             f"operator can set one that does: farebox price set {call.provider} {demand.model} "
             f"{_options(demand.units)}.",
         )
@@ -192,7 +194,7 @@ def _check_units_priced(call: Call, demand: Demand, price: ModelPrice) -> None:
     if unbounded and price.output_max is None:
         raise Problem(
             MODEL_UNPRICED,
-            f"Neither the request nor the price of {demand.model!r} of {call.provider} limits the number of "
+            f"Neither the request nor the price of {quoted(demand.model)} of {call.provider} limits the number of "
             f"{unbounded[0].replace('_', ' ')}: the operator can add --output-max N to the price.",
         )
 
@@ -205,7 +207,7 @@ def _check_searches_priced(call: Call, demand: Demand, price: ModelPrice) -> Non
     if unpriced:
         raise Problem(
             NOT_METERED,
-            f"The request allows searches, and {demand.model!r} of {call.provider} has no price for "
+            f"The request allows searches, and {quoted(demand.model)} of {call.provider} has no price for "
             f"{', '.join(unpriced)}, so it is not called on the operator's key.",
         )
 
@@ -217,6 +219,6 @@ def _check_priced_by_the_token(call: Call, demand: Demand, price: ModelPrice) ->
     if not by_other and unpriced_meters(price, {"input_tokens": 1}):
         raise Problem(
             NOT_METERED,
-            f"{demand.model!r} of {call.provider} has no price for tokens, so it is not asked for text on the "
+            f"{quoted(demand.model)} of {call.provider} has no price for tokens, so it is not asked for text on the "
             "operator's key.",
         )

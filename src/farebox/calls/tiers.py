@@ -25,6 +25,7 @@ from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Demand, Estimate, FurtherModel, Markup, ModelPrice
 from farebox.providers.formats.base import Observed
 from farebox.providers.formats.openai_images import OpenAIImages
+from farebox.quoting import quoted
 from farebox.runtime.operator_alarms import raise_alarm
 from farebox.usage import AbsurdUsage, Usage
 
@@ -72,8 +73,8 @@ def requested_price(context: CallContext, terms: Terms) -> ModelPrice:
     if price.unknown:
         raise Problem(
             NOT_METERED,
-            f"What {', '.join(price.unknown)} costs for {parsed.model!r} of {context.call.provider} is not known, so "
-            "the request is not sent on the operator's key. Leave it out, or use your own provider key.",
+            f"What {', '.join(price.unknown)} costs for {quoted(parsed.model)} of {context.call.provider} is not "
+            "known, so the request is not sent on the operator's key. Leave it out, or use your own provider key.",
         )
     return price
 
@@ -114,9 +115,9 @@ def _further(context: CallContext, terms: Terms, own: ModelPrice, further: Furth
     if price is None or price.unknown:
         raise Problem(
             MODEL_UNPRICED if price is None else NOT_METERED,
-            f"The request lets {provider} run the model {further.model!r} too, which has no price for what is asked. "
-            f"The operator can set one on the page Prices, or with: farebox price set {provider} {further.model} "
-            "--input USD --output USD (per million tokens).",
+            f"The request lets {provider} run the model {quoted(further.model)} too, which has no price for what "
+            f"is asked. The operator can set one on the page Prices, or with: farebox price set {provider} "
+            f"{further.model} --input USD --output USD (per million tokens).",
         )
     alone = replace(
         terms.parsed.demand, further_models=(), fixed={}, allowed={}, output_max=further.output_max, no_output=False
@@ -137,7 +138,7 @@ def applied_price(context: CallContext, terms: Terms, observed: Observed) -> tup
     notes = (
         ()
         if found is not None
-        else (f"the model {model!r}, which responded, has no price: charged as the requested one",)
+        else (f"the model {quoted(model)}, which responded, has no price: charged as the requested one",)
     )
     tier = asked.get("service_tier", "")
     reported = "service_tier" in observed.context
@@ -195,7 +196,8 @@ def with_further(
         price = find_price(context, passed.model, applied) if passed.model else own
         if price is None:
             notes.append(
-                f"the model {passed.model!r}, which the response bills too, has no price: charged as its own model"
+                f"the model {quoted(passed.model)}, which the response bills too, has no price: charged as its own "
+                "model"
             )
             price = own
         price, doubts = known_price(context, terms, price, passed.usage)
@@ -205,7 +207,7 @@ def with_further(
             parts.append((price, cost_of(price, passed.usage)))
         except AbsurdUsage as absurd:
             implausible = str(absurd)
-            notes.append(f"a pass of the model {passed.model or own.model!r} is impossible: {absurd}")
+            notes.append(f"a pass of the model {quoted(passed.model or own.model)} is impossible: {absurd}")
     cost = combined(parts)
     charge = priced.charge + charge_of(cost, terms.markup) - charge_of(priced.cost, terms.markup)
     if implausible:

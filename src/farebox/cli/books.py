@@ -12,6 +12,7 @@ from farebox.cli.output import print_table, show
 from farebox.cli.session import Stopped, session_of
 from farebox.cli.values import AsJson, percent_text
 from farebox.money import format_usd
+from farebox.quoting import quoted
 
 if TYPE_CHECKING:
     from farebox.operator.checking import Checked
@@ -52,7 +53,9 @@ def receipt(
         found = find_receipt(connection, log_id)
         corrected = [] if found is None else corrections_of(connection, found.account_id, log_id)
     if found is None:
-        raise Stopped(f"there is no receipt of a call {log_id!r}: take the ID from the response's cf-aig-log-id header")
+        raise Stopped(
+            f"there is no receipt of a call {quoted(log_id)}: take the ID from the response's cf-aig-log-id header"
+        )
     explained = with_corrections(whole(found), corrected)
     if as_json:
         show(msgspec.to_builtins(explained), as_json=True, text="")

@@ -7,6 +7,7 @@ import typer
 from farebox.cli.output import Row, show, show_rows
 from farebox.cli.session import Stopped, session_of
 from farebox.cli.values import AsJson, moment_text, optional_moment_text
+from farebox.quoting import quoted
 from farebox.storage.sql import NodeAway
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def try_webhook(context: typer.Context, endpoint_id: EndpointId, as_json: AsJson
     with session.reading() as connection:
         endpoint = find_endpoint(connection, endpoint_id)
     if endpoint is None:
-        raise Stopped(f"there is no endpoint {endpoint_id!r}: `farebox webhook list` shows the IDs")
+        raise Stopped(f"there is no endpoint {quoted(endpoint_id)}: `farebox webhook list` shows the IDs")
     test = endpoints.send_test(
         session.vault,
         session.settings,
@@ -229,13 +230,13 @@ def replay_message(
                 connection, session.settings, account_id or OPERATOR, message_id, at, by=session.operator
             )
         if entry is None:
-            raise Stopped(f"{_account_prefix(account_id)} no message {message_id!r}: see `farebox messages list`")
+            raise Stopped(f"{_account_prefix(account_id)} no message {quoted(message_id)}: see `farebox messages list`")
         count = entry
     show({"deliveries": count}, as_json=as_json, text=f"{count} deliveries are due again.")
 
 
 def _account_prefix(account_id: str | None) -> str:
-    return f"account {account_id!r} has" if account_id else "you (no --account was named) have"
+    return f"account {quoted(account_id)} has" if account_id else "you (no --account was named) have"
 
 
 def _endpoint_row(endpoint: "Endpoint") -> Row:

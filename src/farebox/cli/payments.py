@@ -9,6 +9,7 @@ from farebox.cli.output import Row, print_table, show, show_rows
 from farebox.cli.session import Stopped, session_of
 from farebox.cli.values import AccountId, AsJson, Since, moment_text, optional_moment_text, whole_cents
 from farebox.money import NANOS_PER_CENT, format_usd
+from farebox.quoting import quoted
 
 if TYPE_CHECKING:
     from farebox.billing.reconcile import Reconciliation, Sums
@@ -98,7 +99,7 @@ def replay(
             connection, by=session.operator, at=session.clock.now_ms(), event_id=event_id, since=since
         )
     if event_id is not None and not count:
-        raise Stopped(f"there is no event {event_id!r}: `farebox payments events` shows them")
+        raise Stopped(f"there is no event {quoted(event_id)}: `farebox payments events` shows them")
     text = f"{count} {'event is' if count == 1 else 'events are'} due again."
     show({"events": count}, as_json=as_json, text=text)
 

@@ -8,6 +8,7 @@ from farebox.cli.output import Row, print_table, show
 from farebox.cli.server_file import Readiness, fetch_readiness
 from farebox.cli.session import session_of
 from farebox.cli.values import AsJson, moment_text
+from farebox.quoting import quoted
 
 if TYPE_CHECKING:
     from farebox.storage.operator_alarms import Alarm
@@ -46,7 +47,9 @@ def status(
 
     session = session_of(context)
     if resolve is not None and resolve not in (*ALARM_KINDS, "all"):
-        raise typer.BadParameter(f"{resolve!r} is not one of {', '.join(ALARM_KINDS)}, all", param_hint="--resolve")
+        raise typer.BadParameter(
+            f"{quoted(resolve)} is not one of {', '.join(ALARM_KINDS)}, all", param_hint="--resolve"
+        )
     if about is not None and resolve is None:
         raise typer.BadParameter("needs --resolve", param_hint="--about")
     if resolve is not None:
@@ -82,7 +85,7 @@ def _print_server(server: tuple[str, Readiness | None] | None) -> None:
         return
     if readiness.remedy is not None:
         typer.echo(
-            f"The server at {url} does not accept calls because its database is {readiness.database!r}: "
+            f"The server at {url} does not accept calls because its database is {quoted(readiness.database)}: "
             f"{readiness.remedy}."
         )
     if readiness.journal == "unwritable":

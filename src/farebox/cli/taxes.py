@@ -9,6 +9,7 @@ import typer
 from farebox.cli.output import Row, show, show_rows
 from farebox.cli.session import Stopped, session_of
 from farebox.cli.values import AccountId, AsJson, moment_text
+from farebox.quoting import quoted
 
 if TYPE_CHECKING:
     from farebox.documents.render import Content
@@ -28,14 +29,14 @@ def register(app: typer.Typer) -> None:
 
 def _country(text: str) -> str:
     if not _COUNTRY.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is not a country: write two letters such as DE, or * for all others")
+        raise typer.BadParameter(f"{quoted(text)} is not a country: write two letters such as DE, or * for all others")
     return text.upper()
 
 
 def _rate(text: str) -> int:
     """Parts per million."""
     if not _PERCENT.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is not a tax rate: write a percentage such as 19 or 7.7")
+        raise typer.BadParameter(f"{quoted(text)} is not a tax rate: write a percentage such as 19 or 7.7")
     whole, _, decimals = text.partition(".")
     return int(whole) * 10_000 + int(decimals.ljust(4, "0"))
 
@@ -135,7 +136,7 @@ def invoice(
     with session_of(context).reading() as connection:
         found = find_by_number(connection, number)
     if found is None:
-        raise Stopped(f"there is no invoice or credit note {number!r}")
+        raise Stopped(f"there is no invoice or credit note {quoted(number)}")
     _give(content_of(found), output, as_json=as_json, default=f"{number}.pdf")
 
 
@@ -163,7 +164,9 @@ def statement(
     now = session.clock.now_ms()
     span = month_span(month)
     if span is None or span[0] > now:
-        raise typer.BadParameter(f"{month!r}: name the current or a past month, such as 2026-11", param_hint="--month")
+        raise typer.BadParameter(
+            f"{quoted(month)}: name the current or a past month, such as 2026-11", param_hint="--month"
+        )
     with session.reading() as connection:
         administer.require_account(connection, account_id)
         made = statement_reader(session.settings, account_id, month, now)(connection)

@@ -11,6 +11,7 @@ import typer
 
 from farebox.model import Balance
 from farebox.money import AMOUNT_MAX, NANOS_PER_CENT, InvalidAmount, format_usd, parse_usd, whole_number
+from farebox.quoting import quoted
 
 _PERCENT = re.compile(r"-?[0-9]{1,6}(\.[0-9]{1,4})?")
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?")
@@ -29,7 +30,7 @@ def whole_cents(text: str) -> int:
     try:
         cents = whole_number(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not a number of cents: write 1250 for 12.50 US dollars") from error
+        raise typer.BadParameter(f"{quoted(text)} is not a number of cents: write 1250 for 12.50 US dollars") from error
     if not 0 <= cents <= AMOUNT_MAX // NANOS_PER_CENT:
         raise typer.BadParameter(f"{text} is out of range: from 0 to {AMOUNT_MAX // NANOS_PER_CENT} cents")
     return cents
@@ -39,7 +40,7 @@ def moment(text: str) -> int:
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not a date: write 2027-01-31 or 2027-01-31T18:00:00Z") from error
+        raise typer.BadParameter(f"{quoted(text)} is not a date: write 2027-01-31 or 2027-01-31T18:00:00Z") from error
     if found.tzinfo is None:
         found = found.replace(tzinfo=UTC)
     return int(found.timestamp() * 1000)
@@ -52,7 +53,7 @@ def parse_usd_or_zero(text: str) -> int:
 
 def percent(text: str) -> int:
     if not _PERCENT.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is not a percentage: write 20 or 12.5, with at most four decimals")
+        raise typer.BadParameter(f"{quoted(text)} is not a percentage: write 20 or 12.5, with at most four decimals")
     return int(Decimal(text) * PARTS_PER_PERCENT) + 100 * PARTS_PER_PERCENT
 
 
@@ -66,14 +67,14 @@ class Rate(NamedTuple):
 def parse_price(text: str) -> str:
     """A price as it was written: zero is allowed, and any number of decimals."""
     if not _DECIMAL.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is not a price: write US dollars as 0.25")
+        raise typer.BadParameter(f"{quoted(text)} is not a price: write US dollars as 0.25")
     return text
 
 
 def _rate(text: str) -> Rate:
     key, equals, usd = text.partition("=")
     if not (key and equals and usd):
-        raise typer.BadParameter(f"{text!r} is not a rate: write it as input_audio_mtok=40")
+        raise typer.BadParameter(f"{quoted(text)} is not a rate: write it as input_audio_mtok=40")
     return Rate(key, parse_price(usd))
 
 

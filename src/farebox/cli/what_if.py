@@ -14,6 +14,7 @@ from farebox.cli.price_book import price_book_of
 from farebox.cli.session import Session, Stopped, session_of
 from farebox.cli.values import AccountId, AsJson, From, To, moment_text, percent, whole_cents
 from farebox.money import format_usd
+from farebox.quoting import quoted
 
 if TYPE_CHECKING:
     from farebox.calls.what_if.replay import Scenario
@@ -120,7 +121,7 @@ def _rules(path: Path | None) -> list[Any]:
 def _pair(text: str, between: str, option: str) -> tuple[str, str]:
     before, found, after = text.partition(between)
     if not (before and found and after):
-        raise typer.BadParameter(f"{text!r} has no {between!r} in it", param_hint=option)
+        raise typer.BadParameter(f"{quoted(text)} has no {quoted(between)} in it", param_hint=option)
     return before, after
 
 
@@ -128,7 +129,7 @@ def _price(text: str) -> tuple[str, dict[str, str]]:
     """`provider/model:KEY=USD,KEY=USD`; the model may have a colon too."""
     model, colon, rates = text.rpartition(":")
     if not colon:
-        raise typer.BadParameter(f"{text!r} has no price: write openai/gpt-5:input_mtok=1", param_hint="--price")
+        raise typer.BadParameter(f"{quoted(text)} has no price: write openai/gpt-5:input_mtok=1", param_hint="--price")
     return model, dict(_pair(rate, "=", "--price") for rate in rates.split(","))
 
 
@@ -166,12 +167,12 @@ def _replayed(session: Session, account_id: str, scenario: "Scenario", *, shown:
     with session.reading() as connection:
         require_account(connection, account_id)
         if scenario.rules and not can_have_calls(connection, account_id, scenario.gateway_id):
-            raise Stopped(f"the account has no gateway {scenario.gateway_id!r}: name one with --gateway")
+            raise Stopped(f"the account has no gateway {quoted(scenario.gateway_id)}: name one with --gateway")
         book = price_book_of(connection)
         for name in scenario.models.values():
             provider, _, model = name.partition("/")
             if book.find(account_id, provider, model, scenario.at) is None and name not in scenario.prices:
-                raise Stopped(f"{name!r} has no price: write provider/model, or give it one with --price")
+                raise Stopped(f"{quoted(name)} has no price: write provider/model, or give it one with --price")
         usage = partial(usage_by_window, connection, account_id, window_ms=HOUR_MS)
         settings = read_settings(connection, account_id)
         zone = UTC_NAME if settings is None else settings.zone

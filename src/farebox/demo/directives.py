@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass, fields
 
+from farebox.quoting import quoted
+
 FALSIFICATIONS = ("none", "negative", "absurd", "string", "float")
 """How `usage=` may falsify the figures."""
 
@@ -79,13 +81,13 @@ def parse(*sources: str) -> Directives:
 def _value(name: str, text: str) -> int | bool | str:
     kind = _KINDS.get(name)
     if kind is None:
-        raise BadDirective(f"there is no directive {name!r}; there are {', '.join(_KINDS)}")
+        raise BadDirective(f"there is no directive {quoted(name)}; there are {', '.join(_KINDS)}")
     if name == "usage":
         if text not in FALSIFICATIONS:
-            raise BadDirective(f"usage is one of {', '.join(FALSIFICATIONS)}, not {text!r}")
+            raise BadDirective(f"usage is one of {', '.join(FALSIFICATIONS)}, not {quoted(text)}")
         return text
     if not text.isascii() or not text.isdigit():
-        raise BadDirective(f"{name} is a whole number, not {text!r}")
+        raise BadDirective(f"{name} is a whole number, not {quoted(text)}")
     number = int(text)
     if name == "status" and not 400 <= number <= 599:
         raise BadDirective("status is an error: 400 to 599")

@@ -24,6 +24,7 @@ from farebox.providers.catalogue import format_of
 from farebox.providers.needs import Needs, read_needs
 from farebox.providers.provider import Plain
 from farebox.providers.reading import AUTO_MODEL, common_path
+from farebox.quoting import quoted
 from farebox.routing.graph import targets_of
 from farebox.runtime.services import Services
 
@@ -140,7 +141,7 @@ async def _pool(services: Services, request: ProxyRequest) -> Sequence[Candidate
         raise Problem(INVALID_REQUEST, f"cf-aig-allowed-models: {str(error).removesuffix('.')}.") from error
     for candidate in pool:
         if not _matching(services, request, candidate):
-            raise Problem(INVALID_REQUEST, f"cf-aig-allowed-models: {candidate.pattern[:100]!r} matches no model.")
+            raise Problem(INVALID_REQUEST, f"cf-aig-allowed-models: {quoted(candidate.pattern)} matches no model.")
     return pool
 
 

@@ -36,6 +36,7 @@ from farebox.providers.objects import COUNT, ObjectCall, object_call, read_objec
 from farebox.providers.outline import reassemble
 from farebox.providers.provider import Metering, Plain, Provider
 from farebox.providers.reading import Place, Read, read_as, read_call, read_common, read_named
+from farebox.quoting import quoted
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.services import Services
 
@@ -370,7 +371,7 @@ def _number(request: ProxyRequest, name: str, low: int, high: int) -> int | None
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and low <= int(text) <= high):
-        raise Problem(INVALID_REQUEST, f"{name} is {text[:32]!r}, not a whole number from {low} to {high}.")
+        raise Problem(INVALID_REQUEST, f"{name} is {quoted(text)}, not a whole number from {low} to {high}.")
     return int(text)
 
 

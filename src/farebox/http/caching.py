@@ -13,6 +13,7 @@ from farebox.gateway import CACHE_TTL_MAX_SECONDS, ServedGateway
 from farebox.http.exchange import RequestHeaders
 from farebox.http.payer import flag
 from farebox.http.sink import HttpSink
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 
 OLD_NAMES: Final = ("cf-cache-ttl", "cf-skip-cache")
@@ -54,7 +55,7 @@ def _ttl(headers: RequestHeaders) -> int | None:
             return ttl
     raise Problem(
         INVALID_REQUEST,
-        f"{text[:32]!r} in cf-aig-cache-ttl is neither 0 nor a whole number of seconds from {TTL_MIN_SECONDS} to "
+        f"{quoted(text)} in cf-aig-cache-ttl is neither 0 nor a whole number of seconds from {TTL_MIN_SECONDS} to "
         f"{CACHE_TTL_MAX_SECONDS}.",
     )
 

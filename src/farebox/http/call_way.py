@@ -25,6 +25,7 @@ from farebox.providers.placing import Placed, address, placed
 from farebox.providers.provider import CALLER_KEY_QUERY, UNMETERED, Metering
 from farebox.providers.signing import Signing, signing_of
 from farebox.providers.unpaid_paths import why_unpaid
+from farebox.quoting import quoted
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.services import Services
 
@@ -55,7 +56,7 @@ class Way(msgspec.Struct, frozen=True):
 def way_of(services: Services, request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> Way:
     """The way of a call to this path. Raises Problem."""
     if "." in path and _leads_up(path):
-        raise Problem(INVALID_REQUEST, f"The path {path[:200]!r} leads outside the provider's API.")
+        raise Problem(INVALID_REQUEST, f"The path {quoted(path)} leads outside the provider's API.")
     payer = payer_of(services, access, request.own, request.gateway, request.headers, own_key=request.own_key)
     if payer.own and access.provider.local:
         raise Problem(
@@ -109,7 +110,8 @@ def _check_metered(request: ProxyRequest, access: ProviderAccess, metering: Mete
 
 def _credential(access: ProviderAccess, payer: Payer, key: str, where: Placed) -> Credential:
     """The credential of the key that is valid for this place. Raises Problem."""
-    provider, whose = access.provider, "operator's" if payer.stored is None else f"stored ({payer.stored.alias!r})"
+    provider = access.provider
+    whose = "operator's" if payer.stored is None else f"stored ({quoted(payer.stored.alias)})"
     try:
         found = provider.keys(key)
     except InvalidKey as error:
@@ -119,7 +121,7 @@ def _credential(access: ProviderAccess, payer: Payer, key: str, where: Placed) -
         bound = payer.own or all(name in one.places for name in provider.bound)
         if bound and one.is_for(where.fields):
             return one
-    named = ", ".join(f"{name} {value!r}" for name, value in where.fields.items() if name != "host")
+    named = ", ".join(f"{name} {quoted(value)}" for name, value in where.fields.items() if name != "host")
     raise Problem(
         OWN_KEY_REQUIRED if payer.stored is None else KEY_UNKNOWN,
         f"The {whose} key for {provider.name} is not for the {named}.",

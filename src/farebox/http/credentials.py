@@ -14,6 +14,7 @@ import msgspec
 from farebox.errors import GATEWAY_NOT_ALLOWED, INVALID_REQUEST, TOKEN_REJECTED, Problem
 from farebox.model import AccessToken, Permission
 from farebox.providers.provider import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
+from farebox.quoting import quoted
 from farebox.runtime.configuration import Configuration
 from farebox.vault import TOKEN_PREFIX
 
@@ -100,7 +101,7 @@ class Limited(Protocol):
 def check_gateway(caller: Limited, gateway_id: str) -> None:
     """Raises Problem (GATEWAY_NOT_ALLOWED)."""
     if not caller.may_reach(gateway_id):
-        words = f"The access token is limited to certain gateways, and {gateway_id[:64]!r} is not one of them."
+        words = f"The access token is limited to certain gateways, and {quoted(gateway_id)} is not one of them."
         raise Problem(GATEWAY_NOT_ALLOWED, words)
 
 
@@ -128,7 +129,7 @@ class StepHeaders:
             )
         for name, value in headers.items():
             if not (_is_name(name) and (_is_value(value) or name.lower() == _METADATA)):
-                raise Problem(INVALID_REQUEST, f"A step's header {name[:64]!r} or its value cannot be sent over HTTP.")
+                raise Problem(INVALID_REQUEST, f"A step's header {quoted(name)} or its value cannot be sent over HTTP.")
         self._headers = {name.lower(): value.strip(" \t") for name, value in headers.items()}
 
     def get(self, name: str) -> str | None:

@@ -5,6 +5,7 @@ gateway processes checks this too, without loading the code that answers calls.
 import re
 from ipaddress import ip_address
 
+from farebox.quoting import quoted
 from farebox.settings import Settings, SettingsError
 
 _is_token = re.compile(r"[!-~]{16,512}").fullmatch
@@ -20,8 +21,8 @@ def check_settings(settings: Settings) -> None:
         )
     if settings.metrics_port and not token and not is_loopback(host):
         raise SettingsError(
-            f"FAREBOX_METRICS_HOST is {host!r}, which other machines can reach: set FAREBOX_METRICS_TOKEN too, or keep "
-            "127.0.0.1"
+            f"FAREBOX_METRICS_HOST is {quoted(host)}, which other machines can reach: set FAREBOX_METRICS_TOKEN "
+            "too, or keep 127.0.0.1"
         )
     if settings.metrics_port and settings.metrics_port == settings.port:
         raise SettingsError("FAREBOX_METRICS_PORT is FAREBOX_PORT: choose a different port for the metrics")

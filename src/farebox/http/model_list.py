@@ -19,6 +19,7 @@ from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Markup, ModelPrice, Rate
 from farebox.pricing.rates import UNITS
 from farebox.providers.catalogue import PROVIDERS
+from farebox.quoting import quoted
 from farebox.runtime.own_providers import OwnProviders
 from farebox.runtime.services import Services
 from farebox.storage.accounts import read_balance
@@ -83,7 +84,7 @@ async def model_list(
     available = await _available(services, account_id)
     listed = await asyncio.to_thread(_entries, services, account_id, own, gateway, models, name)
     if name and not listed:
-        raise Problem(MODEL_NOT_FOUND, f"There is no model {name[:200]!r} that can be called here.")
+        raise Problem(MODEL_NOT_FOUND, f"There is no model {quoted(name)} that can be called here.")
     data = [text + (b"true}" if hold <= available else b"false}") for text, hold in listed]
     return data[0] if name else b'{"object":"list","data":[' + b",".join(data) + b"]}"
 

@@ -19,6 +19,7 @@ from farebox.http.call_target import RUN
 from farebox.http.exchange import RequestHeaders
 from farebox.providers.catalogue import provider_of
 from farebox.providers.naming import is_custom
+from farebox.quoting import quoted
 from farebox.runtime.own_providers import OwnProviders, StoredKey
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.services import Services
@@ -64,11 +65,11 @@ def access_of(services: Services, own: OwnProviders, slug: str) -> ProviderAcces
     provider = provider_of(slug)
     access = own.custom.get(slug) if provider is None else services.configuration.provider(provider.slug)
     if access is None:
-        raise Problem(PROVIDER_UNKNOWN, f"There is no provider {slug[:64]!r}.")
+        raise Problem(PROVIDER_UNKNOWN, f"There is no provider {quoted(slug)}.")
     if access.custom is not None and not access.custom.readable:
-        raise Problem(KEY_UNREADABLE, f"The stored headers of {slug[:64]!r} cannot be read: store them again.")
+        raise Problem(KEY_UNREADABLE, f"The stored headers of {quoted(slug)} cannot be read: store them again.")
     if access.custom is not None and not access.custom.enabled:
-        raise Problem(PROVIDER_OFF, f"The provider {slug[:64]!r} is switched off: set its `enable` to true.")
+        raise Problem(PROVIDER_OFF, f"The provider {quoted(slug)} is switched off: set its `enable` to true.")
     return access
 
 
@@ -88,13 +89,13 @@ def payer_of(
     stored = own.keys.get((provider.slug, alias))
     if stored is not None and stored.secret is None:
         raise Problem(
-            KEY_UNREADABLE, f"The stored key {stored.alias!r} for {provider.name} cannot be read: store it again."
+            KEY_UNREADABLE, f"The stored key {quoted(stored.alias)} for {provider.name} cannot be read: store it again."
         )
     if stored is not None:
         shared = () if alias else tuple(map(_by_stored, own.shared.get(provider.slug, ())))
         return replace(_by_stored(stored), shared=shared)
     if alias:
-        raise Problem(KEY_UNKNOWN, f"The gateway has no stored key with the alias {alias[:64]!r} for {provider.name}.")
+        raise Problem(KEY_UNKNOWN, f"The gateway has no stored key with the alias {quoted(alias)} for {provider.name}.")
     if access.custom is not None:
         return CALLER
     _check_operator(services, access, gateway, headers)

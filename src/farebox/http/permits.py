@@ -15,6 +15,7 @@ from farebox.http.provider_errors import Form
 from farebox.model import AccessToken
 from farebox.policies.decide import Policies
 from farebox.providers.naming import is_custom
+from farebox.quoting import quoted
 from farebox.runtime.known_accounts import KnownAccount
 from farebox.runtime.own_providers import NOTHING, OwnProviders
 from farebox.runtime.services import Services
@@ -104,7 +105,7 @@ async def permit_of(services: Services, exchange: Asking, target: Target) -> Per
     token = await authorize_run(credentials.token, target.account_id, target.gateway_id, configuration)
     gateway = await configuration.gateway(target.account_id, target.gateway_id)
     if gateway is None:
-        raise Problem(GATEWAY_UNKNOWN, f"There is no gateway {target.gateway_id[:64]!r} on this account.")
+        raise Problem(GATEWAY_UNKNOWN, f"There is no gateway {quoted(target.gateway_id)} on this account.")
     _check_frozen(gateway)
     own = await configuration.own_providers(target.account_id, target.gateway_id)
     policies = await configuration.policies(target.account_id, target.gateway_id)

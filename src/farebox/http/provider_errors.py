@@ -127,6 +127,8 @@ _FINAL = {402, 400, 401, 403, 404, 413, 415, 422, 424, 426}
 """Statuses after which the same request cannot succeed: a header asks SDKs not to retry. The same applies to a limit
 whose window lasts long, which the status alone does not show."""
 
+_PLAIN_QUOTES = str.maketrans("“”’", '""\'')
+"""Headers are ASCII."""
 _FINAL_WITHOUT_TIME = (PROVIDER_UNAVAILABLE, RESPONSE_UNSCORED, RESPONSE_UNSCREENED)
 
 
@@ -197,7 +199,7 @@ def error_headers(problem: Problem, form: Form, status: int, *, waits: bool = Fa
         headers.append(("accept-encoding", KNOWN))
     if form == "codex" and problem.kind in _LIMITS:
         # Codex appends ", or try again later."
-        words = problem.message.rstrip(".").encode("ascii", "replace").decode()
+        words = problem.message.rstrip(".").translate(_PLAIN_QUOTES).encode("ascii", "replace").decode()
         headers.append(("x-codex-promo-message", " ".join(words.split())))
     return headers
 

@@ -27,6 +27,7 @@ from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.http.route_refusals import REFUSED
 from farebox.http.steps import OF_ONE_STEP, Steps, common_trace, no_provider
 from farebox.providers.reading import AUTO_MODEL, ROUTE_PREFIX, read_fields
+from farebox.quoting import quoted
 from farebox.routing.conditions import MISSING, Lookup
 from farebox.routing.elements import Edge, Limit, Model, Rate
 from farebox.routing.graph import Graph, Stop, balanced, key_field
@@ -58,7 +59,7 @@ async def route_steps(services: Services, request: ProxyRequest, name: str) -> S
     key of the caller's own; ROUTE_ENDED or RATE_LIMITED if the route leads to no model."""
     route = await services.configuration.route(request.account_id, request.gateway_id, name)
     if route is None:
-        message = f"The gateway has no dynamic route {name[:64]!r} with a deployed version that can be called."
+        message = f"The gateway has no dynamic route {quoted(name)} with a deployed version that can be called."
         raise Problem(ROUTE_UNKNOWN, message)
     if request.own_key:
         message = (
@@ -185,10 +186,11 @@ class _RouteSteps:
 
 def _stopped(name: str, stop: Stop, now: int) -> Problem:
     if stop.opens_at is not None:
-        wait, words = seconds_until(stop.opens_at, now), f"Rate limited by the dynamic route {name[:64]!r}."
+        wait, words = seconds_until(stop.opens_at, now), f"Rate limited by the dynamic route {quoted(name)}."
         return Problem(RATE_LIMITED, words, retry_after=wait, resets_at=stop.opens_at)
     return Problem(
-        ROUTE_ENDED, f"The dynamic route {name[:64]!r} ends at its element {stop.element_id!r}, and calls no model."
+        ROUTE_ENDED,
+        f"The dynamic route {quoted(name)} ends at its element {quoted(stop.element_id)}, and calls no model.",
     )
 
 

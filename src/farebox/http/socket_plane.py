@@ -38,6 +38,7 @@ from farebox.providers.provider import FREE, UNMETERED
 from farebox.providers.sessions.paths import SocketPath, socket_path
 from farebox.providers.tokens import TokenRefused
 from farebox.providers.upstream import HandshakeRefused, UpstreamFailed, UpstreamRequest
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class SocketRequest:
         path = upstream_path(access.provider, request.path)
         found = socket_path(access.provider.slug, path, custom=access.custom is not None)
         if found is None:
-            raise no_socket(f"{access.provider.name} has no WebSocket at {path[:100]!r} that is served here.")
+            raise no_socket(f"{access.provider.name} has no WebSocket at {quoted(path)} that is served here.")
         if self._by_model and found.kind == "unread":
             raise no_socket(
                 "The access token, or a policy, allows only certain models, and this WebSocket names its model in "
@@ -152,7 +153,7 @@ class SocketRequest:
                 raise
             because = f", as {found.why}" if found.why else ""
             raise no_socket(
-                f"A WebSocket at {path[:100]!r} needs your own key for {access.provider.name}{because}."
+                f"A WebSocket at {quoted(path)} needs your own key for {access.provider.name}{because}."
             ) from problem
         call = keyed(services, call)
         self._sink.of(call)

@@ -48,6 +48,7 @@ from farebox.http.trace_context import trace_of
 from farebox.memfile import part_of
 from farebox.pricing.receipt import ReceiptAttempt
 from farebox.providers.reading import AUTO_MODEL, Step, read_steps
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 
 _is_target = re.compile(rb"[!-~]*").fullmatch
@@ -208,7 +209,7 @@ def common_trace(request: ProxyRequest) -> TraceContext | None:
 
 def no_provider(name: str) -> str:
     """What is wrong with a model name that neither contains a provider nor is an alias."""
-    return f"The model {name[:100]!r} names no provider: write it as `provider/model`."
+    return f"The model {quoted(name)} names no provider: write it as `provider/model`."
 
 
 def _endpoint(step: Step) -> tuple[str, str]:
@@ -219,7 +220,7 @@ def _endpoint(step: Step) -> tuple[str, str]:
             raise ValueError("it contains characters that are not allowed in a URL")
         path, query = split_target(target, "POST")
     except ValueError as error:
-        raise Problem(INVALID_REQUEST, f"The endpoint {step.endpoint[:64]!r} of a step is not a URL path.") from error
+        raise Problem(INVALID_REQUEST, f"The endpoint {quoted(step.endpoint)} of a step is not a URL path.") from error
     return tidy_path(path).lstrip("/"), query
 
 

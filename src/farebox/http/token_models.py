@@ -10,6 +10,7 @@ from farebox.policies.decide import Policies
 from farebox.providers.catalogue import format_of
 from farebox.providers.provider import FREE
 from farebox.providers.reading import Read
+from farebox.quoting import quoted
 
 _counts_tokens = re.compile(r"models/(?P<model>[^/:]+):countTokens$").search
 
@@ -29,7 +30,8 @@ def check_model(token: AccessToken, known: Call, read: Read) -> None:
         model = _counted_model(known, read)
         if not model:
             raise Problem(
-                MODEL_NOT_ALLOWED, f"The access token is limited to certain models, and {known.path!r} names none."
+                MODEL_NOT_ALLOWED,
+                f"The access token is limited to certain models, and {quoted(known.path)} names none.",
             )
         models = [model]
     else:

@@ -15,6 +15,7 @@ from farebox.ledger.lots import (
     take,
 )
 from farebox.ledger.rows import Balance, gives_back, part_id, read_taken_back, save, sum_of_parts, transfer
+from farebox.quoting import quoted
 from farebox.storage.sql import Connection, row
 
 
@@ -172,7 +173,9 @@ def positive(amount: int) -> None:
 
 def plain_id(cause: str) -> None:
     if "/" in cause:
-        raise ValueError(f"{cause!r} cannot be an id: `/` sets off the parts of a transfer that draws on several lots")
+        raise ValueError(
+            f"{quoted(cause)} cannot be an id: `/` sets off the parts of a transfer that draws on several lots"
+        )
 
 
 def _cause(cause: str, kinds: Mapping[str, str]) -> tuple[str, str]:
@@ -180,5 +183,5 @@ def _cause(cause: str, kinds: Mapping[str, str]) -> tuple[str, str]:
     plain_id(cause)
     kind, _, cause_id = cause.partition(":")
     if kind not in kinds or not cause_id:
-        raise ValueError(f"{cause!r} is not a valid cause: write {' or '.join(f'{known}:ID' for known in kinds)}")
+        raise ValueError(f"{quoted(cause)} is not a valid cause: write {' or '.join(f'{known}:ID' for known in kinds)}")
     return kind, cause_id

@@ -17,6 +17,7 @@ from farebox.messages.send import Sent, check_url, post
 from farebox.messages.sign import KEY_BYTES, secret_from, signed_headers
 from farebox.model import Operator
 from farebox.operator.administer import Refused, require_account
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.settings import Settings
 from farebox.storage import webhook_endpoints
@@ -67,7 +68,7 @@ def add_endpoint(
     known = [kind for kind in KINDS if account_id is None or kind not in ALARM_KINDS]
     unknown = sorted(set(kinds) - set(known))
     if unknown:
-        raise EndpointRefused("kinds", f"there is no message kind {unknown[0]!r}: use {', '.join(known)}")
+        raise EndpointRefused("kinds", f"there is no message kind {quoted(unknown[0])}: use {', '.join(known)}")
     try:
         check_url(url, private=settings.webhook_private == "allow")
     except AddressRefused as error:
@@ -106,7 +107,7 @@ def remove_endpoint(connection: Connection, endpoint_id: str, *, at: int, by: Op
     """Stop sending messages there, including pending ones."""
     found = find_endpoint(connection, endpoint_id)
     if found is None:
-        raise Refused(f"there is no endpoint {endpoint_id!r}: `farebox webhook list` shows the IDs")
+        raise Refused(f"there is no endpoint {quoted(endpoint_id)}: `farebox webhook list` shows the IDs")
     webhook_endpoints.remove_endpoint(connection, endpoint_id)
     abandon_target(connection, endpoint_id, REMOVED)
     if by is not None:

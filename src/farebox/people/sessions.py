@@ -11,6 +11,7 @@ from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.clock import Ids
 from farebox.errors import LINK_EXPIRED, NOT_FOUND, SIGN_IN_FAILED, VALIDATION_FAILED, Problem
 from farebox.model import Operator, Permission, Role
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.storage import members
 from farebox.storage import sessions as store
@@ -98,7 +99,7 @@ def new_link(
     """A link that signs a person in, once. `by` is the operator who creates it, if an operator does. Raises Problem
     (NOT_FOUND) if there is no such account."""
     if whom.account_id and find_account(connection, whom.account_id) is None:
-        raise Problem(NOT_FOUND, f"There is no account {whom.account_id!r}")
+        raise Problem(NOT_FOUND, f"There is no account {quoted(whom.account_id)}")
     secret = ids.secret()
     sign_in = SignIn(
         session_id=ids.log_id(),

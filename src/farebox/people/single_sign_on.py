@@ -6,6 +6,7 @@ import structlog
 
 from farebox.errors import SIGN_IN_FAILED, Problem
 from farebox.people import membership
+from farebox.quoting import quoted
 from farebox.runtime.identity_provider import Begun, IdentityProvider, ProviderFailed, Untrusted
 from farebox.runtime.services import Services
 from farebox.settings import Settings
@@ -80,7 +81,7 @@ async def _require_same_issuer(provider: IdentityProvider, given: dict[str, str]
     if said is None and metadata.authorization_response_iss_parameter_supported:
         raise Untrusted("its answer does not say whose it is")
     if said is not None and said != provider.issuer:
-        raise Untrusted(f"the answer is of another issuer: {said[:200]!r}")
+        raise Untrusted(f"the answer is of another issuer: {quoted(said, 200)}")
 
 
 def _accepted(settings: Settings, provider: IdentityProvider, text: str, *, verified: bool) -> str:

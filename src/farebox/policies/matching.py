@@ -8,6 +8,7 @@ import msgspec
 
 from farebox.policies.conditions import FIELDS, METADATA, Unresolved
 from farebox.policies.document import Resource
+from farebox.quoting import quoted
 
 _IN_BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _METADATA_KEY: Final = re.compile(r"metadata\.([A-Za-z0-9_-]{1,64})")
@@ -53,7 +54,7 @@ def compile_actor(text: str) -> Actor:
     for name in parts[1::2]:
         if name not in FIELDS and not _METADATA_KEY.fullmatch(name):
             known = ", ".join(f"{{{field}}}" for field in FIELDS)
-            raise InvalidActor(f"there is no field '{name[:64]}': use {known} or {{metadata.KEY}}")
+            raise InvalidActor(f"there is no field {quoted(name)}: use {known} or {{metadata.KEY}}")
     return Actor(tuple(parts))
 
 

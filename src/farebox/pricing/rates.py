@@ -18,6 +18,7 @@ from genai_prices.validation import validate_priced_units
 
 from farebox.money import NANOS_PER_USD
 from farebox.pricing.model import Rate
+from farebox.quoting import quoted
 
 _CACHE_WRITE = {"family": "tokens", "direction": "input", "token_type": "cache_write"}
 _OURS: dict[str, dict[str, Any]] = {
@@ -106,7 +107,9 @@ def _unit(key: str) -> UnitDef:
     try:
         return UNITS.unit_for_price_key(key)
     except KeyError:
-        raise InvalidPrice(f"{key!r} is not a price key, such as input_mtok, output_mtok or cache_read_mtok") from None
+        raise InvalidPrice(
+            f"{quoted(key)} is not a price key, such as input_mtok, output_mtok or cache_read_mtok"
+        ) from None
 
 
 def _specificity(unit: UnitDef) -> tuple[int, int]:

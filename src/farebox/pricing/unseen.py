@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from farebox.pricing.model import Demand, ModelPrice, Unseen
 from farebox.pricing.window import context_window
+from farebox.quoting import quoted
 
 Rule: TypeAlias = Literal["window", "learned", "refuse"]
 
@@ -104,9 +105,9 @@ def parse_rules(text: str, prior: int = PRIOR_TOKENS) -> Rules:
     for part in filter(None, (part.strip() for part in text.split(","))):
         kind, _, rule = (word.strip() for word in part.partition("="))
         if kind not in KINDS:
-            raise ValueError(f"{kind!r} is not a kind of unseen input: use {', '.join(KINDS)}")
+            raise ValueError(f"{quoted(kind)} is not a kind of unseen input: use {', '.join(KINDS)}")
         if rule not in get_args(Rule):
-            raise ValueError(f"{rule!r} is not a rule for {kind}: use {', '.join(get_args(Rule))}")
+            raise ValueError(f"{quoted(rule)} is not a rule for {kind}: use {', '.join(get_args(Rule))}")
         if rule == "learned" and kind not in TOOLS:
             raise ValueError(f"{kind} cannot be learned, only tools can: {', '.join(sorted(TOOLS))}")
         of[kind] = cast(Rule, rule)

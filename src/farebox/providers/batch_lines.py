@@ -18,6 +18,7 @@ from farebox.providers.formats.base import InvalidRequest, ParsedRequest, WireFo
 from farebox.providers.formats.readers import BodyReader
 from farebox.providers.provider import Plain
 from farebox.providers.reading import Place, Refused, read_as
+from farebox.quoting import quoted
 from farebox.usage import Quantity
 
 
@@ -123,7 +124,7 @@ def _of_model(body: bytes, asked: Asked) -> bytes:
     if named == model or (asked.slug == GOOGLE and named in ("", f"models/{model}")):
         return body
     if named:
-        raise InvalidRequest(f"it is for {named[:80]!r}, and the batch for {model[:80]!r}.")
+        raise InvalidRequest(f"it is for {quoted(named)}, and the batch for {quoted(model)}.")
     rest = body[1:].lstrip()
     return b'{"model":' + msgspec.json.encode(model) + (b"" if rest.startswith(b"}") else b",") + rest
 

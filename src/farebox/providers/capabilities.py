@@ -13,6 +13,7 @@ import msgspec
 from farebox.providers.catalogue import provider_of
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import compat_model, is_custom
+from farebox.quoting import quoted
 
 KINDS: Final = ("tools", "images", "json", "reasoning")
 """`json`: output by a JSON schema, in OpenAI's formats."""
@@ -97,13 +98,13 @@ def candidate_of(text: str) -> Candidate:
     name, equals, said = (part.strip() for part in text.partition("="))
     can = frozenset(word.strip() for word in said.split("+") if word.strip()) if equals else None
     if can is not None and not can <= ALL:
-        raise ValueError(f"{text!r} names an unknown capability; the known ones are {', '.join(KINDS)}")
+        raise ValueError(f"{quoted(text)} names an unknown capability; the known ones are {', '.join(KINDS)}")
     try:
         slug, model = compat_model(name)
     except InvalidRequest as error:
         raise ValueError(str(error)) from error
     if any(character in model for character in "?["):
-        raise ValueError(f"{name!r} is not a model name: the only wildcard is `*`")
+        raise ValueError(f"{quoted(name)} is not a model name: the only wildcard is `*`")
     return Candidate(f"{slug}/{model}", can)
 
 
@@ -116,7 +117,7 @@ def slug_of(name: str) -> str:
     """The slug of a provider by any of its names. Raises ValueError."""
     provider = provider_of(name)
     if provider is None and not is_custom(name):
-        raise ValueError(f"There is no provider {name[:64]!r}")
+        raise ValueError(f"There is no provider {quoted(name)}")
     return name if provider is None else provider.slug
 
 

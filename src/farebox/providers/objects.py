@@ -16,6 +16,7 @@ from farebox.providers.formats import bodies, bounds, multipart, repeated
 from farebox.providers.formats.base import InvalidRequest, Reference
 from farebox.providers.formats.references import of_body
 from farebox.providers.predictions import files_of
+from farebox.quoting import quoted
 
 Kind: TypeAlias = Literal["response", "conversation", "file", "batch", "prediction", "video", "cached_content"]
 """Kinds of objects that have their own paths."""
@@ -148,7 +149,7 @@ def _file(body: bytes, call: ObjectCall, content_type: str) -> ObjectCall:
     allowed = PURPOSES[call.form]
     if purpose not in allowed:
         raise InvalidRequest(
-            f"On the operator's key, no files are kept for the purpose {str(purpose)[:40]!r}: use "
+            f"On the operator's key, no files are kept for the purpose {quoted(str(purpose))}: use "
             f"{', '.join(sorted(allowed))}."
         )
     return _with(call, size=sum(part.end - part.start for part in parts if part.is_file))

@@ -19,6 +19,7 @@ from farebox.providers.formats.base import InvalidRequest, ParsedRequest, TooCom
 from farebox.providers.naming import compat_model, is_custom, metered_as
 from farebox.providers.outline import Outline, edited, outline_of
 from farebox.providers.provider import Plain, Provider
+from farebox.quoting import quoted
 from farebox.routing.conditions import MISSING, value_at
 
 RAISES: Final = (InvalidRequest,)
@@ -326,7 +327,7 @@ def parse_refusals(fields: str, tools: str) -> dict[str, Refused]:
             slug, colon, name = (word.strip() for word in part.partition(":"))
             provider = provider_of(slug)
             if not colon or not name or (slug != "*" and provider is None):
-                raise ValueError(f"{part!r} does not name a provider and what is refused: write PROVIDER:NAME")
+                raise ValueError(f"{quoted(part)} does not name a provider and what is refused: write PROVIDER:NAME")
             slugs = [one.slug for one in PROVIDERS] if provider is None else [provider.slug]
             for each in slugs:
                 found.setdefault(each, (set(), set()))[at].add(name)

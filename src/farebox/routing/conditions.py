@@ -6,6 +6,8 @@ Fields are `metadata.NAME`, `headers.NAME` and `body.NAME`; in the body, dots de
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
+from farebox.quoting import quoted
+
 TESTS_MAX: Final = 100
 DEPTH_MAX: Final = 8
 SOURCES: Final = ("metadata", "headers", "body")
@@ -91,7 +93,7 @@ class Compiled:
             return lambda lookup: not inner(lookup)
         if name not in _OPERATORS:
             known = ", ".join((*_OPERATORS, "$not"))
-            raise InvalidCondition(f"Unknown operator '{name[:32]}'. Expected one of {known}", *path)
+            raise InvalidCondition(f"Unknown operator {quoted(name)}. Expected one of {known}", *path)
         check, compare = _OPERATORS[name]
         if not check(operand):
             raise InvalidCondition(f"{name} takes {_TAKES[check]}", *path)
@@ -108,13 +110,14 @@ def check_field(name: str, path: tuple[str | int, ...] = ()) -> str:
     source, dot, rest = name.partition(".")
     if source not in SOURCES or not dot or not rest or len(name) > 256:
         raise InvalidCondition(
-            f"Unknown field '{name[:64]}'. Expected metadata.NAME, headers.NAME or body.NAME, or $and, $or, $nor, $not",
+            f"Unknown field {quoted(name)}. Expected metadata.NAME, headers.NAME or body.NAME, or $and, $or, $nor, "
+            "$not",
             *path,
         )
     if source != "headers":
         return name
     if rest.lower() in SECRET_HEADERS:
-        raise InvalidCondition(f"'{name[:64]}' holds a credential, and cannot be tested", *path)
+        raise InvalidCondition(f"{quoted(name)} holds a credential, and cannot be tested", *path)
     return f"headers.{rest.lower()}"
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
+from farebox.quoting import quoted
 from farebox.routing.conditions import Compiled, InvalidCondition, Lookup, check_field
 from farebox.routing.elements import (
     ELEMENTS_MAX,
@@ -131,12 +132,12 @@ def graph_of(elements: Sequence[Element]) -> Graph:
         raise InvalidRoute([Fault((), f"A route has 1 to {ELEMENTS_MAX} elements")])
     for at, element in enumerate(elements):
         if element.id in by_id:
-            faults.append(Fault((at, "id"), f"Two elements have the id '{element.id}'"))
+            faults.append(Fault((at, "id"), f"Two elements have the id {quoted(element.id)}"))
         by_id[element.id] = element
     starts = [at for at, element in enumerate(elements) if isinstance(element, Start)]
     if len(starts) != 1:
         at_fault = (starts[1], "type") if starts else ()
-        faults.append(Fault(at_fault, "A route has exactly one element of the type 'start'"))
+        faults.append(Fault(at_fault, "A route has exactly one element of the type “start”"))
     for at, element in enumerate(elements):
         faults += [Fault((at, *fault.path), fault.message) for fault in _edge_faults(element, by_id)]
     if faults:
@@ -211,11 +212,11 @@ def _edge_faults(element: Element, by_id: dict[str, Element]) -> list[Fault]:
         if isinstance(element, End):
             faults.append(Fault(("outputs", name), "The end of a route has no outputs"))
         elif to is None:
-            faults.append(Fault(path, f"There is no element with the id '{edge.element_id[:64]}'"))
+            faults.append(Fault(path, f"There is no element with the id {quoted(edge.element_id)}"))
         elif isinstance(to, Start):
             faults.append(Fault(path, "No output may lead back to the start"))
         elif isinstance(element, Model) and name == "success" and not isinstance(to, End):
-            faults.append(Fault(path, "A response that has begun is final: 'success' must lead to an element 'end'"))
+            faults.append(Fault(path, "A response that has begun is final: “success” must lead to an element “end”"))
     return faults
 
 
@@ -235,12 +236,12 @@ def _shape_faults(elements: Sequence[Element], by_id: dict[str, Element], start:
             reached.add(element_id)
             ahead += leads[element_id]
     faults = [
-        Fault((place[element.id], "id"), f"No path leads from the start to the element '{element.id}'")
+        Fault((place[element.id], "id"), f"No path leads from the start to the element {quoted(element.id)}")
         for element in elements
         if element.id not in reached
     ]
     if not any(isinstance(by_id[element_id], Model) for element_id in reached):
-        faults.append(Fault((), "No path leads from the start to an element of the type 'model'"))
+        faults.append(Fault((), "No path leads from the start to an element of the type “model”"))
     return faults
 
 
@@ -285,7 +286,7 @@ def _limit_faults(limit: Limit, at: int) -> list[Fault]:
     if limit.limit_type == "count" and limit.limit < 1:
         faults.append(Fault((at, "properties", "limit"), "Number must be greater than or equal to 1"))
     if "." in limit.key and key_field(limit) is None:
-        message = f"Unknown field '{limit.key[:64]}'. Expected metadata.NAME, headers.NAME or body.NAME"
+        message = f"Unknown field {quoted(limit.key)}. Expected metadata.NAME, headers.NAME or body.NAME"
         faults.append(Fault((at, "properties", "key"), message))
     return faults
 
@@ -298,17 +299,17 @@ def _shares(element: Percentage, at: int, faults: list[Fault]) -> tuple[Share, .
             continue
         percent = _percent(name)
         if percent is None:
-            faults.append(Fault((at, "outputs", name), "Name each output like '10%', and the rest 'else'"))
+            faults.append(Fault((at, "outputs", name), "Name each output like “10%”, and the rest “else”"))
             continue
         total += float(percent.group(1))
         found.append(Share(total / 100, edge.element_id))
     rest = element.outputs.get("else")
     if not 1 <= len(found) <= PERCENTAGES_MAX:
-        faults.append(Fault((at, "outputs"), f"A percentage has 1 to {PERCENTAGES_MAX} outputs, and 'else'"))
+        faults.append(Fault((at, "outputs"), f"A percentage has 1 to {PERCENTAGES_MAX} outputs, and “else”"))
     elif total > 100 + 1e-9:
         faults.append(Fault((at, "outputs"), f"The percentages add up to {total:g}%, which is more than 100%"))
     elif rest is None and total < 100 - 1e-9:
-        faults.append(Fault((at, "outputs"), f"The percentages add up to {total:g}%: add 'else' for the rest"))
+        faults.append(Fault((at, "outputs"), f"The percentages add up to {total:g}%: add “else” for the rest"))
     last = found[-1].element_id if found and rest is None else rest.element_id if rest else ""
     return (*found, Share(2.0, last))
 

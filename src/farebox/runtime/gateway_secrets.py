@@ -11,6 +11,7 @@ import structlog
 
 from farebox.custom_provider import CUSTOM, CustomProviderConfig
 from farebox.gateway import GatewayConfig, OtelExporter
+from farebox.quoting import quoted
 from farebox.runtime.own_providers import secret_place
 from farebox.storage.custom_providers import providers_of
 from farebox.storage.database import Database
@@ -98,7 +99,7 @@ def _exporter(
     if exporter.authorization is not msgspec.UNSET and not why:
         secret = key_for(connection, account_id, exporter.authorization, store_id, exporter.url)
         if secret is None:
-            why = f"there is no key {exporter.authorization!r} for this URL any more"
+            why = f"there is no key {quoted(exporter.authorization)} for this URL any more"
         else:
             try:
                 key = vault.decrypt(secret.sealed, secret_place(account_id, secret.secret_id))

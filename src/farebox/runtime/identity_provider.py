@@ -17,6 +17,7 @@ import msgspec
 from farebox.addresses import literal
 from farebox.clock import Clock
 from farebox.providers.upstream import Upstream
+from farebox.quoting import quoted
 from farebox.runtime import outgoing
 from farebox.settings import Settings, SettingsError
 
@@ -30,6 +31,8 @@ ALGORITHMS: Final = frozenset(
 )
 """Algorithms of signatures by the provider's own keys; signatures by the client secret could be made by anyone who
 knows that."""
+_SHOWN: Final = 200
+"""Characters of the provider's words that a log line quotes."""
 _FORM: Final = ("content-type", "application/x-www-form-urlencoded")
 _JSON: Final = ("accept", "application/json")
 
@@ -98,7 +101,7 @@ class IdentityProvider:
             url = f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
             found = _decoded(await self._get(url), Metadata)
             if found.issuer != self.issuer:
-                raise ProviderFailed(f"it says that it is {found.issuer[:200]!r}, not FAREBOX_OIDC_ISSUER")
+                raise ProviderFailed(f"it says that it is {quoted(found.issuer, _SHOWN)}, not FAREBOX_OIDC_ISSUER")
             for endpoint in (found.authorization_endpoint, found.token_endpoint, found.jwks_uri):
                 _require_safe(endpoint)
             for endpoint in filter(None, (found.userinfo_endpoint, found.end_session_endpoint)):
@@ -179,7 +182,7 @@ class IdentityProvider:
         )
         if not sent.ok:
             failed = Untrusted if sent.status == 400 else ProviderFailed  # 400: the code is invalid
-            raise failed(f"its token endpoint {sent.error}: {sent.body[:200]!r}")
+            raise failed(f"its token endpoint {sent.error}: {quoted(sent.body.decode(errors='replace'), _SHOWN)}")
         return _decoded(sent.body, _Tokens)
 
     async def _claims(self, tokens: _Tokens, nonce: str) -> dict[str, Any]:
@@ -253,7 +256,7 @@ def _decoded(body: bytes, kind: type[T]) -> T:
 def _require_safe(url: str) -> None:
     """Raises ProviderFailed for a URL whose traffic others could read."""
     if not is_safe(url):
-        raise ProviderFailed(f"{url[:200]!r} in its metadata is not an https URL")
+        raise ProviderFailed(f"{quoted(url, _SHOWN)} in its metadata is not an https URL")
 
 
 def is_safe(url: str) -> bool:

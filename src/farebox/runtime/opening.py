@@ -24,6 +24,7 @@ from farebox.providers.catalogue import provider_of
 from farebox.providers.http1.opening import Guard
 from farebox.providers.http1.pool import PooledUpstream
 from farebox.providers.reading import Refused, parse_refusals
+from farebox.quoting import quoted
 from farebox.runtime import last_uses, operator_alarms
 from farebox.runtime.classifier import Classifier, classifier_of
 from farebox.runtime.configuration import Configuration
@@ -257,7 +258,7 @@ def _zdr(settings: Settings) -> frozenset[str]:
     for name in filter(None, (part.strip() for part in settings.zdr_providers.split(","))):
         provider = provider_of(name)
         if provider is None:
-            raise SettingsError(f"FAREBOX_ZDR_PROVIDERS: there is no provider {name!r}")
+            raise SettingsError(f"FAREBOX_ZDR_PROVIDERS: there is no provider {quoted(name)}")
         found.add(provider.slug)
     return frozenset(found)
 

@@ -40,6 +40,7 @@ from farebox.providers.batch_lines import Asked, BatchResult, read_inside, read_
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest
 from farebox.providers.objects import ObjectCall
 from farebox.providers.upstream import UpstreamFailed
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.storage.kept_objects import count_objects
 from farebox.storage.long_calls import LongCall, open_long_calls
@@ -78,7 +79,7 @@ async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted,
     if form.endpoints and asked.endpoint not in form.endpoints:
         allowed = ", ".join(sorted(form.endpoints))
         raise Problem(
-            NOT_METERED, f"On the operator's key, a batch must be for one of {allowed}; not {asked.endpoint[:80]!r}."
+            NOT_METERED, f"On the operator's key, a batch must be for one of {allowed}; not {quoted(asked.endpoint)}."
         )
     under_way, known = await services.database.get(
         lambda connection: (
@@ -140,12 +141,12 @@ def price_of(context: CallContext, model: str) -> tuple[ModelPrice, Markup]:
     if price is None:
         raise Problem(
             MODEL_UNPRICED,
-            f"The model {model!r} of {call.provider} has no price, so a batch cannot be charged. The operator can set "
-            f"one on the page Prices, or with: farebox price set {call.provider} {model} --input USD --output USD (per "
-            "million tokens).",
+            f"The model {quoted(model)} of {call.provider} has no price, so a batch cannot be charged. The "
+            f"operator can set one on the page Prices, or with: farebox price set {call.provider} {model} "
+            "--input USD --output USD (per million tokens).",
         )
     if price.unknown or not (price.is_own or "input_tokens" in price.meters):
-        raise Problem(NOT_METERED, f"What {model!r} of {call.provider} costs in a batch is not known.")
+        raise Problem(NOT_METERED, f"What {quoted(model)} of {call.provider} costs in a batch is not known.")
     return price, prices.markup(call.account_id, call.provider, model, call.started_at)
 
 

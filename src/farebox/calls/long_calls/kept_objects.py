@@ -40,6 +40,7 @@ from farebox.providers.formats.base import Observed, Reference
 from farebox.providers.objects import Kind, ObjectCall
 from farebox.providers.predictions import is_large, settles_where_read
 from farebox.providers.upstream import UpstreamFailed
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.storage.kept_objects import KeptObject, count_objects, forget_object, list_objects
 from farebox.storage.long_calls import open_long_calls
@@ -125,7 +126,7 @@ async def _check_read(services: Services, kept: KeptObject) -> None:
     if not may_be_output(kept.provider, description(kept.content or b"{}")):
         return
     if await services.database.get(lambda connection: open_long_calls(connection, kept.account_id, "batch")):
-        raise Problem(OBJECT_BUSY, f"{kept.object_id!r} may belong to a batch that has not been paid for.")
+        raise Problem(OBJECT_BUSY, f"{quoted(kept.object_id)} may belong to a batch that has not been paid for.")
 
 
 async def _look(stage: Responded, call: ObjectCall, body: bytes | None) -> None:
@@ -181,7 +182,7 @@ async def document(stage: Responded) -> tuple[list[tuple[str, str]], bytes]:
     try:
         response = operator_key.without_key(context, decoded(stage.response))
     except UnknownCoding as coding:
-        raise Problem(UPSTREAM_INVALID, f"The response is encoded as {str(coding)[:64]!r}.") from coding
+        raise Problem(UPSTREAM_INVALID, f"The response is encoded as {quoted(str(coding))}.") from coding
     headers, _, content_type = passed_headers(response.headers, own_key=False)
     stage.logged.response_type = content_type
     chunks, size = [], 0

@@ -33,6 +33,7 @@ from farebox.providers.predictions import FORMS as PREDICTIONS
 from farebox.providers.predictions import KINDS as POLLED
 from farebox.providers.skimmer import Skimmer
 from farebox.providers.upstream import UpstreamFailed
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.runtime.tasks import gather_all
 from farebox.storage.account_keys import key_of
@@ -121,7 +122,7 @@ def _check_unchanged(connection: Connection, call: Call, now: int) -> None:
     )
     kept = find_object(connection, call.account_id, call.gateway_id, call.provider, kind, object_id, now)
     if changing or kept is None or call.parsed.source not in description(kept.content or b"{}").values():
-        raise Problem(OBJECT_BUSY, f"{object_id!r} is being changed by another request.")
+        raise Problem(OBJECT_BUSY, f"{quoted(object_id)} is being changed by another request.")
 
 
 async def accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
@@ -172,7 +173,7 @@ async def long_call_of(services: Services, account_id: str, provider: str, objec
 async def check_ended(services: Services, account_id: str, provider: str, object_id: str) -> None:
     """Raises Problem (OBJECT_BUSY) if an object that is to be deleted has not been paid for."""
     if await long_call_of(services, account_id, provider, object_id) is not None:
-        raise Problem(OBJECT_BUSY, f"{object_id!r} is still being worked on.")
+        raise Problem(OBJECT_BUSY, f"{quoted(object_id)} is still being worked on.")
 
 
 async def seen(services: Services, long: LongCall, body: bytes) -> bool:

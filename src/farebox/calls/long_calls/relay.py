@@ -20,6 +20,7 @@ from farebox.errors import UPSTREAM_INVALID, ClientGone, Problem
 from farebox.providers.decoding import decoded
 from farebox.providers.sse import BYTE_ORDER_MARK
 from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
+from farebox.quoting import quoted
 from farebox.storage.long_calls import LongCall
 
 _FIRST_MAX = 2**20
@@ -55,7 +56,7 @@ async def _relay_stream(stage: Responded) -> None:
     try:
         response = operator_key.without_key(context, decoded(stage.response))
     except UnknownCoding as coding:
-        raise Problem(UPSTREAM_INVALID, f"The stream is encoded as {str(coding)[:64]!r}.") from coding
+        raise Problem(UPSTREAM_INVALID, f"The stream is encoded as {quoted(str(coding))}.") from coding
     if screened_stream(stage) is not None:
         await response.close()  # the work goes on; its result is screened when it is fetched
         raise Problem(

@@ -27,6 +27,7 @@ from farebox.providers.reading import Place
 from farebox.providers.signing import signed, signing_of
 from farebox.providers.tokens import TokenRefused
 from farebox.providers.upstream import SentHead, UpstreamRequest
+from farebox.quoting import quoted
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.services import Services
 from farebox.storage.long_calls import LongCall
@@ -164,7 +165,7 @@ def access_to(services: Services, slug: str) -> ProviderAccess:
     provider = provider_of(slug)
     access = None if provider is None else services.configuration.provider(provider.slug)
     if access is None:
-        raise Problem(OWN_KEY_REQUIRED, f"There is no provider {slug!r} any more.")
+        raise Problem(OWN_KEY_REQUIRED, f"There is no provider {quoted(slug)} any more.")
     return access
 
 

@@ -35,6 +35,7 @@ from farebox.providers.decoding import decoded
 from farebox.providers.formats.base import Observed, ResponseReader
 from farebox.providers.formats.sniffer import Sniffer
 from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
+from farebox.quoting import quoted
 from farebox.storage.sql import DatabaseUnavailable
 
 WHOLE_BODY_MAX = 8 * 2**20
@@ -63,7 +64,7 @@ async def _relayed(stage: Responded) -> None:
     try:
         response = decoded(response)
     except UnknownCoding as encoding:
-        unread = f"the response is encoded as {str(encoding)!r}, which cannot be read"
+        unread = f"the response is encoded as {quoted(str(encoding))}, which cannot be read"
     response = operator_key.without_key(context, response)
     headers, length, content_type = passed_headers(response.headers, own_key=context.call.own_key)
     stage.logged.response_type = content_type

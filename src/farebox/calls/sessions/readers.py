@@ -21,6 +21,7 @@ from farebox.providers.sessions.paths import Kind
 from farebox.providers.sessions.reader import SessionReader
 from farebox.providers.sessions.speech import FORMS, SpeechReader
 from farebox.providers.sessions.turn_format import TurnFormat
+from farebox.quoting import quoted
 
 _STREAMED: Final = "streaming"
 """Suffix of Deepgram's models for streamed audio, which has its own prices: `nova-3+streaming`."""
@@ -119,9 +120,9 @@ def _check_sound(context: CallContext, model: str) -> None:
     if price is None:
         raise Problem(
             MODEL_UNPRICED,
-            f"The model {model[:100]!r} of {provider} has no price, so it cannot be charged. The operator can set one "
+            f"The model {quoted(model)} of {provider} has no price, so it cannot be charged. The operator can set one "
             f"on the page Prices, or with: farebox price set {provider} MODEL --input USD --output USD (per million "
             "tokens).",
         )
     if not price.is_own and not price.meters.issuperset(_SOUND):
-        raise Problem(NOT_METERED, f"{model[:100]!r} of {provider} has no prices for the tokens of sound.")
+        raise Problem(NOT_METERED, f"{quoted(model)} of {provider} has no prices for the tokens of sound.")

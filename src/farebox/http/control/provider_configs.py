@@ -241,7 +241,8 @@ def _slug(services: Services, own: OwnProviders, name: str) -> str:
     elif services.configuration.provider(provider.slug) is not None:
         return provider.slug
     raise invalid(
-        f"There is no provider {name!r}: use one of docs/guide.md, or the slug of a custom provider of this account",
+        f"There is no provider {quoted(name)}: use one of docs/guide.md, or the slug of a custom provider of this "
+        "account",
         "body",
         "provider_slug",
         words="This provider does not exist: choose one in the list",

@@ -9,6 +9,7 @@ from farebox.errors import NOT_FOUND, Problem
 from farebox.http.pages import labels
 from farebox.http.pages.view import TRANSFERS_READ, Details, View
 from farebox.payments.model import Dispute, Refund, TopUp
+from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.storage.accounts import find_account
 from farebox.storage.sql import Connection
@@ -24,7 +25,7 @@ async def load_view(services: Services, account_id: str) -> View:
     database, now = services.database, services.clock.now_ms()
     account = await database.get(partial(find_account, account_id=account_id))
     if account is None:
-        raise Problem(NOT_FOUND, f"There is no account {account_id!r}")
+        raise Problem(NOT_FOUND, f"There is no account {quoted(account_id)}")
     transfers, _ = await reports.statement(services, account_id, 0, TRANSFERS_READ)
     top_ups = await _top_ups(services, account_id)
     refunds = await refund.refunds(services, account_id)

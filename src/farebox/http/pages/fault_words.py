@@ -63,8 +63,20 @@ _RULES: Final = tuple(
 """The API's message → the words."""
 
 
+_QUOTED: Final = re.compile(r"(?<![\w“])'(.*?)'(?![\w”])", re.DOTALL)
+
+
+def with_our_quotes(text: str) -> str:
+    """The API's messages quote as Cloudflare's do: `'x'`. People are shown “x”, as everywhere else."""
+    return _QUOTED.sub(r"“\1”", text)
+
+
 def fault_text(fault: Fault, options: Mapping[str, str] | None = None) -> str:
     """What is wrong, and what to do. `options`: what the field offers to choose from, by value."""
+    return with_our_quotes(_text(fault, options))
+
+
+def _text(fault: Fault, options: Mapping[str, str] | None) -> str:
     if fault.words:
         return fault.words
     if found := _CHOICE.fullmatch(fault.message):

@@ -199,7 +199,10 @@ def _note(problem: Problem) -> Flash:
     """What a refused form says on the next page."""
     if problem.kind is ACCOUNT_FROZEN:
         return FROZEN
-    text = fault_words.note_of(problem) if isinstance(problem, InvalidInput) else problem.words
+    if isinstance(problem, InvalidInput):
+        text = fault_words.note_of(problem)
+    else:
+        text = fault_words.with_our_quotes(problem.words)
     return Flash("bad", f"{text.rstrip('.')}.")
 
 

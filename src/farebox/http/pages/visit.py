@@ -19,6 +19,7 @@ from farebox.errors import (
 from farebox.http.envelope import HTML, Response
 from farebox.http.exchange import RequestHeaders
 from farebox.http.pages import render
+from farebox.http.pages.fault_words import with_our_quotes
 from farebox.http.pages.view import Flash
 from farebox.http.refusals import Pages
 from farebox.http.request import Request
@@ -196,7 +197,7 @@ def download(body: bytes, content_type: str, name: str) -> Response:
 def problem_page(problem: Problem, _: Pages) -> Response:
     """The error page instead of a page that cannot be shown."""
     expired = problem.kind is LINK_EXPIRED
-    text = f"{problem.words.rstrip('.')}."
+    text = f"{with_our_quotes(problem.words).rstrip('.')}."
     title = "Please open a new link" if expired else "That did not work"
     if problem.kind in (DATABASE_UNAVAILABLE, NODE_AWAY):
         # It may be the page after a form that has been carried out.
@@ -217,7 +218,7 @@ async def lost(problem: Problem, *headers: tuple[str, str]) -> Response:
     if problem.kind in (NO_ROUTE, METHOD_NOT_ALLOWED):
         title, text = "There is no such page", "There is no page at this address. Check the spelling."
     else:
-        title, text = "That did not work", f"{problem.words.rstrip('.')}."
+        title, text = "That did not work", f"{with_our_quotes(problem.words).rstrip('.')}."
     return html(render.problem(title, text, expired=False), *headers, status=problem.kind.status)
 
 

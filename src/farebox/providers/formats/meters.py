@@ -14,6 +14,7 @@ import msgspec
 
 from farebox.providers.formats.iterations import ONE_PASS, Iterations, iterations
 from farebox.providers.formats.stated import ImplausibleCost, StatedCost
+from farebox.quoting import quoted
 from farebox.usage import AbsurdUsage, Quantity, checked, is_divisible
 
 Row: TypeAlias = tuple[str, ...]
@@ -264,7 +265,7 @@ def _quantity(meter: str, value: object) -> Quantity | None:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Decimal) and not (_plain(value) and (is_divisible(meter) or _whole(value))):
-        raise AbsurdUsage(f"{meter} is {str(value)[:40]!r}, not a count")
+        raise AbsurdUsage(f"{meter} is {quoted(str(value))}, not a count")
     if isinstance(value, Decimal) and _whole(value):
         return int(value)
     if isinstance(value, float) and is_divisible(meter) and math.isfinite(value):
@@ -273,4 +274,4 @@ def _quantity(meter: str, value: object) -> Quantity | None:
         return value
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
-    raise AbsurdUsage(f"{meter} is {str(value)[:40]!r}, not a count")
+    raise AbsurdUsage(f"{meter} is {quoted(str(value))}, not a count")

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.formats.references import may_refer
+from farebox.quoting import quoted
 
 _PRICED: Final = ("model", "n", "max_tokens", "max_completion_tokens", "max_output_tokens")
 """Fields that decide what a call may cost, in upper or lower case."""
@@ -45,6 +46,6 @@ def _check_fields(fields: list[tuple[str, Any]]) -> None:
     for name, _ in fields:
         known = lowered if (lowered := name.lower()) in _PRICED else name
         if known in names:
-            case = "" if name == known else f", as {known!r} in other letters"
-            raise InvalidRequest(f"The field {name[:64]!r} occurs twice in one object{case}: send it once.")
+            case = "" if name == known else f", as {quoted(known)} in other letters"
+            raise InvalidRequest(f"The field {quoted(name)} occurs twice in one object{case}: send it once.")
         names.add(known)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Final, TypeAlias
 
+from farebox.quoting import quoted
+
 USD_MAX: Final = 10_000
 """No single call costs more; a larger figure is not trusted."""
 StatedCost: TypeAlias = Callable[[Mapping[str, object]], Decimal | None]
@@ -68,7 +70,7 @@ def _usd(value: object) -> Decimal | None:
     if isinstance(value, float):  # a reader that did not keep the text: the shortest form equals what was written
         value = Decimal(repr(value))
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise ImplausibleCost(f"a cost of {str(value)[:40]!r}")
+        raise ImplausibleCost(f"a cost of {quoted(str(value))}")
     cost = Decimal(value)
     if not cost.is_finite() or not 0 <= cost <= USD_MAX:
         raise ImplausibleCost(f"a cost of {str(value)[:40]} USD")

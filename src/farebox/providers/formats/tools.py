@@ -13,6 +13,7 @@ import msgspec
 
 from farebox.pricing.model import Unseen
 from farebox.providers.formats import bodies
+from farebox.quoting import quoted
 from farebox.usage import Quantity
 
 
@@ -236,7 +237,7 @@ def _by_rule(
 ) -> Tool:
     rule = rules.get(name)
     if rule is None:
-        charged = f"what the tool {raw[:40]!r} costs is not in the response"
+        charged = f"what the tool {quoted(raw)} costs is not in the response"
     rule = rule or _CLIENT
     return Tool(
         _KINDS.get(name, name),

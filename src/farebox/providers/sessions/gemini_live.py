@@ -27,6 +27,7 @@ from farebox.providers.sessions.gemini_messages import TOKENS_PER_SECOND, Refuse
 from farebox.providers.sessions.reader import Ask, ByTurns, FromClient, FromProvider, Lane
 from farebox.providers.sessions.realtime_settings import limit_of
 from farebox.providers.sessions.sizes import Size, observed_of, seconds_ahead, text_ahead
+from farebox.quoting import quoted
 
 READING: Final = Reading(
     ("input_tokens", "promptTokenCount"),
@@ -178,7 +179,7 @@ class GeminiLiveReader(ByTurns):
         named = str(setup.get("model"))
         found = self._named.fullmatch(named)
         self._model = named.rpartition("/")[2] if found is None else found[1]
-        return "" if found else f"the model {named[:100]!r}, which is not of the place that the URL names"
+        return "" if found else f"the model {quoted(named)}, which is not of the place that the URL names"
 
     def _asks(self, fields: dict[str, Any]) -> bool:
         """Whether content requests a response."""

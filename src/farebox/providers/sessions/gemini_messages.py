@@ -13,6 +13,7 @@ import msgspec
 from farebox.providers.formats import repeated
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.sessions.sizes import Size
+from farebox.quoting import quoted
 
 TOKENS_PER_SECOND: Final = 32
 """Tokens of audio, in both directions: Google documents 25 for Live, and 32 for its other calls."""
@@ -77,7 +78,7 @@ def spelled(value: Any) -> dict[str, Any]:
     for name, one in value.items() if isinstance(value, dict) else ():
         camel = re.sub(r"_([a-z0-9])", lambda letter: letter[1].upper(), name)
         if camel in fields:
-            raise InvalidRequest(f"The field {camel[:64]!r} occurs in two spellings: send it once.")
+            raise InvalidRequest(f"The field {quoted(camel)} occurs in two spellings: send it once.")
         if one is not None:
             fields[camel] = one
     return fields
@@ -117,7 +118,7 @@ def check(kind: str, fields: dict[str, Any]) -> None:
         case "toolResponse":
             _check_answers(fields.get("functionResponses"))
         case _:
-            raise Refused(f"the message {kind[:64]!r}, which is not known here")
+            raise Refused(f"the message {quoted(kind)}, which is not known here")
 
 
 def content_size(turns: Any, length: int) -> Size:
@@ -176,7 +177,7 @@ def _check_blob(blob: Any) -> None:
 def _check_known(fields: dict[str, Any], known: frozenset[str]) -> None:
     for name in fields:
         if name not in known:
-            raise Refused(_REFUSED.get(name, f"the field {name[:64]!r}, whose cost is not known here"))
+            raise Refused(_REFUSED.get(name, f"the field {quoted(name)}, whose cost is not known here"))
 
 
 def _blob_size(blob: Any) -> Size:

@@ -18,6 +18,7 @@ from farebox.providers.formats.base import InvalidRequest, Observed, ParsedReque
 from farebox.providers.formats.stated import exact_number
 from farebox.providers.sessions.reader import Ask, BySent, FromClient, FromProvider, Lane
 from farebox.providers.sessions.sizes import seconds_ahead
+from farebox.quoting import quoted
 
 WIDTHS: Final[Mapping[str, int]] = MappingProxyType({"linear16": 2, "linear32": 4, "mulaw": 1, "alaw": 1})
 """Bytes of a sample, by `encoding`."""
@@ -66,7 +67,7 @@ class ListenReader(BySent):
             raise InvalidRequest(f"The message is not JSON: {broken}.") from broken
         repeated.check(data, refers=True)
         known = isinstance(kind, str) and kind in _CONTROL
-        return FromClient(data, refused="" if known else f"the message {str(kind)[:64]!r}")
+        return FromClient(data, refused="" if known else f"the message {quoted(str(kind))}")
 
     def provider(self, data: bytes) -> FromProvider:
         """Read a message from the provider. One that cannot be read is ignored."""

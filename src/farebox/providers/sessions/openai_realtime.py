@@ -22,6 +22,7 @@ from farebox.providers.formats.references import may_refer, references_in
 from farebox.providers.sessions.reader import Ask, ByTurns, FromClient, FromProvider, Lane
 from farebox.providers.sessions.realtime_settings import RealtimeSettings, limit_of, refused_of
 from farebox.providers.sessions.sizes import Size, observed_of, seconds_ahead, text_ahead
+from farebox.quoting import quoted
 
 READING: Final = Reading(
     ("input_tokens", "input_tokens"),
@@ -125,7 +126,7 @@ class RealtimeReader(ByTurns):
         """Read a message from the client. Raises InvalidRequest."""
         event = bodies.decode(_EVENT, data)
         if event.type not in _PASSED:
-            return FromClient(data, refused=f"the event {event.type[:64]!r}, which is not known here")
+            return FromClient(data, refused=f"the event {quoted(event.type)}, which is not known here")
         asks: tuple[Ask, ...] = ()
         refused = ""
         if event.type == "input_audio_buffer.append":

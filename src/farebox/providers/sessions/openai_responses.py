@@ -11,6 +11,7 @@ from farebox.providers.formats import bodies
 from farebox.providers.formats.base import Observed, ParsedRequest, ResponseReader, WireFormat
 from farebox.providers.reading import Place, Refused, read_as, read_named
 from farebox.providers.sessions.reader import FIRST, Ask, ByTurns, FromClient, FromProvider, Lane
+from farebox.quoting import quoted
 
 BODY_MAX: Final = 4 * 2**20
 """Largest message that is read here, on the event loop between other work."""
@@ -52,7 +53,7 @@ class ResponsesReader(ByTurns):
         event = bodies.decode(_EVENT, data)
         if event.type != "response.create":
             return FromClient(
-                data, refused=f"the event {event.type[:64]!r}, whose cost cannot be determined in advance"
+                data, refused=f"the event {quoted(event.type)}, whose cost cannot be determined in advance"
             )
         if len(data) > BODY_MAX:
             return FromClient(data, refused=f"a message of more than {BODY_MAX} bytes")

@@ -18,6 +18,7 @@ from farebox.pricing.model import Demand
 from farebox.providers.formats import repeated
 from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
 from farebox.providers.sessions.reader import Ask, BySent, FromClient, FromProvider, Lane
+from farebox.quoting import quoted
 
 STEP: Final = 500
 """Characters; text is held for in such steps."""
@@ -178,14 +179,14 @@ def _text(value: Any) -> str:
 def _known(message: dict[str, Any], *names: str) -> None:
     for name in message:
         if name not in names:
-            raise Refused(f"the field {name[:64]!r}, whose cost is not known here")
+            raise Refused(f"the field {quoted(name)}, whose cost is not known here")
 
 
 def _deepgram(message: dict[str, Any]) -> Said:
     _known(message, "type", "text")
     kind = message.get("type")
     if kind not in ("Speak", "Flush", "Clear", "Close"):
-        raise Refused(f"the message {str(kind)[:64]!r}, which is not known here")
+        raise Refused(f"the message {quoted(str(kind))}, which is not known here")
     # Cleared text has been sent, and may have been spoken.
     return Said(_text(message.get("text")) if kind == "Speak" else "", flushes=kind in ("Flush", "Clear"))
 
