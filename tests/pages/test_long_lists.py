@@ -130,6 +130,9 @@ def test_limits_and_policies(owner: Person, monkeypatch: pytest.MonkeyPatch) -> 
     assert sorted(number for each in listed for number in each) == ["1", "2", "3", "4", "5"]
     assert [len(each) for each in listed] == [2, 2, 1]
     assert re.findall(r'<strong class="name">policy-(\d)', owner.get("/ui/limits?policies=9").text) == listed[-1]
+    both = unescape(owner.get("/ui/limits?page=2&policies=2").text)
+    for link in ("policies=2&page=1", "policies=2&page=3", "page=2&policies=1", "page=2&policies=3"):
+        assert f'href="/ui/limits?{link}"' in both, "one list stays while the other is paged"
 
 
 def test_members(farebox: Farebox, owner: Person, customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ from farebox.calendar import HOUR_MS
 from farebox.calls.what_if.replay import PAGE, Replay, Report, Scenario, since
 from farebox.errors import VALIDATION_FAILED, WHAT_IF_RUNNING, Problem, not_found
 from farebox.periods import UTC_NAME
-from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.storage import what_ifs as store
 from farebox.storage.account_settings import read_settings
@@ -41,7 +40,6 @@ async def begin(services: Services, account_id: str, scenario: Scenario) -> What
             VALIDATION_FAILED,
             f"There is no gateway '{gateway_id[:64]}'",
             path=("body", "gateway_id"),
-            words=f"There is no gateway {quoted(gateway_id)}",
         )
     what_if_id, at = services.ids.log_id(), services.clock.now_ms()
     put = partial(

@@ -105,8 +105,17 @@ class Visit:
     def place(self) -> str:
         """Which part of its lists the page shows, as the query of an address: `?page=2`; empty for the first one. Forms
         are sent with it, so that the page that follows shows the same part."""
-        asked = {name: text for name, text in self.request.query_pairs() if name in _PLACE and text}
+        asked = self._asked_parts()
         return f"?{urlencode(asked)}" if asked else ""
+
+    def place_without(self, name: str) -> str:
+        """The same without the part of one list, as the beginning of a query: `policies=2&`. The links to the other
+        parts of that list begin with it, so that a second list on the page stays where it is."""
+        others = {each: text for each, text in self._asked_parts().items() if each != name}
+        return f"{urlencode(others)}&" if others else ""
+
+    def _asked_parts(self) -> dict[str, str]:
+        return {name: text for name, text in self.request.query_pairs() if name in _PLACE and text}
 
     def part_of(self, name: str, items: Sequence[Any], size: int, *, prefix: str = "") -> dict[str, Any]:
         """The part of a long list that the address asks for, for a template: the items under `name`, `page`, and
