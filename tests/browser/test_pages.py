@@ -18,7 +18,7 @@ from farebox.gateway import SpendRule
 from farebox.http.pages.routes import PAGE_ROWS
 from farebox.model import Operator, Role
 from farebox.people import membership, sessions
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from farebox.storage.accounts import add_token, list_tokens
 from farebox.storage.customers import Profile
 from farebox.storage.deliveries import add_delivery
@@ -134,8 +134,8 @@ def _own(customer: Customer) -> dict[str, str]:
 
 def sign_in(farebox: Farebox, page: Page, account_id: str) -> None:
     """Sign in as the account's owner and as an operator."""
-    whom = Whom(account_id=account_id, role=Role.OWNER, operator=True)
-    page.goto(farebox.run(sessions.make_link(farebox.services, whom)))
+    holder = LinkHolder(account_id=account_id, role=Role.OWNER, operator=True)
+    page.goto(farebox.run(sessions.make_link(farebox.services, holder)))
     page.get_by_role("button", name="Open").click()
     page.wait_for_url(f"{farebox.url}/ui/overview")
 
@@ -195,8 +195,8 @@ def test_long_names_push_nothing_out_of_view_and_code_has_room(farebox: Farebox,
 
 def test_pages_without_a_session_are_accessible(farebox: Farebox, page: Page, watch: Watch) -> None:
     watch.refusals |= {403}
-    whom = Whom(account_id=farebox.create_account(LONG), role=Role.OWNER)
-    link = farebox.run(sessions.make_link(farebox.services, whom))
+    holder = LinkHolder(account_id=farebox.create_account(LONG), role=Role.OWNER)
+    link = farebox.run(sessions.make_link(farebox.services, holder))
     page.set_viewport_size({"width": 360, "height": 800})
     for address in ("/ui/sign-in", "/ui/signed-out", "/ui/open?link=used", link.removeprefix(farebox.url)):
         page.goto(farebox.url + address)

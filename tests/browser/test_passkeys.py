@@ -6,7 +6,7 @@ from playwright.sync_api import Browser, CDPSession, Page, expect
 
 from farebox.model import Role
 from farebox.people import membership, sessions
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from tests.browser.axe import faults_of
 from tests.browser.conftest import Watch
 from tests.pages.house import House
@@ -49,7 +49,7 @@ def _sign_in(farebox: Farebox, page: Page) -> str:
     """Sign in by a link; returns the account."""
     account_id = farebox.create_account("Acme")
     farebox.run(membership.add(farebox.services, account_id, EMAIL, Role.OWNER))
-    page.goto(farebox.run(sessions.make_link(farebox.services, Whom(account_id=account_id, email=EMAIL))))
+    page.goto(farebox.run(sessions.make_link(farebox.services, LinkHolder(account_id=account_id, email=EMAIL))))
     page.get_by_role("button", name="Open").click()
     return account_id
 

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from farebox.model import Role
 from farebox.people import sessions
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from tests.browser.keys import tab_to
 from tests.support import Farebox
 
@@ -41,8 +41,8 @@ def test_the_first_quarter_of_an_hour(farebox: Farebox, page: Page, mode: Litera
     page.set_viewport_size({"width": width, "height": 900})
     account_id = farebox.create_account("Acme")
     farebox.grant(account_id, "5")
-    whom = Whom(account_id=account_id, role=Role.OWNER, operator=True)
-    page.goto(farebox.run(sessions.make_link(farebox.services, whom)))
+    holder = LinkHolder(account_id=account_id, role=Role.OWNER, operator=True)
+    page.goto(farebox.run(sessions.make_link(farebox.services, holder)))
     _press(page, "^Open$")
     expect(page.locator("#available")).to_have_text("5.00 USD")
 
@@ -91,8 +91,8 @@ def test_the_first_quarter_of_an_hour(farebox: Farebox, page: Page, mode: Litera
 
 def test_a_route_is_made_and_changed_by_keyboard(farebox: Farebox, page: Page) -> None:
     account_id = farebox.create_account("Acme")
-    whom = Whom(account_id=account_id, role=Role.OWNER)
-    page.goto(farebox.run(sessions.make_link(farebox.services, whom)))
+    holder = LinkHolder(account_id=account_id, role=Role.OWNER)
+    page.goto(farebox.run(sessions.make_link(farebox.services, holder)))
     _press(page, "^Open$")
     _go(page, "g", "Gateways")
     _press(page, "^default$")

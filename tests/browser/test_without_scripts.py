@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Error, Locator, Page, Request
 from farebox.http.pages.routes import FORM_ROWS, PAGE_ROWS
 from farebox.model import Role
 from farebox.people import membership, sessions
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from farebox.storage import passkeys
 from farebox.storage.deliveries import add_delivery
 from farebox.storage.findings import Finding, add_finding
@@ -168,8 +168,8 @@ class Reader:
         if request.method == "POST" and request.url.startswith(self.farebox.url):
             self.sent.append(request.url.removeprefix(self.farebox.url).partition("?")[0])
 
-    def sign_in(self, whom: Whom) -> None:
-        self.page.goto(self.farebox.run(sessions.make_link(self.farebox.services, whom)))
+    def sign_in(self, holder: LinkHolder) -> None:
+        self.page.goto(self.farebox.run(sessions.make_link(self.farebox.services, holder)))
         self.page.get_by_role("button", name="Open").click()
         self.page.wait_for_url(f"{self.farebox.url}/ui/**")
 
@@ -268,7 +268,7 @@ def test_every_page_is_read_and_every_form_sent(farebox: Farebox, reader: Reader
     customer, names = furnished(farebox)
     _things(farebox, customer)
     reader.names |= names | {"token": customer.token}
-    reader.sign_in(Whom(account_id=customer.account_id, role=Role.OWNER, operator=True))
+    reader.sign_in(LinkHolder(account_id=customer.account_id, role=Role.OWNER, operator=True))
     with_forms = {step.page for step in (*OWNER, *OPERATOR)}  # pages that are read before the form is filled in
     for row in PAGE_ROWS:
         if row.template and row.path not in NOT_THERE | with_forms:
@@ -280,7 +280,7 @@ def test_every_page_is_read_and_every_form_sent(farebox: Farebox, reader: Reader
     farebox.run(farebox.services.database.write(_grow_old))
     reader.do(Step("/ui/confirm", {"token": "{token}"}))
     farebox.run(membership.add(farebox.services, customer.account_id, ADA, Role.VIEWER))
-    ada = Whom(account_id=customer.account_id, email=ADA)
+    ada = LinkHolder(account_id=customer.account_id, email=ADA)
     for _ in range(2):  # the remaining sessions, in other browsers
         Person(farebox, ada)
     reader.sign_in(ada)

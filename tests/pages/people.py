@@ -7,7 +7,7 @@ import httpx
 
 from farebox.model import Role
 from farebox.people import sessions
-from farebox.people.sessions import Session, Whom
+from farebox.people.sessions import LinkHolder, Session
 from tests.support import Farebox
 
 
@@ -16,7 +16,7 @@ class Person:
     """A user signed in by a link, with a role on an account or as the operator."""
 
     farebox: Farebox
-    whom: Whom
+    holder: LinkHolder
     http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
@@ -26,7 +26,7 @@ class Person:
 
     def sign_in(self) -> httpx.Response:
         """Sign in with a new link."""
-        link = self.farebox.run(sessions.make_link(self.farebox.services, self.whom))
+        link = self.farebox.run(sessions.make_link(self.farebox.services, self.holder))
         response = self.http.post("/ui/open", data={"link": httpx.URL(link).params["link"]})
         assert (response.status_code, response.headers["location"]) == (303, "/ui/overview")
         return response
@@ -67,5 +67,5 @@ class Person:
 def person(farebox: Farebox, role: Role, account_id: str) -> Person:
     """A person signed in by a link with this role; an operator's link has no account."""
     if role is Role.OPERATOR:
-        return Person(farebox, Whom(operator=True))
-    return Person(farebox, Whom(account_id=account_id, role=role))
+        return Person(farebox, LinkHolder(operator=True))
+    return Person(farebox, LinkHolder(account_id=account_id, role=role))

@@ -9,7 +9,7 @@ import pytest
 from farebox.errors import LAST_OWNER, Problem
 from farebox.model import Role
 from farebox.people import membership, sessions
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from tests.pages.people import Person, person
 from tests.support import Farebox
 from tests.uncommitted import uncommitted
@@ -26,7 +26,7 @@ def account(farebox: Farebox, name: str) -> tuple[str, Person]:
 def ada(farebox: Farebox) -> Person:
     """A user who has proved their e-mail address, on whichever page they land."""
     session = farebox.run(sessions.begin(farebox.services, EMAIL, "email", sessions.Browser()))
-    who = Person(farebox, Whom(operator=True))
+    who = Person(farebox, LinkHolder(operator=True))
     who.http.cookies.clear()
     who.http.cookies.set("farebox_sid", session.secret)
     return who
@@ -98,8 +98,8 @@ def test_an_owners_link_proves_nobody(farebox: Farebox) -> None:
     """The link opens the account but accepts nothing, because the owner may have opened it themselves."""
     account_id, owner = account(farebox, "Acme")
     owner.told("/ui/members", email=EMAIL, role="viewer")
-    whom = Whom(account_id=account_id, email=EMAIL, vouched=True)
-    by_link = Person(farebox, whom)
+    holder = LinkHolder(account_id=account_id, email=EMAIL, vouched=True)
+    by_link = Person(farebox, holder)
     assert by_link.get("/ui/calls").status_code == 200
     assert "does not prove your identity" in by_link.get("/ui/invitations").text
     assert "does not prove your identity" in by_link.told("/ui/invitations/accept", account=account_id)
@@ -114,7 +114,7 @@ def test_nobody_can_answer_an_invitation_for_others(farebox: Farebox, form: str)
     owner.told("/ui/members", email=EMAIL, role="viewer")
     other_id, other = account(farebox, "Other")
     farebox.run(membership.add(farebox.services, other_id, "bob@example.com", Role.OWNER))
-    bob = Person(farebox, Whom(account_id=other_id, email="bob@example.com"))
+    bob = Person(farebox, LinkHolder(account_id=other_id, email="bob@example.com"))
     for who in (other, bob):
         response = who.send(f"/ui/invitations/{form}", account=account_id)
         assert response.headers["location"] == "/ui/invitations"

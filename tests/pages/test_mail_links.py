@@ -9,7 +9,7 @@ import pytest
 from farebox.http.quotas import MAIL_REQUESTS, MAILS
 from farebox.model import Role
 from farebox.people import mail_links, membership, sessions
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from tests.pages.house import House
 from tests.pages.people import Person
 from tests.support import Farebox
@@ -210,7 +210,7 @@ def test_a_new_link_by_e_mail_is_a_proof(house: House, farebox: Farebox) -> None
     email, account_id = _member(farebox), farebox.create_account("Second")
     _before(farebox, email)
     farebox.run(membership.add(farebox.services, account_id, email, Role.OWNER))
-    who = Person(farebox, Whom(account_id=account_id, email=email))
+    who = Person(farebox, LinkHolder(account_id=account_id, email=email))
     farebox.run(
         farebox.services.database.write(
             lambda connection: connection.execute("UPDATE sessions SET confirmed_at = confirmed_at - 3600000")
@@ -241,7 +241,7 @@ def test_a_link_made_by_an_owner_counts_only_on_their_account(farebox: Farebox) 
     email = _member(farebox, Role.OWNER, home)
     farebox.run(membership.add(farebox.services, "", email, Role.OPERATOR))
     evil = farebox.create_account("Evil")
-    mallory = Person(farebox, Whom(account_id=evil, role=Role.OWNER))
+    mallory = Person(farebox, LinkHolder(account_id=evil, role=Role.OWNER))
     told = mallory.told("/ui/members", email=email, role="viewer")
     assert (
         f"has been invited as viewer. They can accept when they sign in at {farebox.services.base_url}/ui/sign-in."

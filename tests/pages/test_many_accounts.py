@@ -10,7 +10,7 @@ from farebox.calendar import DAY_MS
 from farebox.model import Role
 from farebox.operator.price_effect import PAST_MS
 from farebox.people import membership
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from farebox.storage.sql import Connection
 from tests.engines import ON_BOTH_ENGINES
 from tests.pages.people import Person
@@ -32,7 +32,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 @pytest.fixture
 def operator(farebox: Farebox) -> Person:
-    return Person(farebox, Whom(operator=True))
+    return Person(farebox, LinkHolder(operator=True))
 
 
 def test_hours_before_the_period_do_not_use_up_the_bound_of_a_price_preview(

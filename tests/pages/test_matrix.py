@@ -229,7 +229,7 @@ def test_no_form_changes_another_account(
         said = said.replace(f'value="{escape(text)}"', "").replace(f"\n{escape(text)}</textarea>", "")
     assert theirs.word.lower() not in said.lower()
     if (session := who.session) is not None:
-        assert session.account_id == who.whom.account_id
+        assert session.account_id == who.holder.account_id
     assert _rows(farebox, theirs) == before
 
 
@@ -267,7 +267,7 @@ def both(farebox: Farebox, ours: Furnished, theirs: Furnished) -> Iterator[Perso
     farebox.run(membership.add(farebox.services, ours.customer.account_id, "eve@example.com", Role.OWNER))
     for place, role in ((ours, Role.OWNER), (theirs, Role.VIEWER)):
         farebox.run(membership.add(farebox.services, place.customer.account_id, "ada@example.com", role))
-    yield Person(farebox, sessions.Whom(account_id=ours.customer.account_id, email="ada@example.com"))
+    yield Person(farebox, sessions.LinkHolder(account_id=ours.customer.account_id, email="ada@example.com"))
     for place in (ours, theirs):
         farebox.run(membership.add(farebox.services, place.customer.account_id, "ada@example.com", Role.VIEWER))
         farebox.run(membership.remove(farebox.services, place.customer.account_id, "ada@example.com"))
@@ -298,7 +298,7 @@ def test_a_removed_role_ends_at_once(both: Person, farebox: Farebox, ours: Furni
 def test_accounts_are_shown_only_to_their_members(farebox: Farebox, ours: Furnished, theirs: Furnished) -> None:
     owner = person(farebox, Role.OWNER, ours.customer.account_id)
     farebox.run(membership.add(farebox.services, ours.customer.account_id, "bob@example.com", Role.OWNER))
-    bob = Person(farebox, sessions.Whom(account_id=ours.customer.account_id, email="bob@example.com"))
+    bob = Person(farebox, sessions.LinkHolder(account_id=ours.customer.account_id, email="bob@example.com"))
     for who in (owner, bob):
         assert "not a member of this account" in who.told("/ui/account", account=theirs.customer.account_id)
         assert httpx.get(f"{farebox.url}/ui/overview", cookies=who.http.cookies).status_code == 200

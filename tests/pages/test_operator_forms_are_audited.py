@@ -16,7 +16,7 @@ from farebox.http.pages.table import OPERATOR
 from farebox.model import Role
 from farebox.operator.reports import latest as latest_report
 from farebox.people import membership
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from farebox.storage.deliveries import add_delivery
 from farebox.storage.findings import Finding, add_finding
 from farebox.storage.notices import add_notice
@@ -123,7 +123,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 @pytest.fixture(scope="module")
 def place(farebox: Farebox) -> Place:
     farebox.run(membership.add(farebox.services, "", WHO, Role.OPERATOR))
-    customer, operator = farebox.funded("5"), Person(farebox, Whom(email=WHO))
+    customer, operator = farebox.funded("5"), Person(farebox, LinkHolder(email=WHO))
     owner = person(farebox, Role.OWNER, customer.account_id)
     owner.told("/billing/buy", amount="20", card=save_card(customer), request_key="audited" * 3)
     page = operator.get(f"/ui/accounts/{customer.account_id}").text

@@ -21,7 +21,7 @@ from farebox.model import Role
 from farebox.operator import messages, remaining_credit, reports
 from farebox.operator.remaining_credit import ASKED
 from farebox.people import membership
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from farebox.storage import margin_sums
 from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.config import list_markups, list_prices, note_change
@@ -49,7 +49,7 @@ HOSTILE = """"><script>alert(1)</script>"""
 def operator(farebox: Farebox) -> Person:
     """An operator with an e-mail address, which the audit log shows."""
     farebox.run(membership.add(farebox.services, "", ROOT, Role.OPERATOR))
-    return Person(farebox, Whom(email=ROOT))
+    return Person(farebox, LinkHolder(email=ROOT))
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_frozen_account_makes_no_calls_holds_and_purchases(
     owner = person(farebox, Role.OWNER, customer.account_id)
     for page in ("/ui/overview", "/billing", "/ui/try"):
         assert "is frozen: calls and purchases are refused. Ask the operator" in owner.get(page).text
-    both = Person(farebox, Whom(account_id=customer.account_id, role=Role.OWNER, operator=True))
+    both = Person(farebox, LinkHolder(account_id=customer.account_id, role=Role.OWNER, operator=True))
     assert f'<a href="{path}#freeze">Unfreeze it</a>' in both.get("/ui/overview").text
     for who in (owner, both):
         refused = who.told("/ui/try", model="demo/demo-1", text="Hello", gateway="default")

@@ -233,7 +233,7 @@ def test_refused_forms_do_not_use_up_a_quota(owner: Person, monkeypatch: pytest.
 def used(farebox: Farebox, owner: Person) -> Iterator[Used]:
     """Adds usage of a model at a time, with a charge, but without a call; it is removed from the shared books
     afterwards."""
-    account_id, write = owner.whom.account_id, farebox.services.database.write
+    account_id, write = owner.holder.account_id, farebox.services.database.write
 
     def add(model: str, at: int, charge: int) -> None:
         farebox.run(write(lambda c: add_usage(c, 0, account_id, at, "demo", model, charge, 2, 3)))

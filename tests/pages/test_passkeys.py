@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from farebox.model import Role
 from farebox.people import attempts, membership, passkeys, sessions
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from farebox.storage.passkeys import Passkey
 from tests.pages.authenticator import USER_PRESENT, USER_VERIFIED, Authenticator
 from tests.pages.house import House
@@ -32,12 +32,12 @@ def _member(farebox: Farebox, role: Role = Role.DEVELOPER) -> Person:
     """A person signed in as a new member of a new account."""
     email, account_id = next(_NAMES), farebox.create_account("Acme")
     farebox.run(membership.add(farebox.services, account_id, email, role))
-    return Person(farebox, Whom(account_id=account_id, email=email))
+    return Person(farebox, LinkHolder(account_id=account_id, email=email))
 
 
 def _email(who: Person) -> str:
-    assert who.whom.email is not None
-    return who.whom.email
+    assert who.holder.email is not None
+    return who.holder.email
 
 
 def _age(farebox: Farebox) -> None:
@@ -295,10 +295,10 @@ def test_an_unknown_passkey_and_that_of_a_former_member_are_refused(farebox: Far
     with Stranger(farebox) as browser:
         unknown = browser.send(Authenticator(device.origin).use(browser.options()))
         assert (unknown.status_code, "unknown here" in unknown.text) == (403, True)
-    farebox.run(membership.remove(farebox.services, who.whom.account_id, _email(who)))
+    farebox.run(membership.remove(farebox.services, who.holder.account_id, _email(who)))
     assert _own(farebox, who) == []
     farebox.run(
-        membership.add(farebox.services, who.whom.account_id, _email(who), Role.OWNER)
+        membership.add(farebox.services, who.holder.account_id, _email(who), Role.OWNER)
     )  # a different person later
     with Stranger(farebox) as browser:
         assert browser.send(device.use(browser.options())).status_code == 403
@@ -361,11 +361,11 @@ def test_attempts_are_limited(farebox: Farebox) -> None:
 def test_a_link_made_by_an_owner_cannot_add_a_passkey(farebox: Farebox) -> None:
     """The passkey would sign in as that person on all accounts."""
     who = _member(farebox)
-    for whom in (
-        Whom(account_id=who.whom.account_id, email=_email(who), vouched=True),
-        Whom(account_id=who.whom.account_id, role=Role.OWNER),
+    for holder in (
+        LinkHolder(account_id=who.holder.account_id, email=_email(who), vouched=True),
+        LinkHolder(account_id=who.holder.account_id, role=Role.OWNER),
     ):
-        somebody = Person(farebox, whom)
+        somebody = Person(farebox, holder)
         assert "Add a passkey" not in somebody.get("/ui/sessions").text
         assert "signed in as themselves" in somebody.told("/ui/passkeys/options")
 

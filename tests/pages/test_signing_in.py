@@ -7,7 +7,7 @@ import pytest
 
 from farebox.model import Permission, Role
 from farebox.people import membership, sessions
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from farebox.storage.accounts import add_token, list_tokens
 from tests.pages.people import Person, person
 from tests.support import Farebox
@@ -18,8 +18,8 @@ def owner(farebox: Farebox) -> Person:
     return person(farebox, Role.OWNER, farebox.create_account("Acme"))
 
 
-def _link(farebox: Farebox, whom: Whom) -> str:
-    return httpx.URL(farebox.run(sessions.make_link(farebox.services, whom))).params["link"]
+def _link(farebox: Farebox, holder: LinkHolder) -> str:
+    return httpx.URL(farebox.run(sessions.make_link(farebox.services, holder))).params["link"]
 
 
 def _age(farebox: Farebox, ms: int) -> None:
@@ -74,7 +74,7 @@ def test_a_session_planted_by_somebody_else_is_not_used(farebox: Farebox) -> Non
     attacker = person(farebox, Role.OWNER, farebox.create_account("Evil"))
     planted = attacker.secret
     victim = httpx.Client(base_url=farebox.url, cookies={"farebox_sid": planted})
-    victim.post("/ui/open", data={"link": _link(farebox, Whom(account_id=account_id, role=Role.OWNER))})
+    victim.post("/ui/open", data={"link": _link(farebox, LinkHolder(account_id=account_id, role=Role.OWNER))})
     (cookie,) = [each for each in victim.cookies.jar if each.value != planted]
     assert farebox.run(sessions.session(farebox.services, cookie.value)) is not None
     assert attacker.session is None
@@ -82,7 +82,7 @@ def test_a_session_planted_by_somebody_else_is_not_used(farebox: Farebox) -> Non
 
 
 def test_only_the_sites_own_forms_sign_in(farebox: Farebox) -> None:
-    link = _link(farebox, Whom(operator=True))
+    link = _link(farebox, LinkHolder(operator=True))
     for site in ("cross-site", "same-site"):
         refused = httpx.post(f"{farebox.url}/ui/open", data={"link": link}, headers={"sec-fetch-site": site})
         assert (refused.status_code, "set-cookie" in refused.headers) == (400, False)
@@ -129,7 +129,7 @@ def test_a_link_created_by_the_api_has_no_more_permissions_than_the_token(farebo
 
 
 def test_acts_with_money_need_a_recent_proof(farebox: Farebox, owner: Person) -> None:
-    services, token = farebox.services, farebox.create_token(owner.whom.account_id)
+    services, token = farebox.services, farebox.create_token(owner.holder.account_id)
     buys = {"amount": "50", "request_key": "k" * 32, "card": "pm_none"}
     assert owner.send("/billing/buy", **buys).headers["location"] == "/billing"
     _age(farebox, sessions.CONFIRMED_MS)
@@ -139,12 +139,12 @@ def test_acts_with_money_need_a_recent_proof(farebox: Farebox, owner: Person) ->
         assert owner.send(form).headers["location"] == "/ui/confirm?next=/billing"
     assert owner.send("/billing/details", name="Acme").headers["location"] == "/billing"  # no money involved
     useless = [
-        farebox.create_token(owner.whom.account_id, Permission.WRITE),
+        farebox.create_token(owner.holder.account_id, Permission.WRITE),
         farebox.create_token(farebox.create_account()),
     ]
     for wrong in ("", "fbx_wrong", *useless):
         assert "not an active token of the account" in owner.told("/ui/confirm", token=wrong, next="/billing")
-    (everything,) = farebox.run(services.database.scan(lambda c: list_tokens(c, owner.whom.account_id)))[:1]
+    (everything,) = farebox.run(services.database.scan(lambda c: list_tokens(c, owner.holder.account_id)))[:1]
     limited = replace(everything, token_id="limited", gateways=("default",))
     secret = "fbx_limited"
     farebox.run(services.database.write(lambda c: add_token(c, limited, services.vault.hash_token(secret))))
@@ -168,7 +168,7 @@ def test_attempts_at_a_proof_are_limited(farebox: Farebox, owner: Person) -> Non
     told = [owner.told("/ui/confirm", token="fbx_wrong") for _ in range(21)]
     assert "Too many attempts" in told[-1]
     assert "Too many attempts" not in told[-2]
-    other = person(farebox, Role.OWNER, owner.whom.account_id)
+    other = person(farebox, Role.OWNER, owner.holder.account_id)
     _age(farebox, sessions.CONFIRMED_MS)
     assert "Too many attempts" not in other.told("/ui/confirm", token="fbx_wrong")  # each person has their own count
 
@@ -177,7 +177,7 @@ def test_attempts_at_a_proof_are_limited(farebox: Farebox, owner: Person) -> Non
 
 
 def test_owners_see_and_end_the_accounts_sessions(farebox: Farebox, owner: Person) -> None:
-    viewer = person(farebox, Role.VIEWER, owner.whom.account_id)
+    viewer = person(farebox, Role.VIEWER, owner.holder.account_id)
     stranger = person(farebox, Role.VIEWER, farebox.create_account())
     for who in (viewer, stranger):
         assert who.session is not None
@@ -201,13 +201,15 @@ def test_a_person_can_end_all_their_other_sessions(farebox: Farebox) -> None:
     for account_id in accounts:
         for email in ("lost@example.com", "other@example.com"):
             farebox.run(membership.add(farebox.services, account_id, email, Role.VIEWER))
-    here, there = (Person(farebox, Whom(account_id=account_id, email="lost@example.com")) for account_id in accounts)
-    other = Person(farebox, Whom(account_id=accounts[0], email="other@example.com"))
-    link = _link(farebox, Whom(account_id=accounts[1], email="lost@example.com"))
+    here, there = (
+        Person(farebox, LinkHolder(account_id=account_id, email="lost@example.com")) for account_id in accounts
+    )
+    other = Person(farebox, LinkHolder(account_id=accounts[0], email="other@example.com"))
+    link = _link(farebox, LinkHolder(account_id=accounts[1], email="lost@example.com"))
     assert "All your other sessions have ended" in here.told("/ui/sessions/end-others")
     assert [who.session is not None for who in (here, there, other)] == [True, False, True]
     assert httpx.post(f"{farebox.url}/ui/open", data={"link": link}).status_code == 403
-    vouched = Person(farebox, Whom(account_id=accounts[0], email="lost@example.com", vouched=True))
+    vouched = Person(farebox, LinkHolder(account_id=accounts[0], email="lost@example.com", vouched=True))
     assert "This session does not show who you are" in vouched.told("/ui/sessions/end-others")
     assert here.session is not None
 
@@ -227,7 +229,7 @@ def test_the_name_of_a_browser_stays_text(farebox: Farebox) -> None:
 
 
 def test_a_link_of_a_refusal_leads_to_its_account(farebox: Farebox, owner: Person) -> None:
-    shown = f"/billing?account={owner.whom.account_id}"
+    shown = f"/billing?account={owner.holder.account_id}"
     assert "Another account" not in owner.get(shown).text
     stranger = httpx.get(f"{farebox.url}{shown}")
     assert owner.get(stranger.headers["location"]).headers["location"] == shown, "after signing in"
@@ -237,7 +239,7 @@ def test_a_link_of_a_refusal_leads_to_its_account(farebox: Farebox, owner: Perso
     told = owner.told("/ui/account", account=other, next=f"/billing?account={other}")
     assert "not a member of this account" in told
     assert owner.session is not None
-    assert owner.session.account_id == owner.whom.account_id
+    assert owner.session.account_id == owner.holder.account_id
 
 
 def test_a_link_switches_a_member_of_several_accounts_to_its_account(farebox: Farebox) -> None:
@@ -245,7 +247,7 @@ def test_a_link_switches_a_member_of_several_accounts_to_its_account(farebox: Fa
     email = "both@example.com"
     for account_id in (first, second):
         farebox.run(membership.add(farebox.services, account_id, email, Role.BILLING))
-    both = Person(farebox, Whom(account_id=first, email=email))
+    both = Person(farebox, LinkHolder(account_id=first, email=email))
     link = f"/billing?account={second}"
     page = both.get(link).text
     assert f'name="account" value="{second}"' in page

@@ -13,7 +13,7 @@ from joserfc.jwk import RSAKey
 
 from farebox.model import Role
 from farebox.people import membership, sessions
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from farebox.runtime.identity_provider import identity_provider_of, is_safe
 from farebox.settings import SettingsError, load
 from tests.pages.house import House
@@ -303,7 +303,7 @@ def test_an_unreachable_provider(farebox: Farebox, provider: OpenIdProvider, bro
 def _aged(farebox: Farebox, email: str) -> Person:
     """A browser that signed in more than an hour ago."""
     [account_id] = farebox.run(membership.accounts_of(farebox.services, email))
-    who = Person(farebox, Whom(account_id=account_id, email=email))
+    who = Person(farebox, LinkHolder(account_id=account_id, email=email))
     farebox.run(
         farebox.services.database.write(
             lambda connection: connection.execute(
@@ -350,7 +350,7 @@ def test_an_invalid_proof_does_not_count(
 
 def test_a_session_that_was_there_before_ends(farebox: Farebox, provider: OpenIdProvider, browser: Browser) -> None:
     """Session fixation."""
-    planted = Person(farebox, Whom(account_id=farebox.create_account("Evil"), role=Role.OWNER))
+    planted = Person(farebox, LinkHolder(account_id=farebox.create_account("Evil"), role=Role.OWNER))
     browser.http.cookies.set("farebox_sid", planted.secret)
     answer = browser.sign_in()
     assert planted.secret not in answer.headers["set-cookie"]

@@ -49,7 +49,7 @@ def sign_in(
       farebox sign-in --account acme --email ada@example.com
       farebox sign-in --operator
     """
-    from farebox.people.sessions import Whom
+    from farebox.people.sessions import LinkHolder
 
     if account_id is None and not operator:
         raise typer.BadParameter("give one, or --operator", param_hint="--account")
@@ -57,10 +57,12 @@ def sign_in(
         raise typer.BadParameter("it is a role on an account, for a link without --email", param_hint="--role")
     if email is not None:
         _need_member(context, account_id, email, operator=operator)
-        whom = Whom(account_id=account_id or "", email=email.strip().lower())
+        holder = LinkHolder(account_id=account_id or "", email=email.strip().lower())
     else:
-        whom = Whom(account_id=account_id or "", role=(role or Role.OWNER) if account_id else None, operator=operator)
-    _show_link(context, whom, path=None, as_json=as_json)
+        holder = LinkHolder(
+            account_id=account_id or "", role=(role or Role.OWNER) if account_id else None, operator=operator
+        )
+    _show_link(context, holder, path=None, as_json=as_json)
 
 
 def billing_link(context: typer.Context, account_id: AccountId, as_json: AsJson = False) -> None:
@@ -73,35 +75,35 @@ def billing_link(context: typer.Context, account_id: AccountId, as_json: AsJson 
     Examples:
       farebox billing-link --account acme
     """
-    from farebox.people.sessions import BILLING_PATH, Whom
+    from farebox.people.sessions import BILLING_PATH, LinkHolder
 
-    _show_link(context, Whom(account_id=account_id, role=Role.OWNER), path=BILLING_PATH, as_json=as_json)
+    _show_link(context, LinkHolder(account_id=account_id, role=Role.OWNER), path=BILLING_PATH, as_json=as_json)
 
 
-def _show_link(context: typer.Context, whom: object, *, path: str | None, as_json: bool) -> None:
+def _show_link(context: typer.Context, holder: object, *, path: str | None, as_json: bool) -> None:
     from farebox.cli.server_file import running_settings
     from farebox.operator import administer
     from farebox.people import sessions
 
-    assert isinstance(whom, sessions.Whom)
+    assert isinstance(holder, sessions.LinkHolder)
     session = session_of(context)
     at = session.clock.now_ms()
     _, base_url = running_settings(session.settings)
     with session.writing() as connection:
-        if whom.account_id:
-            administer.require_account(connection, whom.account_id)
+        if holder.account_id:
+            administer.require_account(connection, holder.account_id)
         link = sessions.new_link(
             connection,
             session.vault,
             session.ids,
             base_url,
-            whom,
+            holder,
             at=at,
             path=path or sessions.OPEN_PATH,
             by=session.operator,
         )
-    expires = moment_text(at + whom.lasts_ms)
-    show({"account_id": whom.account_id or None, "link": link, "expires_at": expires}, as_json=as_json, text=link)
+    expires = moment_text(at + holder.lasts_ms)
+    show({"account_id": holder.account_id or None, "link": link, "expires_at": expires}, as_json=as_json, text=link)
 
 
 def _need_member(context: typer.Context, account_id: str | None, email: str, *, operator: bool) -> None:

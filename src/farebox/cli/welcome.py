@@ -83,9 +83,9 @@ def prepare(session: Session, settings: Settings) -> Welcome:
             write_private(
                 path, msgspec.json.encode(demo_account) + b"\n"
             )  # before the commit: a file without a token is replaced later, a token without a file is lost
-        whom = sessions.Whom(account_id=demo_account.account_id, role=Role.OWNER, operator=True)
+        holder = sessions.LinkHolder(account_id=demo_account.account_id, role=Role.OWNER, operator=True)
         link = sessions.new_link(
-            connection, session.vault, session.ids, settings.base_url, whom, at=at, by=session.operator
+            connection, session.vault, session.ids, settings.base_url, holder, at=at, by=session.operator
         )
     return Welcome(demo_account, posted.balance.available, link)
 

@@ -335,8 +335,8 @@ def _cache_use(known: Call, sent: Body, body: Body, read: Read, cached_as: str) 
         return None
     # With a cache key of the caller's own, one scope covers requests to several providers, and the body of a common
     # format is read differently.
-    told = isinstance(sent, bytes) and not (use.key or known.common_form)
-    return replace(use, body=sent if told else b"", read=read, name=cached_as)
+    identical = isinstance(sent, bytes) and not (use.key or known.common_form)
+    return replace(use, body=sent if identical else b"", read=read, name=cached_as)
 
 
 def _check_read(provider: Provider, read: Read, *, own: bool) -> None:

@@ -49,14 +49,14 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
+class RecentCalls:
     """Recent calls: the models, and the ratio of each provider's stated cost to our own computation."""
 
     models: frozenset[tuple[str, str]]
     ratios: Mapping[tuple[str, str], list[Decimal]]
 
 
-def called(in_use: set[tuple[str, str]], stated: Iterable[ReceiptRow]) -> Called:
+def called(in_use: set[tuple[str, str]], stated: Iterable[ReceiptRow]) -> RecentCalls:
     """Summarize recent calls: `in_use` lists charged models, `stated` receipts with a stated cost."""
     models = set(in_use)
     ratios: dict[tuple[str, str], list[Decimal]] = {}
@@ -68,10 +68,10 @@ def called(in_use: set[tuple[str, str]], stated: Iterable[ReceiptRow]) -> Called
             if computed:
                 nanos = Decimal(receipt.stated_usd) * NANOS_PER_USD
                 ratios.setdefault((provider, receipt.priced_model or receipt.model), []).append(nanos / computed)
-    return Called(frozenset(models), ratios)
+    return RecentCalls(frozenset(models), ratios)
 
 
-def against_map(book: PriceBook, theirs: LiteLLMMap, calls: Called, at_ms: int) -> list[Difference]:
+def against_map(book: PriceBook, theirs: LiteLLMMap, calls: RecentCalls, at_ms: int) -> list[Difference]:
     """Differences between our prices and LiteLLM's map."""
     found: list[Difference] = []
     for provider, model in sorted(theirs):
@@ -83,7 +83,7 @@ def against_map(book: PriceBook, theirs: LiteLLMMap, calls: Called, at_ms: int) 
     return found
 
 
-def against_supplement(price_list: PriceList, calls: Called, at_ms: int) -> list[Difference]:
+def against_supplement(price_list: PriceList, calls: RecentCalls, at_ms: int) -> list[Difference]:
     """Differences between the supplement and the list for models that the list has a price for (which takes
     precedence).
     """
@@ -99,7 +99,7 @@ def against_supplement(price_list: PriceList, calls: Called, at_ms: int) -> list
     return found
 
 
-def against_stated(book: PriceBook, calls: Called, at_ms: int) -> list[Difference]:
+def against_stated(book: PriceBook, calls: RecentCalls, at_ms: int) -> list[Difference]:
     """Models whose providers state another cost than we compute, by the median over the calls."""
     found: list[Difference] = []
     for (provider, model), ratios in sorted(calls.ratios.items()):

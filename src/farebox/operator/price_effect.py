@@ -24,7 +24,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class PriceEffect:
     """What the calls of the last days were charged, and what they would be charged. Nano-dollars."""
 
     usage: PastUsage
@@ -39,18 +39,18 @@ def rates(before: tuple[ModelPrice | None, Markup], after: tuple[ModelPrice, Mar
     return [Rate(meter, was.get(meter), now.get(meter)) for meter in sorted({**was, **now}, key=_order)]
 
 
-def repriced(usage: PastUsage, price: ModelPrice, markup: Markup) -> Past:
+def repriced(usage: PastUsage, price: ModelPrice, markup: Markup) -> PriceEffect:
     """The past calls at a price, with all tokens as plain input and output: caches and tiers are not in the sums."""
     charged = _charged(price, markup)
     if not {"input_tokens", "output_tokens"} <= charged.keys():
-        return Past(usage, None)
+        return PriceEffect(usage, None)
     nanos = usage.tokens_in * charged["input_tokens"] + usage.tokens_out * charged["output_tokens"]
-    return Past(usage, nanos // PER_MILLION)
+    return PriceEffect(usage, nanos // PER_MILLION)
 
 
-def marked_up(usage: PastUsage, before: int, after: int) -> Past:
+def marked_up(usage: PastUsage, before: int, after: int) -> PriceEffect:
     """The past calls at a markup, where `before` applied to all of them. Parts per million of the cost."""
-    return Past(usage, usage.charge * after // before if before else None)
+    return PriceEffect(usage, usage.charge * after // before if before else None)
 
 
 def _charged(price: ModelPrice, markup: Markup) -> dict[str, int]:

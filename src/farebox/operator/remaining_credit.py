@@ -27,14 +27,14 @@ _FAL: Final = "https://api.fal.ai"
 _STRANGE: Final = "the response does not have the form that the provider documents"
 
 
-class Left(NamedTuple):
+class RemainingCredit(NamedTuple):
     """The credit left, in US dollars (`USD`) or another unit."""
 
     amount: Decimal
     unit: str
 
 
-class Asked(NamedTuple):
+class CreditQuery(NamedTuple):
     """A key at a provider, by the provider's slug."""
 
     slug: str
@@ -50,38 +50,38 @@ _Get: TypeAlias = Callable[[str], Awaitable[Any]]
 """The provider's response at a path below its base URL. Raises CreditUnknown, httpx.HTTPError, httpx.InvalidURL."""
 
 
-async def _openrouter(get: _Get, _: str) -> Left | None:
+async def _openrouter(get: _Get, _: str) -> RemainingCredit | None:
     """What is left of the key's own limit; null: the key has none, and only a management key sees the account's credit.
     openrouter.ai/docs/api-reference/api-keys"""
     return _dollars((await get("/key"))["data"]["limit_remaining"])
 
 
-async def _deepseek(get: _Get, _: str) -> Left | None:
+async def _deepseek(get: _Get, _: str) -> RemainingCredit | None:
     """api-docs.deepseek.com/api/get-user-balance"""
     found = {each["currency"]: each["total_balance"] for each in (await get("/user/balance"))["balance_infos"]}
     return _dollars(found.get("USD"))
 
 
-async def _moonshot(get: _Get, base_url: str) -> Left | None:
+async def _moonshot(get: _Get, base_url: str) -> RemainingCredit | None:
     """In US dollars at api.moonshot.ai, in yuan at api.moonshot.cn: platform.kimi.ai/docs/api/balance,
     platform.moonshot.cn/docs/api/balance"""
     host = httpx.URL(base_url).host
     left = (await get("/users/me/balance"))["data"]["available_balance"]
-    return Left(Decimal(str(left)), "CNY" if host.endswith(".cn") else "USD")
+    return RemainingCredit(Decimal(str(left)), "CNY" if host.endswith(".cn") else "USD")
 
 
-async def _vercel(get: _Get, _: str) -> Left | None:
+async def _vercel(get: _Get, _: str) -> RemainingCredit | None:
     """vercel.com/docs/ai-gateway/sdks-and-apis/rest-api, "Check credit balance" """
     return _dollars((await get("/credits"))["balance"])
 
 
-async def _elevenlabs(get: _Get, _: str) -> Left | None:
+async def _elevenlabs(get: _Get, _: str) -> RemainingCredit | None:
     """What the plan has left until its next period: elevenlabs.io/docs/api-reference/user/subscription/get"""
     found = await get("/v1/user/subscription")
-    return Left(Decimal(found["character_limit"]) - Decimal(found["character_count"]), "characters")
+    return RemainingCredit(Decimal(found["character_limit"]) - Decimal(found["character_count"]), "characters")
 
 
-async def _deepgram(get: _Get, _: str) -> Left | None:
+async def _deepgram(get: _Get, _: str) -> RemainingCredit | None:
     """The balances of the projects that the key sees: developers.deepgram.com/reference/manage/billing/list"""
     left = []
     for project in (await get("/v1/projects"))["projects"][:_PROJECTS_MAX]:
@@ -89,22 +89,22 @@ async def _deepgram(get: _Get, _: str) -> Left | None:
             raise CreditUnknown(_STRANGE)
         balances = (await get(f"/v1/projects/{project['project_id']}/balances"))["balances"]
         left += [Decimal(str(each["amount"])) for each in balances if str(each["units"]).upper() == "USD"]
-    return Left(sum(left, Decimal(0)), "USD") if left else None
+    return RemainingCredit(sum(left, Decimal(0)), "USD") if left else None
 
 
-async def _fal(get: _Get, base_url: str) -> Left | None:
+async def _fal(get: _Get, base_url: str) -> RemainingCredit | None:
     """Only for a key that may see billing; on a host of its own: fal.ai/docs/platform-apis/v1/account/billing"""
     host = _FAL if "{" in base_url else ""
     found = (await get(f"{host}/v1/account/billing?expand=credits"))["credits"]
-    return Left(Decimal(str(found["current_balance"])), str(found["currency"])[:8])
+    return RemainingCredit(Decimal(str(found["current_balance"])), str(found["currency"])[:8])
 
 
-async def _stability(get: _Get, _: str) -> Left | None:
+async def _stability(get: _Get, _: str) -> RemainingCredit | None:
     """platform.stability.ai/docs/api-reference, "Balance" (v1)"""
-    return Left(Decimal(str((await get("/v1/user/balance"))["credits"])), "credits")
+    return RemainingCredit(Decimal(str((await get("/v1/user/balance"))["credits"])), "credits")
 
 
-ASKED: Final[Mapping[str, Callable[[_Get, str], Awaitable[Left | None]]]] = {
+ASKED: Final[Mapping[str, Callable[[_Get, str], Awaitable[RemainingCredit | None]]]] = {
     "openrouter": _openrouter,
     "deepseek": _deepseek,
     "moonshot": _moonshot,
@@ -117,16 +117,18 @@ ASKED: Final[Mapping[str, Callable[[_Get, str], Awaitable[Left | None]]]] = {
 """The providers that are queried, each by a documented API."""
 
 
-def _dollars(left: Any) -> Left | None:
-    return None if left is None else Left(Decimal(str(left)), "USD")
+def _dollars(left: Any) -> RemainingCredit | None:
+    return None if left is None else RemainingCredit(Decimal(str(left)), "USD")
 
 
-async def remaining(keys: Sequence[Asked], proxies: Proxies | None) -> list[Left | CreditUnknown | None]:
+async def remaining(
+    keys: Sequence[CreditQuery], proxies: Proxies | None
+) -> list[RemainingCredit | CreditUnknown | None]:
     """The credit left for each key; None: the provider does not report it; CreditUnknown: why it could not be queried.
     Takes at most ROUND_SECONDS."""
     tls, turns = await asyncio.to_thread(httpx.create_ssl_context), asyncio.Semaphore(AT_ONCE)
 
-    async def ask(asked: Asked) -> Left | CreditUnknown | None:
+    async def ask(asked: CreditQuery) -> RemainingCredit | CreditUnknown | None:
         try:
             async with asyncio.timeout(ROUND_SECONDS), turns, asyncio.timeout(SECONDS):
                 return await _remaining(asked, proxies, tls)
@@ -138,7 +140,7 @@ async def remaining(keys: Sequence[Asked], proxies: Proxies | None) -> list[Left
     return await asyncio.gather(*(ask(asked) for asked in keys))
 
 
-async def _remaining(asked: Asked, proxies: Proxies | None, tls: ssl.SSLContext) -> Left | None:
+async def _remaining(asked: CreditQuery, proxies: Proxies | None, tls: ssl.SSLContext) -> RemainingCredit | None:
     """Query one key. Raises CreditUnknown."""
     if asked.slug not in ASKED:
         return None
@@ -158,7 +160,7 @@ async def _remaining(asked: Asked, proxies: Proxies | None, tls: ssl.SSLContext)
     return left
 
 
-async def _json(url: httpx.URL, asked: Asked, proxies: Proxies | None, tls: ssl.SSLContext) -> Any:
+async def _json(url: httpx.URL, asked: CreditQuery, proxies: Proxies | None, tls: ssl.SSLContext) -> Any:
     provider = provider_of(asked.slug)
     assert provider is not None, "those that are asked are in the catalog"
     in_scheme = provider.key_header == "authorization"

@@ -11,7 +11,7 @@ import structlog
 from farebox.calendar import MINUTE_MS
 from farebox.messages.people_mail import sign_in_mail
 from farebox.people import mailing, sessions
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from farebox.runtime.services import Services
 
 MAIL_LINK_MS = 15 * MINUTE_MS
@@ -30,6 +30,6 @@ async def _send(services: Services, email: str, wanted: str, rather: str) -> Non
     if account_id is None:
         log.info("no sign-in mail: no member")
         return
-    whom = Whom(account_id=account_id, email=email, way="email", lasts_ms=MAIL_LINK_MS)
-    link = f"{await sessions.make_link(services, whom)}&next={quote(wanted, safe='')}"
+    holder = LinkHolder(account_id=account_id, email=email, way="email", lasts_ms=MAIL_LINK_MS)
+    link = f"{await sessions.make_link(services, holder)}&next={quote(wanted, safe='')}"
     await mailing.deliver(services, sign_in_mail(mailing.post_to(services, email), link, MAIL_LINK_MS))

@@ -60,7 +60,7 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Whom:
+class LinkHolder:
     """The person whom a link signs in: a member by e-mail address, or else the person who is given the link."""
 
     account_id: str = INSTALLATION
@@ -90,7 +90,7 @@ def new_link(
     vault: Vault,
     ids: Ids,
     base_url: str,
-    whom: Whom,
+    holder: LinkHolder,
     *,
     at: int,
     path: str = OPEN_PATH,
@@ -98,44 +98,49 @@ def new_link(
 ) -> str:
     """A link that signs a person in, once. `by` is the operator who creates it, if an operator does. Raises Problem
     (NOT_FOUND) if there is no such account."""
-    if whom.account_id and find_account(connection, whom.account_id) is None:
-        raise Problem(NOT_FOUND, f"There is no account {quoted(whom.account_id)}")
+    if holder.account_id and find_account(connection, holder.account_id) is None:
+        raise Problem(NOT_FOUND, f"There is no account {quoted(holder.account_id)}")
     secret = ids.secret()
     sign_in = SignIn(
         session_id=ids.log_id(),
-        account_id=whom.account_id,
-        email=whom.email,
-        role=whom.role,
-        operator=whom.operator,
-        way=whom.way,
-        vouched=whom.vouched,
+        account_id=holder.account_id,
+        email=holder.email,
+        role=holder.role,
+        operator=holder.operator,
+        way=holder.way,
+        vouched=holder.vouched,
         created_at=at,
         confirmed_at=at,
         seen_at=at,
-        expires_at=at + whom.lasts_ms,
+        expires_at=at + holder.lasts_ms,
     )
     store.add(connection, vault.hash_token(secret), "link", sign_in)
     if by is not None:
-        after = {"email": whom.email, "role": whom.role, "operator": whom.operator, "expires_at": sign_in.expires_at}
+        after = {
+            "email": holder.email,
+            "role": holder.role,
+            "operator": holder.operator,
+            "expires_at": sign_in.expires_at,
+        }
         record_act(
-            connection, by, "link.create", at, account_id=whom.account_id, subject=sign_in.session_id, after=after
+            connection, by, "link.create", at, account_id=holder.account_id, subject=sign_in.session_id, after=after
         )
     return f"{base_url}{path}?link={secret}"
 
 
-async def make_link(services: Services, whom: Whom, *, path: str = OPEN_PATH) -> str:
+async def make_link(services: Services, holder: LinkHolder, *, path: str = OPEN_PATH) -> str:
     """Like `new_link`, in its own transaction."""
     at = services.clock.now_ms()
     return await services.database.write(
         lambda connection: new_link(
-            connection, services.vault, services.ids, services.base_url, whom, at=at, path=path
+            connection, services.vault, services.ids, services.base_url, holder, at=at, path=path
         )
     )  # fmt: skip
 
 
 async def billing_link(services: Services, account_id: str, role: Role = Role.OWNER) -> str:
     """A link to the account's billing page: valid for an hour, once. Raises Problem (NOT_FOUND)."""
-    return await make_link(services, Whom(account_id=account_id, role=role), path=BILLING_PATH)
+    return await make_link(services, LinkHolder(account_id=account_id, role=role), path=BILLING_PATH)
 
 
 async def of_link(services: Services, link: str) -> SignIn:

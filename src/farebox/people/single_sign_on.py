@@ -7,7 +7,7 @@ import structlog
 from farebox.errors import SIGN_IN_FAILED, Problem
 from farebox.people import membership
 from farebox.quoting import quoted
-from farebox.runtime.identity_provider import Begun, IdentityProvider, ProviderFailed, Untrusted
+from farebox.runtime.identity_provider import IdentityProvider, ProviderFailed, SignInAttempt, Untrusted
 from farebox.runtime.services import Services
 from farebox.settings import Settings
 from farebox.vault import same
@@ -21,7 +21,7 @@ log = structlog.get_logger("farebox.people")
 class SigningOn(msgspec.Struct, frozen=True):
     """An attempt to sign in, or to confirm one's identity."""
 
-    begun: Begun
+    begun: SignInAttempt
     wanted: str
     """The page to show afterwards."""
     at: int
@@ -40,7 +40,7 @@ async def begin(services: Services, wanted: str, email: str = "") -> tuple[str, 
     """Where to send the browser, and what the server keeps. `email`: the person who must confirm their identity.
     Raises Problem (SIGN_IN_FAILED)."""
     provider = provider_of(services)
-    begun = Begun(services.ids.secret(), services.ids.secret(), services.ids.secret())
+    begun = SignInAttempt(services.ids.secret(), services.ids.secret(), services.ids.secret())
     try:
         url = await provider.sign_in_url(begun, services.base_url + RETURN_PATH, again=bool(email))
     except ProviderFailed as error:

@@ -45,7 +45,7 @@ class Untrusted(Exception):
     """The provider's statement about a person proves nothing; the message says why, for the operator's log."""
 
 
-class Begun(msgspec.Struct, frozen=True):
+class SignInAttempt(msgspec.Struct, frozen=True):
     """The secrets of one attempt to sign in."""
 
     state: str
@@ -109,7 +109,7 @@ class IdentityProvider:
             self._metadata, self._keys, self._until = found, {}, self._clock.monotonic() + KEPT_SECONDS
         return self._metadata
 
-    async def sign_in_url(self, begun: Begun, return_to: str, *, again: bool) -> str:
+    async def sign_in_url(self, begun: SignInAttempt, return_to: str, *, again: bool) -> str:
         """The URL at which the provider authenticates a person. `again`: even one who is already signed in there.
         Raises ProviderFailed."""
         metadata = await self.metadata()
@@ -142,7 +142,7 @@ class IdentityProvider:
             f"{endpoint}{joint}{urlencode({'client_id': self._client_id, 'post_logout_redirect_uri': return_to})}"
         )  # fmt: skip
 
-    async def identity(self, begun: Begun, return_to: str, code: str, *, since: int | None) -> Identity:
+    async def identity(self, begun: SignInAttempt, return_to: str, code: str, *, since: int | None) -> Identity:
         """The person that the code stands for. `since`: they must have authenticated after that time. Raises
         ProviderFailed, Untrusted."""
         tokens = await self._redeemed(begun, return_to, code)
@@ -151,15 +151,15 @@ class IdentityProvider:
             proved_at = claims.get("auth_time")
             if not isinstance(proved_at, int) or proved_at * 1000 < since - LEEWAY_SECONDS * 1000:
                 raise Untrusted("it did not authenticate the person again")
-        told = claims if "email" in claims else await self._userinfo(claims, tokens.access_token)
-        email = told.get("email")
+        profile = claims if "email" in claims else await self._userinfo(claims, tokens.access_token)
+        email = profile.get("email")
         return Identity(
             subject=str(claims["sub"]),
             email=email if isinstance(email, str) else "",
-            verified=told.get("email_verified") is True,
+            verified=profile.get("email_verified") is True,
         )
 
-    async def _redeemed(self, begun: Begun, return_to: str, code: str) -> _Tokens:
+    async def _redeemed(self, begun: SignInAttempt, return_to: str, code: str) -> _Tokens:
         metadata = await self.metadata()
         await _ready()
         from authlib.oauth2.auth import ClientAuth
@@ -232,10 +232,10 @@ class IdentityProvider:
         endpoint = (await self.metadata()).userinfo_endpoint
         if not endpoint or not access_token:
             return {}
-        told = _decoded(await self._get(endpoint, ("authorization", f"Bearer {access_token}")), dict[str, Any])
-        if told.get("sub") != claims["sub"]:
+        profile = _decoded(await self._get(endpoint, ("authorization", f"Bearer {access_token}")), dict[str, Any])
+        if profile.get("sub") != claims["sub"]:
             raise Untrusted("its userinfo endpoint describes another person")
-        return told
+        return profile
 
     async def _get(self, url: str, *headers: tuple[str, str]) -> bytes:
         """Fetch a URL of the provider. Raises ProviderFailed."""

@@ -248,8 +248,8 @@ def _chosen(provider: CustomProvider, query: CustomProvidersQuery) -> bool:
 
 def _wire(stored: _Stored) -> CustomProvider:
     row, config = stored.row, stored.config
-    told = msgspec.structs.asdict(config)
-    texts = {name: value for name, value in told.items() if value is not None and name != "logo"}
+    fields = msgspec.structs.asdict(config)
+    texts = {name: value for name, value in fields.items() if value is not None and name != "logo"}
     return CustomProvider(
         **texts,
         id=row.provider_id,

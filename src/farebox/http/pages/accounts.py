@@ -15,7 +15,7 @@ from farebox.model import Account, Balance, Role
 from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.operator import administer
 from farebox.people import sessions
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from farebox.storage import accounts as store
 from farebox.storage.account_search import LOOKED_THROUGH, search_accounts
 from farebox.storage.customers import find_profile
@@ -185,11 +185,11 @@ async def link(visit: Visit, form: Fields) -> Response:
     role = next((role for role in Role if role == form.get("role") and role is not Role.OPERATOR), None)
     if role is None:
         raise wrong("Choose one of the roles")
-    whom, at = Whom(account_id=account_id, role=role), services.clock.now_ms()
+    holder, at = LinkHolder(account_id=account_id, role=role), services.clock.now_ms()
     made = await done(
         visit,
         lambda connection, by: sessions.new_link(
-            connection, services.vault, services.ids, services.base_url, whom, at=at, by=by
+            connection, services.vault, services.ids, services.base_url, holder, at=at, by=by
         ),
     )
     shown = {"title": "A sign-in link", "link": made, "account_id": account_id, "role": role}

@@ -11,7 +11,7 @@ from farebox.calls.spending import spending_limit
 from farebox.calls.spending.near_limits import NearLimit, near_limits
 from farebox.calls.spending.spend_alerts import described
 from farebox.http.pages import labels
-from farebox.http.pages.limits import said, tokens_in
+from farebox.http.pages.limits import rule_text, tokens_in
 from farebox.http.pages.table import BUILD, MEMBERS, MONEY
 from farebox.http.pages.view import Tone
 from farebox.http.pages.visit import Visit
@@ -191,7 +191,7 @@ def _limit(near: NearLimit, tokens: dict[str, str]) -> Attention:
     if near.rule is not None:
         values = of.get("partition") or {}
         whose = [_short(tokens.get(value, value) if name == "token" else value) for name, value in values.items()]
-        text = f"of a limit of the gateway {near.gateway_id} is used: {said(near.rule, tokens)}"
+        text = f"of a limit of the gateway {near.gateway_id} is used: {rule_text(near.rule, tokens)}"
         text += f" ({', '.join(whose)})." if whose else "."
         return _near(near.used, near.limit, text, "See the limits", "/ui/limits", MEMBERS)
     path = f"/ui/gateways/{quote(near.gateway_id, safe='')}"

@@ -10,7 +10,7 @@ from farebox.http.control import dlp_profiles as api
 from farebox.http.control.wire import Paging
 from farebox.http.envelope import Response
 from farebox.http.pages.fields import Field, ShownGroup, Values, group, shown, values_of
-from farebox.http.pages.own_api import ask, every, tell
+from farebox.http.pages.own_api import all_items, invoke, submit
 from farebox.http.pages.table import Fields, Shown, noted, shell
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import Visit
@@ -74,7 +74,7 @@ async def profile_list(visit: Visit) -> Shown:
 async def _list(visit: Visit, values: Values, error: InvalidInput | None = None) -> Shown:
     return {
         "title": "DLP profiles",
-        "profiles": await every(visit, api.list_all, Paging()),
+        "profiles": await all_items(visit, api.list_all, Paging()),
         "create": _form(values, error),
         "failed": error is not None,
     }
@@ -87,7 +87,7 @@ async def profile(visit: Visit) -> Shown:
 
 async def _profile(visit: Visit) -> dict[str, Any]:
     """The profile in the path. Raises Problem (NOT_FOUND)."""
-    found: dict[str, Any] = await ask(visit, api.get, profile_id=visit.request.path["profile_id"])
+    found: dict[str, Any] = await invoke(visit, api.get, profile_id=visit.request.path["profile_id"])
     if found["type"] != "custom":
         raise Problem(NOT_FOUND, "A predefined profile cannot be changed")
     return found
@@ -96,7 +96,7 @@ async def _profile(visit: Visit) -> dict[str, Any]:
 async def create(visit: Visit, form: Fields) -> Response:
     body = _body(form)
     try:
-        made = await tell(visit, api.create, api.ProfileSet, body)
+        made = await submit(visit, api.create, api.ProfileSet, body)
     except InvalidInput as error:
         return shell(visit, "dlp_profiles.html", await _list(visit, body, error), SECTION)
     return noted(visit, LIST, Flash("good", f"Created the profile {made['name']}: gateways can use it now."))
@@ -105,7 +105,7 @@ async def create(visit: Visit, form: Fields) -> Response:
 async def change(visit: Visit, form: Fields) -> Response | str:
     body, found = _body(form), await _profile(visit)
     try:
-        await tell(visit, api.change, api.ProfileSet, body, profile_id=found["id"])
+        await submit(visit, api.change, api.ProfileSet, body, profile_id=found["id"])
     except InvalidInput as error:
         given = {"profile": found, "settings": _form(body, error), "failed": True}
         return shell(visit, "dlp_profile.html", {"title": found["name"], **given}, SECTION)
@@ -119,5 +119,5 @@ def _at_fields(error: InvalidInput) -> InvalidInput:
 
 
 async def delete(visit: Visit, _: Fields) -> Response:
-    gone = await ask(visit, api.delete, profile_id=visit.request.path["profile_id"])
+    gone = await invoke(visit, api.delete, profile_id=visit.request.path["profile_id"])
     return noted(visit, LIST, Flash("good", f"Deleted the profile {gone['name']}."))

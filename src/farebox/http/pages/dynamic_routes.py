@@ -16,7 +16,7 @@ from farebox.http.envelope import Response
 from farebox.http.pages import route_form
 from farebox.http.pages.fields import json_of
 from farebox.http.pages.gateways import HERE, gateway
-from farebox.http.pages.own_api import ask, tell
+from farebox.http.pages.own_api import invoke, submit
 from farebox.http.pages.route_picture import KINDS, outputs, picture, what
 from farebox.http.pages.table import Fields, Shown, noted, shell
 from farebox.http.pages.view import Flash
@@ -36,7 +36,7 @@ async def route_list(visit: Visit) -> Shown:
         "title": f"Routes of {found['id']}",
         "gateway": found,
         **visit.part_of("routes", routes, ROUTES_SHOWN),
-        "said": _said,
+        "said": _models_text,
     }
 
 
@@ -44,14 +44,14 @@ async def _all(visit: Visit, handler: Any, name: str, **path: str) -> list[Any]:
     """All items of one of the API's lists of routes."""
     found: list[Any] = []
     for page in range(1, api.ROUTES_MAX // 100 + 1):
-        items = (await ask(visit, handler, Paging(page=page, per_page=100), **path))["data"][name]
+        items = (await invoke(visit, handler, Paging(page=page, per_page=100), **path))["data"][name]
         found += items
         if len(items) < 100:
             break
     return found
 
 
-def _said(route: Mapping[str, Any]) -> str:
+def _models_text(route: Mapping[str, Any]) -> str:
     """The models of a route, in order."""
     return ", ".join(what(element) for element in route["elements"] if element["type"] == "model") or "none yet"
 
@@ -61,8 +61,8 @@ async def one_route(visit: Visit) -> Shown:
     found, path = await gateway(visit, visit.request.path["gateway_id"]), _path(visit)
     route = await _route(visit)
     newest = Paging(per_page=_SHOWN)
-    versions = (await ask(visit, api.list_versions, newest, **path))["data"]["versions"]
-    deployments = (await ask(visit, api.list_deployments, newest, **path))["data"]["deployments"]
+    versions = (await invoke(visit, api.list_versions, newest, **path))["data"]["versions"]
+    deployments = (await invoke(visit, api.list_deployments, newest, **path))["data"]["deployments"]
     if deployments and not await _was_valid(visit, versions, deployments[-1]):
         deployments.pop()
     version = await _version(visit, route)
@@ -95,7 +95,7 @@ def _path(visit: Visit) -> dict[str, str]:
 async def _route(visit: Visit) -> dict[str, Any]:
     """The route in the path. Raises Problem (NOT_FOUND)."""
     try:
-        found: dict[str, Any] = await ask(visit, api.get, **_path(visit))
+        found: dict[str, Any] = await invoke(visit, api.get, **_path(visit))
     except Problem as problem:
         if problem.kind is not ROUTE_NOT_FOUND:
             raise
@@ -106,7 +106,7 @@ async def _route(visit: Visit) -> dict[str, Any]:
 async def _version(visit: Visit, route: Mapping[str, Any]) -> dict[str, Any]:
     """The version that the address names, or else the one in use. Raises Problem."""
     version_id = dict(visit.request.query_pairs()).get("version", route["version"]["version_id"])
-    found: dict[str, Any] = await ask(visit, api.get_version, **_path(visit), version_id=version_id)
+    found: dict[str, Any] = await invoke(visit, api.get_version, **_path(visit), version_id=version_id)
     return found
 
 
@@ -127,18 +127,18 @@ def _rows(elements: Any) -> list[Row]:
 async def deploy(visit: Visit, form: Fields) -> str:
     """Deploy a version."""
     body = {"version_id": form.get("version", "")}
-    await tell(visit, api.create_deployment, api.DeploymentCreate, body, **_path(visit))
+    await submit(visit, api.create_deployment, api.DeploymentCreate, body, **_path(visit))
     return "The version is now deployed."
 
 
 async def rename(visit: Visit, form: Fields) -> str:
     name = form.get("name", "").strip()
-    await tell(visit, api.rename, api.RouteRename, {"name": name}, **_path(visit))
+    await submit(visit, api.rename, api.RouteRename, {"name": name}, **_path(visit))
     return f"The route is now called {name}. Programs use it as dynamic/{name}."
 
 
 async def delete(visit: Visit, _: Fields) -> Response:
-    gone = await ask(visit, api.delete, **_path(visit))
+    gone = await invoke(visit, api.delete, **_path(visit))
     return noted(visit, _routes(visit), Flash("good", f"Deleted the route {gone['name']}."))
 
 
@@ -264,14 +264,14 @@ async def _saved(visit: Visit, state: Edited, *, deployed: bool) -> Response | I
         if state.route is None:
             body = {"name": state.name, "elements": state.elements}
             gateway_id = state.gateway["id"]
-            made = await tell(visit, api.create, api.RouteCreate, body, gateway_id=gateway_id)
+            made = await submit(visit, api.create, api.RouteCreate, body, gateway_id=gateway_id)
             note = Flash("good", f"The route is deployed: programs name it dynamic/{made['name']}.")
             return noted(visit, f"{_routes(visit)}/{made['id']}", note)
         body = {"elements": state.elements}
-        version = await tell(visit, api.create_version, api.VersionCreate, body, **_path(visit))
+        version = await submit(visit, api.create_version, api.VersionCreate, body, **_path(visit))
         if deployed:
             chosen = {"version_id": version["version_id"]}
-            await tell(visit, api.create_deployment, api.DeploymentCreate, chosen, **_path(visit))
+            await submit(visit, api.create_deployment, api.DeploymentCreate, chosen, **_path(visit))
     except InvalidInput as error:
         return error
     except Problem as problem:

@@ -111,12 +111,12 @@ def faults_at(error: InvalidInput, fields: Sequence[Field]) -> tuple[dict[str, s
         elif place is None:
             others.append(with_place(place_of(fault.path[1:]), fault_text(fault)))
         else:
-            said = _said(named[place], fault)
-            at[place] = f"{at[place]}; {said}" if place in at else said
+            text = _fault_text(named[place], fault)
+            at[place] = f"{at[place]}; {text}" if place in at else text
     return at, others
 
 
-def _said(each: Field, fault: Fault) -> str:
+def _fault_text(each: Field, fault: Fault) -> str:
     """What is wrong with a field's value, or with a part of it: a line, or what has a name."""
     inner = fault.path[1 + len(each.name.split(".")) :]
     if each.kind == "several":

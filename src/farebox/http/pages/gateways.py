@@ -11,7 +11,7 @@ from farebox.http.envelope import Response
 from farebox.http.pages.fault_words import renamed
 from farebox.http.pages.fields import shown
 from farebox.http.pages.gateway_fields import GROUPS
-from farebox.http.pages.own_api import ask, every, tell
+from farebox.http.pages.own_api import all_items, invoke, submit
 from farebox.http.pages.sdk_snippets import example_model, snippets
 from farebox.http.pages.table import Fields, Shown, noted, shell
 from farebox.http.pages.view import Flash
@@ -32,11 +32,11 @@ _USUAL = ("openai", "anthropic", "google-ai-studio")
 async def gateway_list(visit: Visit) -> Shown:
     """All gateways; the default one exists from the first view of this page on, as it would from the first call."""
     await visit.services.configuration.gateway(visit.account_id, DEFAULT_GATEWAY)
-    found = await every(visit, api.list_all, api.GatewaysQuery())
-    return {**visit.part_of("gateways", found, SHOWN), "said": said}
+    found = await all_items(visit, api.list_all, api.GatewaysQuery())
+    return {**visit.part_of("gateways", found, SHOWN), "said": features_of}
 
 
-def said(gateway: Mapping[str, Any]) -> list[str]:
+def features_of(gateway: Mapping[str, Any]) -> list[str]:
     """The special properties of a gateway, a few words each."""
     cached, attempts = gateway["cache_ttl"] or 0, gateway["retry_max_attempts"]
     calls, seconds = gateway["rate_limiting_limit"] or 0, gateway["rate_limiting_interval"] or 0
@@ -61,7 +61,7 @@ async def create(visit: Visit, form: Fields) -> Response:
     defaults = GatewayConfig()
     required = {each: getattr(defaults, each) for each in api.GatewayCreate.__struct_fields__ if each in api.REQUIRED}
     try:
-        made = await tell(visit, api.create, api.GatewayCreate, {"id": form.get("name", "").strip(), **required})
+        made = await submit(visit, api.create, api.GatewayCreate, {"id": form.get("name", "").strip(), **required})
     except InvalidInput as error:
         raise renamed(error, {"id": "name"}) from error
     return noted(visit, f"{HERE}/{made['id']}", Flash("good", f"Created the gateway {made['id']}."))
@@ -72,7 +72,7 @@ async def delete(visit: Visit, _: Fields) -> Response:
     gateway_id, services = visit.request.path["gateway_id"], visit.services
     find = partial(tokens_of_gateway, account_id=visit.account_id, gateway_id=gateway_id)
     limited = await services.database.scan(find)
-    await ask(visit, api.delete, gateway_id=gateway_id)
+    await invoke(visit, api.delete, gateway_id=gateway_id)
     now = services.clock.now_ms()
     useless = [token.label for token in limited if token.gateways == (gateway_id,) and token.active(now)]
     return noted(visit, HERE, Flash("good", f"Deleted the gateway {gateway_id}.{_useless_text(useless)}"))
@@ -91,7 +91,7 @@ async def gateway(visit: Visit, gateway_id: str) -> Mapping[str, Any]:
     if gateway_id == DEFAULT_GATEWAY:
         await visit.services.configuration.gateway(visit.account_id, DEFAULT_GATEWAY)
     try:
-        found: Mapping[str, Any] = await ask(visit, api.get, gateway_id=gateway_id)
+        found: Mapping[str, Any] = await invoke(visit, api.get, gateway_id=gateway_id)
     except Problem as problem:
         if problem.kind is not NOT_FOUND:
             raise
@@ -113,7 +113,7 @@ async def connect(visit: Visit) -> Shown:
     return {
         "title": f"Gateway {gateway_id}",
         "gateway": found,
-        "said": said(found),
+        "said": features_of(found),
         "urls": [(name, f"{root}/{slug}") for slug, name in first.items()],
         "others": [(name, f"{root}/{slug}") for slug, name in known.items()],
         "snippets": snippets(services.base_url, visit.account_id, gateway_id, model),
@@ -150,7 +150,7 @@ async def _save(visit: Visit, form: Fields, *, keys: bool) -> Response | str:
         raise Problem(NOT_FOUND, "These settings do not exist")
     body = group.body(form)
     try:
-        await tell(visit, api.change, api.GatewayChange, body, gateway_id=gateway_id)
+        await submit(visit, api.change, api.GatewayChange, body, gateway_id=gateway_id)
     except InvalidInput as error:
         return shell(visit, "gateway_settings.html", _settings(found, (group.name, body, error)), HERE)
     return f"{group.title}: saved."

@@ -14,7 +14,7 @@ from farebox.http.control.wire import Paging
 from farebox.http.envelope import Response
 from farebox.http.pages.fields import Field, Group, Values, shown, values_of
 from farebox.http.pages.gateways import HERE, gateway
-from farebox.http.pages.own_api import every, tell
+from farebox.http.pages.own_api import all_items, submit
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput
@@ -48,7 +48,7 @@ async def guardrails(visit: Visit) -> Shown:
 
 
 async def _shown(
-    visit: Visit, sent: tuple[str, Values, InvalidInput] | None = None, tried: "Tried | None" = None
+    visit: Visit, sent: tuple[str, Values, InvalidInput] | None = None, tried: "TrialResult | None" = None
 ) -> Shown:
     """The page's content. `sent`: a group that was not saved, with what was sent and its faults."""
     found = await gateway(visit, visit.request.path["gateway_id"])
@@ -84,7 +84,7 @@ def _as_policies(dlp: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 
 
 async def _groups(visit: Visit) -> list[Group]:
-    profiles = {each["id"]: each["name"] for each in await every(visit, dlp_profiles.list_all, Paging())}
+    profiles = {each["id"]: each["name"] for each in await all_items(visit, dlp_profiles.list_all, Paging())}
     groups = [
         Group(
             name="dlp",
@@ -163,7 +163,7 @@ async def save(visit: Visit, form: Fields) -> Response | str:
         raise Problem(NOT_FOUND, "These settings do not exist")
     body = group.body(form)
     try:
-        await tell(visit, api.change, api.GatewayChange, body, gateway_id=gateway_id)
+        await submit(visit, api.change, api.GatewayChange, body, gateway_id=gateway_id)
     except InvalidInput as error:
         return shell(visit, "guardrails.html", await _shown(visit, (group.name, body, error)), HERE)
     return f"{group.title}: saved."
@@ -173,7 +173,7 @@ async def save(visit: Visit, form: Fields) -> Response | str:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class TrialResult:
     """A text, and what the rules find in it."""
 
     check: str
@@ -203,12 +203,12 @@ async def try_it(visit: Visit, form: Fields) -> Response:
         verdict = ("warn", "would be flagged")
     hazards = [f"{HAZARDS.get(name, name)} ({name})" for one in found.guardrails for name in one.categories]
     names = await _names(visit)
-    tried = Tried(check, text, verdict, trial, names, _parts(body, trial.matches, names), hazards)
+    tried = TrialResult(check, text, verdict, trial, names, _parts(body, trial.matches, names), hazards)
     return shell(visit, "guardrails.html", await _shown(visit, tried=tried), HERE)
 
 
 async def _names(visit: Visit) -> dict[str, str]:
-    profiles = await every(visit, dlp_profiles.list_all, Paging())
+    profiles = await all_items(visit, dlp_profiles.list_all, Paging())
     return {each["id"]: each["name"] for profile in profiles for each in (profile, *profile["entries"])}
 
 

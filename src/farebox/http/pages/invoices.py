@@ -8,7 +8,7 @@ from farebox.errors import NOT_FOUND, Problem
 from farebox.http import documents as api
 from farebox.http.control.wire import Paging
 from farebox.http.pages import labels
-from farebox.http.pages.own_api import ask
+from farebox.http.pages.own_api import invoke
 from farebox.http.pages.table import Shown
 from farebox.http.pages.visit import Visit
 from farebox.http.quotas import DOCUMENTS, spend
@@ -23,7 +23,7 @@ KINDS = {"invoice": "Invoice", "credit_note": "Credit note"}
 async def document_list(visit: Visit) -> Shown:
     """Invoices and credit notes, the newest first; and the months with a statement."""
     page = visit.page()
-    found = await ask(visit, api.index, Paging(page=page, per_page=_PAGE))
+    found = await invoke(visit, api.index, Paging(page=page, per_page=_PAGE))
     return {
         "documents": found,
         "kinds": KINDS,
@@ -56,7 +56,7 @@ async def statement(visit: Visit) -> Shown:
     span = month_span(asked)
     if span is None:
         raise Problem(NOT_FOUND, "This month does not exist: write it as 2026-11")
-    found = await ask(visit, api.statement, month=asked)
+    found = await invoke(visit, api.statement, month=asked)
     charged = -found["movements_nanos"].get("charged", 0)
     return {
         "title": f"Statement for {labels.month_name(span[0])}",

@@ -13,7 +13,7 @@ from farebox.errors import NOT_FOUND, Problem
 from farebox.gateway import DEFAULT_GATEWAY, Selector, SpendRule
 from farebox.http.envelope import Response
 from farebox.http.pages import charts, labels
-from farebox.http.pages.limits import WINDOWS, check_tokens, rule_of, said, technique_of, tokens_in
+from farebox.http.pages.limits import WINDOWS, check_tokens, rule_of, rule_text, technique_of, tokens_in
 from farebox.http.pages.table import BUILD, Fields, Shown
 from farebox.http.pages.visit import Visit, see_other
 from farebox.http.quotas import WHAT_IFS, spend
@@ -57,7 +57,7 @@ async def tried(visit: Visit) -> Shown | Response:
     return {
         "row": row,
         "gateway": scenario.gateway_id,
-        "rules": [said(rule, names) for rule in scenario.rules],
+        "rules": [rule_text(rule, names) for rule in scenario.rules],
         "fields": _fields(scenario.rules[0]) if len(scenario.rules) == 1 else None,
         "report": report,
         "chart": None if report is None else _picture(report, scenario),

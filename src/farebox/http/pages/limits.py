@@ -16,7 +16,7 @@ from farebox.http.control import gateways
 from farebox.http.control.spend_rules import RuleStates, SpendState, faults, named
 from farebox.http.pages import labels
 from farebox.http.pages.fields import words_of
-from farebox.http.pages.own_api import ask
+from farebox.http.pages.own_api import invoke
 from farebox.http.pages.policy_lines import lines_of
 from farebox.http.pages.table import BUILD, MONEY, Fields, Shown
 from farebox.http.pages.token_names import tokens_to_choose
@@ -143,7 +143,7 @@ def _lines(connection: Connection, account_id: str, rules: Sequence[_Rule], zone
         RuleLine(
             each.gateway_id,
             each.rule,
-            said(each.rule, tokens),
+            rule_text(each.rule, tokens),
             technique_of(each.rule),
             [_as_shown(state, tokens) for state in states],
             count,
@@ -154,7 +154,7 @@ def _lines(connection: Connection, account_id: str, rules: Sequence[_Rule], zone
 
 
 def tokens_in(rules: Iterable[SpendRule]) -> set[str]:
-    """The IDs of the tokens that `said` names."""
+    """The IDs of the tokens that `rule_text` names."""
     selectors = [rule.token for rule in rules if isinstance(rule.token, Selector)]
     return {token_id for selector in selectors for token_id in selector.values[:_VALUES_SHOWN]}
 
@@ -173,7 +173,7 @@ def technique_of(rule: SpendRule) -> str:
     return rule.technique if rule.period is msgspec.UNSET else "calendar"
 
 
-def said(rule: SpendRule, tokens: dict[str, str]) -> str:
+def rule_text(rule: SpendRule, tokens: dict[str, str]) -> str:
     """A rule in words: `5.00 USD per day, each end user, model demo/demo-1`."""
     name = next((name for name, seconds in WINDOWS.items() if seconds == rule.window), _span(rule.window))
     name = name if rule.period is msgspec.UNSET or name != "30 days" else "month"
@@ -277,7 +277,7 @@ async def add(visit: Visit, form: Fields) -> str:
         return named(SpendLimits(enabled=True, rules=(*found.rules, rule)))
 
     await _change(visit, gateway_id, changed)
-    return f"Set the limit: {said(rule, tokens)}. It counts calls from now on."
+    return f"Set the limit: {rule_text(rule, tokens)}. It counts calls from now on."
 
 
 async def remove(visit: Visit, form: Fields) -> str:
@@ -305,4 +305,4 @@ async def _change(visit: Visit, gateway_id: str, changed: Callable[[SpendLimits]
 
     if await visit.services.configuration.gateway(visit.account_id, gateway_id) is None:  # creates `default`
         raise Problem(NOT_FOUND, "This gateway does not exist")
-    await ask(visit, gateways.change_limits, bounded, gateway_id=gateway_id)
+    await invoke(visit, gateways.change_limits, bounded, gateway_id=gateway_id)

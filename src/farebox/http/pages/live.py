@@ -48,24 +48,24 @@ async def _feed(visit: Visit, look: Look, stream: ResponseStream, gone: Awaitabl
             return
         ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(gone), asyncio.ensure_future(stopped.wait())]
         try:
-            await _tell(visit, look, stream, ends)
+            await _send_changes(visit, look, stream, ends)
         finally:
             for end in ends:
                 end.cancel()
 
 
-async def _tell(visit: Visit, look: Look, stream: ResponseStream, ends: Sequence[asyncio.Future[Any]]) -> None:
-    loop, told = asyncio.get_running_loop(), ""
+async def _send_changes(visit: Visit, look: Look, stream: ResponseStream, ends: Sequence[asyncio.Future[Any]]) -> None:
+    loop, sent = asyncio.get_running_loop(), ""
     over = loop.time() + LASTS_SECONDS
     silent_since = loop.time()
     while loop.time() < over and await sessions.unchanged(visit.services, visit.session):
         found = await look(visit)
-        if found != told:
+        if found != sent:
             await stream.send(f"event: change\ndata: {found}\n\n".encode())
         elif loop.time() - silent_since >= ALIVE_SECONDS:
             await stream.send(b":\n\n")
-        if found != told or loop.time() - silent_since >= ALIVE_SECONDS:
-            told, silent_since = found, loop.time()
+        if found != sent or loop.time() - silent_since >= ALIVE_SECONDS:
+            sent, silent_since = found, loop.time()
         done, _ = await asyncio.wait(ends, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if done:
             return

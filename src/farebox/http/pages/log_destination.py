@@ -6,7 +6,7 @@ from typing import Any
 from farebox.http.control import log_destination as api
 from farebox.http.envelope import Response
 from farebox.http.pages.fields import Field, Group, Values, shown, values_of
-from farebox.http.pages.own_api import ask, tell
+from farebox.http.pages.own_api import invoke, submit
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput
@@ -46,7 +46,7 @@ async def destination(visit: Visit) -> Shown:
 
 async def _shown(visit: Visit, sent: tuple[Values, InvalidInput] | None = None) -> Shown:
     """The page's content. `sent`: what was refused, and why."""
-    found = await ask(visit, api.get)
+    found = await invoke(visit, api.get)
     return {
         "title": "Log destination",
         "found": found,
@@ -58,12 +58,12 @@ async def _shown(visit: Visit, sent: tuple[Values, InvalidInput] | None = None) 
 async def put(visit: Visit, form: Fields) -> Response | str:
     body = _body(form)
     try:
-        await tell(visit, api.put, api.LogDestinationSet, body)
+        await submit(visit, api.put, api.LogDestinationSet, body)
     except InvalidInput as error:
         return shell(visit, "log_destination.html", await _shown(visit, (body, error)), SECTION)
     return "The destination has been set. Now switch pushing on in the settings of each gateway that should use it."
 
 
 async def delete(visit: Visit, _: Fields) -> str:
-    await ask(visit, api.delete)
+    await invoke(visit, api.delete)
     return "Deleted the destination."

@@ -6,7 +6,7 @@ from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.model import Role
 from farebox.people import mailing, membership, sessions
-from farebox.people.sessions import INVITATION_MS, Whom
+from farebox.people.sessions import INVITATION_MS, LinkHolder
 
 _PAGE = 25
 ROLES = {
@@ -60,7 +60,7 @@ async def link(visit: Visit, form: Fields) -> Response:
     email = form.get("email", "")
     if email not in [member.email for member in await membership.of_account(visit.services, visit.account_id)]:
         raise Problem(NOT_FOUND, "This member does not exist")
-    whom = Whom(account_id=visit.account_id, email=email, vouched=True, lasts_ms=INVITATION_MS)
-    made = await sessions.make_link(visit.services, whom)
+    holder = LinkHolder(account_id=visit.account_id, email=email, vouched=True, lasts_ms=INVITATION_MS)
+    made = await sessions.make_link(visit.services, holder)
     shown = {"title": f"A link for {email}", "link": made, "email": email, "sign_in_url": _sign_in_url(visit)}
     return shell(visit, "member_link.html", shown, "/ui/members")

@@ -9,7 +9,7 @@ from farebox.http.control.wire import Paging
 from farebox.http.envelope import Response
 from farebox.http.pages.fields import Field, Values, group, shown, values_of
 from farebox.http.pages.gateways import HERE, gateway
-from farebox.http.pages.own_api import ask, every, tell
+from farebox.http.pages.own_api import all_items, invoke, submit
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput
@@ -57,9 +57,9 @@ async def _shown(
     """The page's content. `alias`, `domain`: what was refused, and why."""
     found = await gateway(visit, visit.request.path["gateway_id"])
     place = {"gateway_id": found["id"]}
-    own = await every(visit, model_aliases.list_of_gateway, Paging(), **place)
-    domains = await every(visit, custom_domains.list_all, custom_domains.CustomDomainsQuery(), **place)
-    aliases = [*own, *await every(visit, model_aliases.list_all, Paging())]
+    own = await all_items(visit, model_aliases.list_of_gateway, Paging(), **place)
+    domains = await all_items(visit, custom_domains.list_all, custom_domains.CustomDomainsQuery(), **place)
+    aliases = [*own, *await all_items(visit, model_aliases.list_all, Paging())]
     return {
         "title": f"Names of {found['id']}",
         "gateway": found,
@@ -90,7 +90,7 @@ async def put_alias(visit: Visit, form: Fields) -> Response | str:
     place = _place(visit, form)
     try:
         body = {"targets": [_target(line) for line in sent["targets"]]}
-        await tell(visit, model_aliases.put, model_aliases.AliasSet, body, **place)
+        await submit(visit, model_aliases.put, model_aliases.AliasSet, body, **place)
     except InvalidInput as error:
         return shell(visit, "names.html", await _shown(visit, alias=(sent, error)), HERE)
     return f"Programs can now use {place['alias']} as the model."
@@ -103,7 +103,7 @@ def _target(line: str) -> str | dict[str, Any]:
 
 async def delete_alias(visit: Visit, form: Fields) -> str:
     await gateway(visit, visit.request.path["gateway_id"])
-    gone = await ask(visit, model_aliases.delete, **_place(visit, form))
+    gone = await invoke(visit, model_aliases.delete, **_place(visit, form))
     return f"Deleted the alias {gone['alias']}."
 
 
@@ -111,7 +111,7 @@ async def add_domain(visit: Visit, form: Fields) -> Response | str:
     body = {"domain": form.get("domain", "").strip()}
     place = {"gateway_id": visit.request.path["gateway_id"]}
     try:
-        made = await tell(visit, custom_domains.create, custom_domains.CustomDomainCreate, body, **place)
+        made = await submit(visit, custom_domains.create, custom_domains.CustomDomainCreate, body, **place)
     except InvalidInput as error:
         return shell(visit, "names.html", await _shown(visit, domain=(body, error)), HERE)
     return f"{made['hostname']} becomes active once its TXT record is found."
@@ -119,12 +119,12 @@ async def add_domain(visit: Visit, form: Fields) -> Response | str:
 
 async def check_domain(visit: Visit, form: Fields) -> str:
     """Look for the domain's record now."""
-    found = await ask(visit, custom_domains.get, **_of_domain(visit, form))
+    found = await invoke(visit, custom_domains.get, **_of_domain(visit, form))
     return f"{found['hostname']} {STATES[found['status']][1]}."
 
 
 async def delete_domain(visit: Visit, form: Fields) -> str:
-    gone = await ask(visit, custom_domains.delete, **_of_domain(visit, form))
+    gone = await invoke(visit, custom_domains.delete, **_of_domain(visit, form))
     return f"Deleted {gone['hostname']}."
 
 

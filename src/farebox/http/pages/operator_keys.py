@@ -9,7 +9,7 @@ from farebox.http.pages.operating import done, text, wrong
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.operator import administer, shared_keys
-from farebox.operator.remaining_credit import ASKED, Asked, CreditUnknown, Left, remaining
+from farebox.operator.remaining_credit import ASKED, CreditQuery, CreditUnknown, RemainingCredit, remaining
 from farebox.operator.shared_keys import FIRST, WEIGHT_MAX
 from farebox.providers.catalogue import PROVIDERS
 from farebox.runtime.provider_access import OperatorKey, ProviderAccess
@@ -147,17 +147,17 @@ async def ask_credit(visit: Visit, _: Fields) -> Response:
     """Query the credit left at the providers that report it."""
     configured = {slug: visit.services.configuration.provider(slug) for slug in ASKED}
     asked = [
-        (Asked(slug, access.base_url, key.key), key.key_id)
+        (CreditQuery(slug, access.base_url, key.key), key.key_id)
         for slug, access in configured.items()
         if access is not None
         for key in keys_of(access)
     ]
     left = await remaining([each for each, _ in asked], proxies())
-    found = {key_id: _said(each) for (_, key_id), each in zip(asked, left, strict=True)}
+    found = {key_id: _credit_text(each) for (_, key_id), each in zip(asked, left, strict=True)}
     return shell(visit, "operator_keys.html", await _page(visit, found), HERE)
 
 
-def _said(left: Left | CreditUnknown | None) -> str:
+def _credit_text(left: RemainingCredit | CreditUnknown | None) -> str:
     if isinstance(left, CreditUnknown):
         return str(left)
     if left is None:

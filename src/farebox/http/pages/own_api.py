@@ -19,7 +19,7 @@ _PAGE = 100
 Handler: TypeAlias = Callable[[Request, Any], Awaitable[Response]]
 
 
-async def ask(visit: Visit, handler: Handler, taken: object = None, *, query: str = "", **path: str) -> Any:
+async def invoke(visit: Visit, handler: Handler, taken: object = None, *, query: str = "", **path: str) -> Any:
     """The handler's result, as JSON values, for the account that is shown. `path`: the other parameters of its route.
     The row of the page or form says who may do this. Raises what the handler raises: Problem, including
     InvalidInput."""
@@ -31,19 +31,19 @@ async def ask(visit: Visit, handler: Handler, taken: object = None, *, query: st
     return answer.get("result", answer) if isinstance(answer, dict) else answer
 
 
-async def every(visit: Visit, handler: Handler, query: Paging, **path: str) -> list[Any]:
+async def all_items(visit: Visit, handler: Handler, query: Paging, **path: str) -> list[Any]:
     """All items of a list, page by page."""
     found: list[Any] = []
     for page in count(1):
-        items = await ask(visit, handler, msgspec.structs.replace(query, page=page, per_page=_PAGE), **path)
+        items = await invoke(visit, handler, msgspec.structs.replace(query, page=page, per_page=_PAGE), **path)
         found += items
         if len(items) < _PAGE:
             break
     return found
 
 
-async def tell(
+async def submit(
     visit: Visit, handler: Handler, kind: type[msgspec.Struct], body: dict[str, Any], *, query: str = "", **path: str
 ) -> Any:
     """The same with a body, which is validated like one that is sent over HTTP. Also raises InvalidInput."""
-    return await ask(visit, handler, read(body, kind, "body", strict=True), query=query, **path)
+    return await invoke(visit, handler, read(body, kind, "body", strict=True), query=query, **path)

@@ -10,7 +10,7 @@ from farebox.http.envelope import Response
 from farebox.http.pages import labels
 from farebox.http.pages.fields import Field, Group, Values, shown, values_of
 from farebox.http.pages.gateways import HERE, gateway
-from farebox.http.pages.own_api import ask, tell
+from farebox.http.pages.own_api import invoke, submit
 from farebox.http.pages.policy_lines import PERIODS, lines_of
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
@@ -125,7 +125,7 @@ async def _shown(
     chosen = None
     if any(row.policy_id == wanted for row in rows):
         query = api.PoliciesQuery(include_staging=True)
-        chosen = await ask(visit, api.get, query, gateway_id=found["id"], id=wanted)
+        chosen = await invoke(visit, api.get, query, gateway_id=found["id"], id=wanted)
     values, error = sent or (chosen or _NEW, None)
     return {
         "title": f"Policies of {found['id']}",
@@ -147,9 +147,9 @@ async def put(visit: Visit, form: Fields) -> Response | str:
     query = "commit=true" if at_once else ""
     try:
         if policy_id:
-            await tell(visit, api.change, api.PolicyChange, body, query=query, gateway_id=gateway_id, id=policy_id)
+            await submit(visit, api.change, api.PolicyChange, body, query=query, gateway_id=gateway_id, id=policy_id)
         else:
-            await tell(visit, api.create, api.PolicyCreate, body, query=query, gateway_id=gateway_id)
+            await submit(visit, api.create, api.PolicyCreate, body, query=query, gateway_id=gateway_id)
     except InvalidInput as error:
         return shell(visit, "policies.html", await _shown(visit, (body, error)), HERE)
     return f"The policy {body['name']} is {'now in force' if at_once else 'saved as a draft and not in force yet'}."
@@ -157,7 +157,7 @@ async def put(visit: Visit, form: Fields) -> Response | str:
 
 async def commit(visit: Visit, _: Fields) -> str:
     """Put all drafts in force."""
-    done = await ask(visit, api.commit, gateway_id=visit.request.path["gateway_id"])
+    done = await invoke(visit, api.commit, gateway_id=visit.request.path["gateway_id"])
     failed = "".join(f" The policy {each['policyId']} is not: {each['error']}." for each in done["errors"])
     are = "policy is" if done["committed"] == 1 else "policies are"
     return f"{done['committed']:,} {are} now in force.{failed}"
@@ -165,7 +165,7 @@ async def commit(visit: Visit, _: Fields) -> str:
 
 async def delete(visit: Visit, form: Fields) -> str:
     gateway_id = visit.request.path["gateway_id"]
-    gone = await ask(visit, api.delete, gateway_id=gateway_id, id=form.get("policy", ""))
+    gone = await invoke(visit, api.delete, gateway_id=gateway_id, id=form.get("policy", ""))
     return f"Deleted the policy {gone['name']}."
 
 
@@ -173,12 +173,12 @@ async def simulate(visit: Visit, form: Fields) -> Response:
     """Show what the policies would decide for a call; nothing is called or counted."""
     gateway_id, body = visit.request.path["gateway_id"], _SIMULATION.body(form)
     try:
-        answer = await tell(
+        answer = await submit(
             visit, policy_simulation.simulate, policy_simulation.Simulation, body, gateway_id=gateway_id
         )
     except InvalidInput as error:
         return shell(visit, "policies.html", await _shown(visit, asked=(body, error)), HERE)
-    return shell(visit, "policies.html", await _shown(visit, asked=(body, None), said=_said(answer)), HERE)
+    return shell(visit, "policies.html", await _shown(visit, asked=(body, None), said=_simulated(answer)), HERE)
 
 
 _CAUSES = {
@@ -188,7 +188,7 @@ _CAUSES = {
 }
 
 
-def _said(answer: Mapping[str, Any]) -> Simulated:
+def _simulated(answer: Mapping[str, Any]) -> Simulated:
     decision, enforced = answer["evaluation"], answer["enforcement"]
     if enforced["allowed"]:
         verdict = ("good", "allowed")

@@ -37,7 +37,7 @@ def lines_of(rows: list[PolicyRow]) -> list[PolicyLine]:
     return [_line(row) for row in rows]
 
 
-def limit_said(document: PolicyDocument) -> str:
+def limit_text(document: PolicyDocument) -> str:
     """What a policy with a limit says, in words: `policy research: at most 5.00 USD per day, all models`."""
     return f"policy {document.name}: {_does(document.action)}, {_covers(document.resource)}"
 

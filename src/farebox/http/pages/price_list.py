@@ -43,7 +43,7 @@ class Preview:
 
     of: str
     rates: list[price_effect.Rate]
-    past: price_effect.Past
+    past: price_effect.PriceEffect
     days: int = price_effect.PAST_MS // 86_400_000
     looked_at: int = LOOKED_AT
 

@@ -9,7 +9,7 @@ from farebox.http.envelope import Response
 from farebox.http.pages.fault_words import renamed
 from farebox.http.pages.fields import Field, Group, Values, shown, values_of
 from farebox.http.pages.gateways import HERE, gateway
-from farebox.http.pages.own_api import ask, every, tell
+from farebox.http.pages.own_api import all_items, invoke, submit
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput
@@ -51,7 +51,7 @@ async def key_list(visit: Visit) -> Shown:
 
 async def _shown(visit: Visit, values: Values, error: InvalidInput | None = None) -> Shown:
     found = await gateway(visit, visit.request.path["gateway_id"])
-    keys = await every(visit, api.list_all, Paging(), gateway_id=found["id"])
+    keys = await all_items(visit, api.list_all, Paging(), gateway_id=found["id"])
     return {
         "title": f"Provider keys of {found['id']}",
         "gateway": found,
@@ -72,7 +72,7 @@ async def create(visit: Visit, form: Fields) -> Response | str:
     gateway_id = visit.request.path["gateway_id"]
     body = _create({}).body(form)
     try:
-        made = await tell(visit, api.create, api.ProviderConfigCreate, body, gateway_id=gateway_id)
+        made = await submit(visit, api.create, api.ProviderConfigCreate, body, gateway_id=gateway_id)
     except InvalidInput as error:
         body.pop("secret", None)
         return shell(visit, "provider_keys.html", await _shown(visit, body, error), HERE)
@@ -85,7 +85,7 @@ async def replace(visit: Visit, form: Fields) -> str:
     body, path = values_of(fields, form), visit.request.path
     place = {"gateway_id": path["gateway_id"], "id": path["key_id"]}
     try:
-        made = await tell(visit, api.replace, api.ProviderConfigReplace, body, **place)
+        made = await submit(visit, api.replace, api.ProviderConfigReplace, body, **place)
     except InvalidInput as error:
         raise renamed(error, {"secret": "new key"}) from error
     return f"Changed the key {made['alias']} for {made['provider_slug']}."
@@ -93,5 +93,5 @@ async def replace(visit: Visit, form: Fields) -> str:
 
 async def delete(visit: Visit, _: Fields) -> str:
     path = visit.request.path
-    gone = await ask(visit, api.delete, gateway_id=path["gateway_id"], id=path["key_id"])
+    gone = await invoke(visit, api.delete, gateway_id=path["gateway_id"], id=path["key_id"])
     return f"Deleted the key {gone['alias']} for {gone['provider_slug']}."

@@ -11,7 +11,7 @@ from farebox.http.control import custom_costs, custom_providers
 from farebox.http.control.custom_headers import AS_LINES
 from farebox.http.envelope import Response
 from farebox.http.pages.fields import Field, Group, Values, group, shown, values_of
-from farebox.http.pages.own_api import ask, every, tell
+from farebox.http.pages.own_api import all_items, invoke, submit
 from farebox.http.pages.table import Fields, Shown, noted, shell
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import Visit
@@ -77,7 +77,7 @@ async def _list(visit: Visit, values: Values, error: InvalidInput | None = None)
     query = custom_providers.CustomProvidersQuery(order_by="position ASC")
     return {
         "title": "Providers",
-        **visit.part_of("providers", await every(visit, custom_providers.list_all, query), SHOWN),
+        **visit.part_of("providers", await all_items(visit, custom_providers.list_all, query), SHOWN),
         "create": shown(_PROVIDER, values, error),
     }
 
@@ -86,7 +86,7 @@ async def create(visit: Visit, form: Fields) -> Response:
     body = _sent(form)
     try:
         _check_headers(body["headers"])
-        made = await tell(visit, custom_providers.create, custom_providers.CustomProviderCreate, body)
+        made = await submit(visit, custom_providers.create, custom_providers.CustomProviderCreate, body)
     except InvalidInput as error:
         return shell(visit, "providers.html", await _list(visit, body, error), HERE)
     return noted(visit, f"{HERE}/{made['id']}", Flash("good", f"Created the provider {made['name']}."))
@@ -118,7 +118,7 @@ async def _one(
     """The page's content. `changed`, `costed`: changes to the provider or a cost that were refused, and why."""
     found = await _provider(visit)
     query = custom_costs.CustomCostsQuery(account_provider_id=found["id"])
-    costs = [_with_kinds(each) for each in await every(visit, custom_costs.list_all, query)]
+    costs = [_with_kinds(each) for each in await all_items(visit, custom_costs.list_all, query)]
     chosen = dict(visit.request.query_pairs()).get("cost")
     cost = next((each for each in costs if each["id"] == chosen), None)
     return {
@@ -134,7 +134,7 @@ async def _one(
 async def _provider(visit: Visit) -> dict[str, Any]:
     """The provider, with its headers as lines, and without a generated logo. Raises Problem (NOT_FOUND)."""
     try:
-        found = await ask(visit, custom_providers.get, id=visit.request.path["provider_id"])
+        found = await invoke(visit, custom_providers.get, id=visit.request.path["provider_id"])
     except Problem as problem:
         if problem.kind is not NOT_FOUND:
             raise
@@ -155,7 +155,7 @@ async def change(visit: Visit, form: Fields) -> Response | str:
     body = _sent(form)
     try:
         _check_headers(body["headers"])
-        await tell(
+        await submit(
             visit,
             custom_providers.change,
             custom_providers.CustomProviderChange,
@@ -168,7 +168,7 @@ async def change(visit: Visit, form: Fields) -> Response | str:
 
 
 async def delete(visit: Visit, _: Fields) -> Response:
-    gone = await ask(visit, custom_providers.delete, id=visit.request.path["provider_id"])
+    gone = await invoke(visit, custom_providers.delete, id=visit.request.path["provider_id"])
     return noted(visit, HERE, Flash("good", f"Deleted the provider {gone['name']}."))
 
 
@@ -177,15 +177,15 @@ async def put_cost(visit: Visit, form: Fields) -> Response | str:
     body, cost_id = _COSTS.body(form), form.get("cost", "")
     try:
         if cost_id:
-            await tell(visit, custom_costs.change, custom_costs.CustomCostChange, body, id=cost_id)
+            await submit(visit, custom_costs.change, custom_costs.CustomCostChange, body, id=cost_id)
         else:
             body["account_provider_id"] = visit.request.path["provider_id"]
-            await tell(visit, custom_costs.create, custom_costs.CustomCostCreate, body)
+            await submit(visit, custom_costs.create, custom_costs.CustomCostCreate, body)
     except InvalidInput as error:
         return shell(visit, "provider.html", await _one(visit, costed=(body, error)), HERE)
     return "Saved the cost."
 
 
 async def remove_cost(visit: Visit, form: Fields) -> str:
-    gone = await ask(visit, custom_costs.delete, id=form.get("cost", ""))
+    gone = await invoke(visit, custom_costs.delete, id=form.get("cost", ""))
     return f"Removed the cost of {gone['model']}."

@@ -46,7 +46,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class ShownReceipt:
     """A receipt as it is shown."""
 
     outcome: str
@@ -72,7 +72,7 @@ class Attempt:
     log_id: str
 
 
-def explained(receipt: Receipt, prices: PriceBook) -> Explained:
+def explained(receipt: Receipt, prices: PriceBook) -> ShownReceipt:
     """The receipt, explained. `prices` knows since when the operator's own are valid."""
     lines = [
         Line(
@@ -114,7 +114,7 @@ def explained(receipt: Receipt, prices: PriceBook) -> Explained:
     facts.append(("Rule", receipt.policy or ""))
     facts.append(("Cost reported by the provider", f"{receipt.stated_usd} USD" if receipt.stated_usd else ""))
     facts.append(("Not priced", ", ".join(map(labels.meter, receipt.unpriced_meters))))
-    return Explained(
+    return ShownReceipt(
         outcome=_OUTCOMES.get(receipt.outcome, receipt.outcome),
         source=_SOURCES[receipt.usage_source],
         lines=lines,

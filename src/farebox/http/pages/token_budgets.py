@@ -12,8 +12,8 @@ import msgspec
 from farebox.calls.policy_check import token_fields
 from farebox.calls.spending.rules import CalendarWindow, Window, scope_of, window_of
 from farebox.gateway import GatewayConfig, Selector, SpendRule
-from farebox.http.pages.limits import TECHNIQUES, said, technique_of, tokens_in
-from farebox.http.pages.policy_lines import limit_said
+from farebox.http.pages.limits import TECHNIQUES, rule_text, technique_of, tokens_in
+from farebox.http.pages.policy_lines import limit_text
 from farebox.ledger.budgets import Counted, read_scopes
 from farebox.model import AccessToken
 from farebox.periods import Zones
@@ -178,7 +178,7 @@ def _of_rule(
 ) -> Iterator[_Limit]:
     window, text, technique = (
         window_of(gateway_id, rule, zones),
-        said(rule, dict(names)),
+        rule_text(rule, dict(names)),
         TECHNIQUES[technique_of(rule)],
     )
     filters = selector.mode == "filter"
@@ -197,7 +197,7 @@ def _of_policies(policies: Policies, token: AccessToken) -> Iterator[_Limit]:
         window = CalendarWindow(limit.scope, limit.amount, limit.period, limit.zones)
         document = next(each.document for each in policies.policies if each.policy_id == limit.policy_id)
         shared = token.token_id not in limit.bucket  # by name, which others may have too
-        text = limit_said(document)
+        text = limit_text(document)
         yield _Limit(token.token_id, policies.gateway_id, text, "by a policy", window, limit.scope, shared)
 
 

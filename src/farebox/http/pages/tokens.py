@@ -11,7 +11,7 @@ from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control import tokens as api
 from farebox.http.envelope import Response
 from farebox.http.pages.fields import Field, Group, shown, values_of, words_of
-from farebox.http.pages.own_api import ask, tell
+from farebox.http.pages.own_api import invoke, submit
 from farebox.http.pages.sdk_snippets import example_model, first_call
 from farebox.http.pages.table import OWNER, Fields, Shown, shell
 from farebox.http.pages.token_budgets import TokenBudget, budgets_of
@@ -230,7 +230,7 @@ async def _one(visit: Visit, sent: tuple[Fields, InvalidInput] | None = None) ->
     )
     if token is None:
         raise Problem(NOT_FOUND, "This token does not exist")
-    given = await ask(visit, api.get, token_id=token_id)
+    given = await invoke(visit, api.get, token_id=token_id)
     budgets = (await budgets_of(visit.services, visit.account_id, [token]))[token_id]
     values = {**given, "rate_limiting_interval": given["rate_limiting_interval"] or None}
     before = {name: "\n".join(given[name] or ()) for name in _LISTS}
@@ -255,7 +255,7 @@ async def change(visit: Visit, form: Fields) -> Response | str:
     """Change the token's rate limit, the models that it may call, the gateways that it reaches, and its expiry."""
     body, token_id = _CHANGED.body(form), visit.request.path["token_id"]
     try:
-        await tell(visit, api.change, api.TokenChange, body, token_id=token_id)
+        await submit(visit, api.change, api.TokenChange, body, token_id=token_id)
     except InvalidInput as error:
         return shell(visit, "token.html", await _one(visit, (form, error)), "/ui/tokens")
     return "The token has been changed."

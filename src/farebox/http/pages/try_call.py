@@ -152,7 +152,7 @@ async def send(visit: Visit, form: Fields) -> Response:
     await asyncio.create_task(_served(serve, exchange))  # its own task: the watch of a call may cancel it
     log_id = exchange.sent.get("cf-aig-log-id")
     if log_id is None:
-        raise Problem(VALIDATION_FAILED, _said(exchange.received))
+        raise Problem(VALIDATION_FAILED, _error_text(exchange.received))
     return see_other(f"/ui/calls/{log_id}")
 
 
@@ -188,7 +188,7 @@ async def _token(visit: Visit) -> str:
     return secret
 
 
-def _said(answer: bytes) -> str:
+def _error_text(answer: bytes) -> str:
     """The message of an error's body."""
     try:
         found = msgspec.json.decode(answer)

@@ -62,7 +62,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Query:
     """What an address asks for."""
 
     by: str
@@ -126,7 +126,7 @@ async def as_json(visit: Visit) -> Response:
     return download(json.dumps(rows, ensure_ascii=False, indent=1).encode(), "application/json", "usage.json")
 
 
-async def _read(visit: Visit, asked: _Asked) -> tuple[int | None, list[Usage]]:
+async def _read(visit: Visit, asked: _Query) -> tuple[int | None, list[Usage]]:
     as_of = await usage_report.refresh(visit.services, visit.account_id, asked.by)
     return as_of, await usage_report.read(visit.services, visit.account_id, asked.by, asked.periods)
 
@@ -134,7 +134,7 @@ async def _read(visit: Visit, asked: _Asked) -> tuple[int | None, list[Usage]]:
 # --- the address ------------------------------------------------------------------------------------------------------
 
 
-def _exactly(visit: Visit) -> _Asked:
+def _exactly(visit: Visit) -> _Query:
     """What the address asks for, for a file, which must not contain another period. Raises Problem."""
     asked = _asked(visit)
     if asked.faults:
@@ -142,7 +142,7 @@ def _exactly(visit: Visit) -> _Asked:
     return asked
 
 
-def _asked(visit: Visit) -> _Asked:
+def _asked(visit: Visit) -> _Query:
     """What the address asks for; values that are wrong are replaced by the defaults, and listed in `faults`."""
     pairs = {name: value.strip() for name, value in visit.request.query_pairs() if value.strip()}
     per = cast("Per", pairs["per"]) if pairs.get("per") in _PER else "day"
@@ -154,7 +154,7 @@ def _asked(visit: Visit) -> _Asked:
     compare = pairs.get("compare") == "on"
     of = _period(pairs, per, visit.now, faults)
     given = {"per": per, "by": by} | {name: pairs[name] for name in ("from", "to") if name in pairs}
-    return _Asked(by, of, compare, given | ({"compare": "on"} if compare else {}), faults)
+    return _Query(by, of, compare, given | ({"compare": "on"} if compare else {}), faults)
 
 
 def _period(pairs: Mapping[str, str], per: Per, now: int, faults: list[str]) -> Period:
@@ -173,7 +173,7 @@ def _moment(text: str, faults: list[str]) -> int | None:
     return None
 
 
-def _fields(asked: _Asked) -> dict[str, str]:
+def _fields(asked: _Query) -> dict[str, str]:
     """The period as the form shows it; if something is wrong with it, as it was typed."""
     per = asked.period.per
     shown = {"from": _input(asked.period.start, per), "to": _input(asked.period.end, per)}
