@@ -341,7 +341,7 @@ def test_the_audit_checks_the_rest_and_reports_what_was_not_checked(world: World
     line, outcome = checked.stdout.splitlines()
     assert line == (
         f"accounts in bucket {world.bucket(world.there)}: they were not checked, because their node of the database is "
-        "away"
+        "unavailable"
     )
     assert outcome.startswith(
         "Checked the accounts outside of 1 bucket: the books balance. To check all, start the node"
@@ -380,5 +380,5 @@ def test_the_page_of_an_account_on_the_lost_node_says_that_a_form_may_have_been_
     assert page.status_code == 503
     assert int(page.headers["retry-after"]) > 0
     assert "<h1>The database is unavailable</h1>" in page.text
-    assert "A node of the database is away" in page.text
+    assert "A node of the database is unavailable" in page.text
     assert "it may have been carried out" in page.text

@@ -20,7 +20,7 @@ messages = typer.Typer(no_args_is_help=True, help="Messages to account owners an
 EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its ID, from `farebox webhook list`.")]
 _OPERATOR = "(every account)"
 _YOURS = "(you)"
-_INCOMPLETE = f"Messages are missing, because a node of the database is away: {NodeAway.remedy}."
+_INCOMPLETE = f"Messages are missing, because a node of the database is unavailable: {NodeAway.remedy}."
 
 
 def register(app: typer.Typer) -> None:

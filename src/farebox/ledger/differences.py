@@ -5,7 +5,7 @@ from dataclasses import dataclass
 NODE_AWAY = "node_away"
 """Not a difference, but accounts that could not be checked: those in one bucket."""
 WHAT: dict[str, str] = {
-    NODE_AWAY: "they were not checked, because their node of the database is away",
+    NODE_AWAY: "they were not checked, because their node of the database is unavailable",
     "account_missing": "it has rows in the ledger but is not in the directory",
     "balance_missing": "it has no balance row",
     "balance_posted": "`posted` is not the sum of its transfers",

@@ -20,7 +20,7 @@ class Ledger(Protocol):
 
     def check(self, account_id: str) -> None:
         """Raises DatabaseUnavailable if the account's commands are already known to fail, because the node of its
-        bucket was away a moment ago. Does not wait."""
+        bucket was unavailable a moment ago. Does not wait."""
         ...
 
     async def record(self, account_id: str, record: CallWritten) -> None:

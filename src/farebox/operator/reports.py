@@ -60,7 +60,7 @@ async def _run(services: Services, kind: Kind, report_id: str) -> None:
         try:
             await _end(services, report_id, Line(failure="The server that computed it stopped."))
         except DatabaseUnavailable:
-            log.warning("end of a report not kept", kind=kind, why="the database is away and the server stops")
+            log.warning("end of a report not kept", kind=kind, why="the database is unavailable and the server stops")
         raise
     except (OSError, ValueError) as error:  # no process could be started, or it wrote something invalid
         ended = Line(failure=f"It could not be computed: {error}")

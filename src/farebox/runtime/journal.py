@@ -100,7 +100,7 @@ class Journal:
     async def post(self) -> None:
         """Post what is kept, oldest first. Raises DatabaseUnavailable; what was not posted by then stays kept.
 
-        Entries for a Citus node that is away are put back at the end, so that the others need not wait for it.
+        Entries for a Citus node that is unavailable are put back at the end, so that the others need not wait for it.
         """
         if self.empty or self._posting.locked() or self._monotonic() < self._again_at:
             return
@@ -117,7 +117,7 @@ class Journal:
             self._batch_size = BATCH_SIZE
 
     async def _keep_again(self, entries: Sequence[Entry], away: NodeAway) -> None:
-        """Put entries for a node that is away back at the end of the journal. Raises NodeAway if the journal cannot be
+        """Put entries for an unavailable node back at the end of the journal. Raises NodeAway if the journal cannot be
         written."""
         self._again_at = self._monotonic() + NODE_AWAY_SECONDS
         try:

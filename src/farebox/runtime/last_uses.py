@@ -17,7 +17,7 @@ BATCH_MAX: Final = 200
 
 async def write(services: Services) -> None:
     """Write what has been collected. Raises DatabaseUnavailable; what is not written is kept for the next time, except
-    if only the node of an account is away."""
+    if only the node of an account is unavailable."""
     waiting = iter(services.last_uses.take().items())
     while batch := list(islice(waiting, BATCH_MAX)):
         try:

@@ -72,7 +72,7 @@ class DatabaseStore:
 
     async def keep(self, responses: Sequence[CachedResponse], bounds: CacheBounds) -> None:
         """Store the responses in one transaction per bucket, after making room. Responses are not stored if their
-        bucket's node is away, or if there is no room."""
+        bucket's node is unavailable, or if there is no room."""
         room = max(bounds.all - sum(response.size for response in responses), 0)
         above, share = await self._database.scan(partial(accounts_above, most=room))
         for account_ids in above.values():

@@ -1,8 +1,8 @@
 """The key of an account: its bucket and its ID, which every key of the account's tables begins with.
 
 A statement on an account's tables names the bucket as a value, because only then does Citus know which node to send it
-to. A subquery or a join that finds the bucket goes to every node, and fails if any of them is away. Reads look it up
-once for all connections of a process, and again when the account has changed (runtime.configuration). A transaction
+to. A subquery or a join that finds the bucket goes to every node and fails if any is unavailable. Reads look it
+up once for all connections of a process, and again when the account has changed (runtime.configuration). A transaction
 that writes looks it up itself: accounts are moved between such transactions, never during one (storage.bucket_moves).
 """
 
@@ -51,7 +51,7 @@ def key_of(connection: Connection, account_id: str) -> AccountKey:
 
 def by_bucket(connection: Connection, items: Iterable[T], account_of: Callable[[T], str]) -> dict[int, list[T]]:
     """The items grouped by the bucket of their account. Write each group in a transaction of its own: a transaction
-    that writes on several nodes of Citus is a two-phase commit, and fails if any of them is away."""
+    that writes on several nodes of Citus is a two-phase commit, and fails if any of them is unavailable."""
     found: dict[int, list[T]] = {}
     for item in items:
         found.setdefault(key_of(connection, account_of(item)).bucket, []).append(item)

@@ -70,7 +70,7 @@ def count_some_accounts(connection: Connection, most: int) -> int:
 
 def balances_of(connection: Connection, accounts: Sequence[Account]) -> dict[str, Balance]:
     """The balances of accounts that were just read, by their ID: one statement for each of their buckets. Those on a
-    node that is away are missing. Call it outside a transaction."""
+    node that is unavailable are missing. Call it outside a transaction."""
     found: dict[str, Balance] = {}
     for bucket in {account.bucket for account in accounts}:
         there = [account.account_id for account in accounts if account.bucket == bucket]

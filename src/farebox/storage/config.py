@@ -194,7 +194,7 @@ def list_markups(connection: Connection) -> list[MarkupRow]:
 def installation_id(connection: Connection, new_id: str) -> str:
     """The name of this installation at the processor; it becomes `new_id` if it has none yet."""
     found = find_installation(connection)
-    if found is not None:  # a server starts while a node of Citus is away: nothing may be written for it on every node
+    if found is not None:  # a node of Citus may be unavailable: a start writes nothing on every node
         return found
     connection.execute(
         "INSERT INTO installation (one, installation_id) VALUES (1, ?) ON CONFLICT DO NOTHING", (new_id,)

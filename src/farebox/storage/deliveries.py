@@ -133,7 +133,7 @@ _GIVEN_UP = (
 
 
 def given_up(connection: Connection, account_id: str | None, limit: int) -> list[Delivery]:
-    """Deliveries that were given up, of one account or of all, without those of a node that is away."""
+    """Deliveries that were given up, of one account or of all, without those of an unavailable node."""
     if account_id is None:
         found = rows_at_hand(connection, f"SELECT {_COLUMNS} {_GIVEN_UP} LIMIT ?", limit)
     else:
@@ -143,7 +143,7 @@ def given_up(connection: Connection, account_id: str | None, limit: int) -> list
 
 
 def count_given_up(connection: Connection, most: int) -> int:
-    """How many deliveries of all accounts were given up; no more than `most` are counted. Those of a node that is away
+    """How many deliveries of all accounts were given up; no more than `most` are counted. Those of an unavailable node
     are not."""
     sql = f"SELECT count(*) FROM (SELECT 1 {_GIVEN_UP} LIMIT ?) AS few"
     return min(most, sum(int(count) for (count,) in rows_at_hand(connection, sql, most)))

@@ -1,9 +1,9 @@
 """Statements about the accounts of all buckets, executed once for each bucket, because each bucket is on one node of
 Citus.
 
-A single statement for all would need every node. So the search for what is due leaves out the buckets of a node that
-is away, until the next round; a list says that something is missing (`all_at_hand`); a report, which would be wrong
-without them, fails.
+A single statement for all would need every node. So the search for what is due leaves out the buckets of an
+unavailable node until the next round; a list says that something is missing (`all_at_hand`); a report, which would be
+wrong without them, fails.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def rows_everywhere(connection: Connection, sql: str, *values: object) -> Iterat
 
 
 def rows_at_hand(connection: Connection, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
-    """The same without the buckets of a node that is away. Call it outside a transaction: the failed statement would
+    """The same without the buckets of an unavailable node. Call it outside a transaction: the failed statement would
     abort it."""
     for found in _by_bucket(connection, sql, values):
         yield from found or ()
@@ -54,7 +54,7 @@ def all_at_hand(connection: Connection, sql: str, *values: object) -> AtHand:
 
 
 def _by_bucket(connection: Connection, sql: str, values: tuple[object, ...]) -> Iterator[list[tuple[Any, ...]] | None]:
-    """The rows of each bucket; None: its node is away."""
+    """The rows of each bucket; None: its node is unavailable."""
     for bucket in buckets_in_use(connection):
         try:
             found = rows(connection, sql, (bucket, *values))

@@ -53,7 +53,7 @@ _STATE: Final = "gateway_id, kind, failures, failing_at, next_at, error, deliver
 
 
 def gateways_waiting(connection: Connection, kind: Kind) -> list[GatewayKey]:
-    """The gateways that have calls waiting for this kind of delivery, except those on a node that is away. Takes one
+    """The gateways that have calls waiting for this kind of delivery, except those on an unavailable node. Takes one
     step in the index for each gateway, however many of its calls wait."""
     found: list[GatewayKey] = []
     for bucket in buckets_in_use(connection):

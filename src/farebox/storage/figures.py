@@ -10,7 +10,7 @@ from farebox.storage.sql import Connection, row
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Figures of all accounts and processes together, except accounts on a node of Citus that is away. Times in
+    """Figures of all accounts and processes together, except accounts on an unavailable Citus node. Times in
     milliseconds, money in nano-dollars."""
 
     open_holds: int

@@ -131,7 +131,8 @@ def list_notices(connection: Connection, account_id: str, offset: int, limit: in
 
 
 def latest_notices(connection: Connection, limit: int) -> tuple[list[Notice], bool]:
-    """The newest notices of all accounts (the operator's view), and whether none are missing because a node is away."""
+    """The newest notices of all accounts (the operator's view), and whether none are missing because a node is
+    unavailable."""
     found, complete = all_at_hand(
         connection,
         f"SELECT {_COLUMNS} FROM notices WHERE bucket = ? ORDER BY created_at DESC, notice_id DESC LIMIT ?",

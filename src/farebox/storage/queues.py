@@ -46,7 +46,7 @@ _FOUND: Final = tuple(queue for queue, conditions in _IN_BUCKET.items() for _ in
 
 
 def find_due(connection: Connection, at: int, found: set[str]) -> None:
-    """Add the queues with something due to `found`, also if it then fails. Buckets of a node that is away are left
+    """Add the queues with something due to `found`, also if it then fails. Buckets of an unavailable node are left
     out."""
     if has_due(connection, at):
         found.add(_EVENTS)

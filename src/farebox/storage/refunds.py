@@ -42,7 +42,7 @@ class Clawback:
 
 
 def latest_refunds(connection: Connection, limit: int) -> tuple[list[Refund], bool]:
-    """The latest refunds of all accounts, newest first, and whether none are missing because a node is away."""
+    """The latest refunds of all accounts, newest first, and whether none are missing because a node is unavailable."""
     found, complete = all_at_hand(
         connection, f"SELECT {_REFUND} FROM refunds WHERE bucket = ? ORDER BY created_at DESC LIMIT ?", limit
     )
@@ -50,7 +50,7 @@ def latest_refunds(connection: Connection, limit: int) -> tuple[list[Refund], bo
 
 
 def latest_disputes(connection: Connection, limit: int) -> tuple[list[Dispute], bool]:
-    """The latest disputes of all accounts, newest first, and whether none are missing because a node is away."""
+    """The latest disputes of all accounts, newest first, and whether none are missing because a node is unavailable."""
     found, complete = all_at_hand(
         connection, f"SELECT {_DISPUTE} FROM disputes WHERE bucket = ? ORDER BY created_at DESC LIMIT ?", limit
     )

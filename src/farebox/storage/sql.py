@@ -26,8 +26,8 @@ class DatabaseUnavailable(RuntimeError):
 
 
 class NodeAway(DatabaseUnavailable):
-    """A node of Citus is away, and the statement needed it: for accounts in its buckets, or to change a table that is
-    replicated to every node. The database as a whole is available."""
+    """A node of Citus that the statement needed is unavailable: for accounts in its buckets, or to change a table that
+    is replicated to every node. The database as a whole is available."""
 
     def __init__(self, why: str, node: str = "") -> None:
         super().__init__(why)
@@ -35,11 +35,13 @@ class NodeAway(DatabaseUnavailable):
         """Host and port."""
 
     public_message: ClassVar[str] = (
-        "A node of the database is away at the moment: the accounts that are on it, and changes of what is kept on "
-        "every node (accounts, tokens, prices and other settings, purchases), have to wait for it."
+        "A node of the database is unavailable at the moment: the accounts that are on it, and changes of what is kept "
+        "on every node (accounts, tokens, prices and other settings, purchases), have to wait for it."
     )
     state: ClassVar[str] = "node_away"
-    remedy: ClassVar[str] = 'start the node, or put its standby in its place (docs/citus.md, "When a node is away")'
+    remedy: ClassVar[str] = (
+        'start the node, or put its standby in its place (docs/citus.md, "When a node is unavailable")'
+    )
 
 
 class StandbyMissing(DatabaseUnavailable):

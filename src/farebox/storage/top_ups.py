@@ -172,7 +172,7 @@ def latest_paid_or_open(connection: Connection, account_id: str, limit: int) -> 
 
 def latest_everywhere(connection: Connection, limit: int) -> tuple[list[TopUp], bool]:
     """The latest purchases of all accounts, newest first, in whatever state, and whether none are missing because a
-    node is away."""
+    node is unavailable."""
     found, complete = all_at_hand(
         connection, f"SELECT {_COLUMNS} FROM top_ups WHERE bucket = ? ORDER BY created_at DESC LIMIT ?", limit
     )

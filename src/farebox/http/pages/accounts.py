@@ -38,7 +38,7 @@ class Line:
 
     account: Account
     balance: Balance | None
-    """None: its node of the database is away."""
+    """None: its node of the database is unavailable."""
 
 
 async def account_list(visit: Visit) -> Shown:

@@ -24,7 +24,7 @@ _READS: Final[Mapping[str, Callable[[Connection, int], tuple[Sequence[object], b
     "disputes": refunds.latest_disputes,
     "findings": lambda connection, limit: (findings.list_findings(connection, limit), True),
 }
-"""The latest of each kind, and whether none are missing because a node of the database is away."""
+"""The latest of each kind, and whether none are missing because a node of the database is unavailable."""
 
 
 async def money(visit: Visit) -> Shown:

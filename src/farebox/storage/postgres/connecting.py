@@ -87,7 +87,7 @@ Session = asyncpg.Connection
 
 
 def node_away(error: BaseException) -> NodeAway | None:
-    """NodeAway if the Citus coordinator responds and reports that another node is away; None for other errors."""
+    """NodeAway if the Citus coordinator responds and reports another node as unavailable; None for other errors."""
     if not isinstance(error, of.PostgresError) or not (isinstance(error, _UNAVAILABLE) or _is_of_citus(error)):
         return None
     context = getattr(error, "context", None) or ""

@@ -81,7 +81,7 @@ class Health:
         self.is_cluster = False
         """Whether the database is known to be the coordinator of a cluster."""
         self._nodes: dict[str, float] = {}
-        """Nodes of Citus that are away: host and port → since when."""
+        """Nodes of Citus that are unavailable: host and port → since when."""
         self._session: Session | None = None
         self._probe_now = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
@@ -101,8 +101,8 @@ class Health:
         """Report that some work failed: nothing else need try before the watch has seen a commit succeed. (While a
         standby is missing, commits that wait for it fail: that is known already.)
 
-        Damage does not make the database unavailable: it was found in one place, and others may be intact. Nor does a
-        node of Citus that is away: work for other nodes continues. In a cluster, a statement that took too long may
+        Damage does not make the database unavailable: it was found in one place, and others may be intact. Nor does
+        an unavailable node of Citus: work for other nodes continues. In a cluster, a statement that took too long may
         also have waited for a node: the watch finds out whether the coordinator responds."""
         if isinstance(error, NodeAway):
             self.is_cluster = True
@@ -195,7 +195,7 @@ class Health:
             if self._nodes:
                 await self._probe_node(session, next(iter(self._nodes)))
             if self._away is not None and isinstance(self._away.__cause__, asyncpg.InternalServerError):
-                await session.execute(_CITUS)  # only with Citus does such an error mean that a node is away
+                await session.execute(_CITUS)  # only with Citus does such an error mean that a node is unavailable
             if self._away is not None or self._standby_missing:
                 await session.execute(_COMMIT_PROBE, timeout=min(COMMIT_PROBE_SECONDS, self._timeout))
         self._mark_available()
@@ -207,7 +207,7 @@ class Health:
             log.error("node away", node=error.node, why=str(error), until=until)
 
     async def _probe_node(self, session: Session, node: str) -> None:
-        """Whether the node is back; the next probe is of another node that is away."""
+        """Whether the node is back; the next probe is of another unavailable node."""
         host, _, port = node.rpartition(":")
         there = False
         with contextlib.suppress(TimeoutError):  # it hangs; the coordinator does not
