@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from farebox.model import Role
 from farebox.people import sessions
-from farebox.people.sessions import Whom
+from farebox.people.sessions import LinkHolder
 from tests.browser.axe import faults_of
 from tests.support import Farebox
 
@@ -38,7 +38,7 @@ MAIN = (
 def opened(farebox: Farebox, page: Page) -> str:
     """Sign in as the owner of a new account and as an operator, by a link; returns the account's ID."""
     account_id = farebox.create_account("Acme")
-    whom = Whom(account_id=account_id, role=Role.OWNER, operator=True)
+    whom = LinkHolder(account_id=account_id, role=Role.OWNER, operator=True)
     page.goto(farebox.run(sessions.make_link(farebox.services, whom)))
     page.get_by_role("button", name="Open").click()
     page.wait_for_url(f"{farebox.url}/ui/overview")

@@ -84,7 +84,7 @@ async def _was_valid(visit: Visit, versions: Iterable[Mapping[str, Any]], deploy
     that did not: all later ones are of complete versions."""
     version_id = deployment["version_id"]
     found = next((each for each in versions if each["version_id"] == version_id), None)
-    found = found or await ask(visit, api.get_version, **_path(visit), version_id=version_id)
+    found = found or await invoke(visit, api.get_version, **_path(visit), version_id=version_id)
     return bool(found["is_valid"])
 
 
