@@ -74,8 +74,8 @@ long: $(BIN)/.dev  ## prove at length what `make test` samples: death at every p
 
 lock: $(BIN)/python  ## regenerate requirements/*.txt from both pyproject.toml
 	$(PIP) install uv
-	$(BIN)/uv pip compile --quiet --no-header --upgrade $(PROJECTS) --output-file requirements/run.txt
-	$(BIN)/uv pip compile --quiet --no-header --upgrade $(PROJECTS) --group dev \
+	$(BIN)/uv pip compile --quiet --no-header --python-version 3.11.0 --upgrade $(PROJECTS) --output-file requirements/run.txt
+	$(BIN)/uv pip compile --quiet --no-header --python-version 3.11.0 --upgrade $(PROJECTS) --group dev \
 		--constraint requirements/run.txt --output-file requirements/dev.txt
 
 clean:  ## remove .venv and the tools' caches; keeps data/
