@@ -7,18 +7,20 @@ from collections.abc import Sized
 PATIENCE = 4
 """Turns of the loop without a new item, after a batch of several. After a single item no other is expected, so one turn
 is enough."""
+SHARED_WELL = 16
+"""Items among which the cost of a statement is spread well: with so many, one idle turn is enough. Waiting longer would
+leave the database idle."""
 TURNS_MAX = 16
 """Turns of the loop after which a batch is sent even if items still arrive."""
 
 
 async def wait_for_more(pending: Sized, *, after: int, enough: int) -> None:
     """Return once the loop brings no more items, or `enough` are pending. `after`: the size of the batch before."""
-    patience = PATIENCE if after > 1 else 1
     seen = idle = 0
     for _ in range(TURNS_MAX):
         count = len(pending)
         idle = 0 if seen < count else idle + 1
-        if count >= enough or idle >= patience:
+        if count >= enough or idle >= (PATIENCE if after > 1 and count < SHARED_WELL else 1):
             return
         seen = count
         await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop, no time
