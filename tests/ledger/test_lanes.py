@@ -17,11 +17,11 @@ from farebox.ledger.lanes import LaneLedger
 from farebox.ledger.spending import window_start
 from farebox.storage.accounts import add_account, find_buckets
 from farebox.storage.activity import Activity
+from farebox.storage.patience import TURNS_MAX
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.lanes import Lane
 from farebox.storage.postgres.migrations import TURN
-from farebox.storage.postgres.patience import TURNS_MAX
 from farebox.storage.spending import Duration, Strategy
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from tests import engines

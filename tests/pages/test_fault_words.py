@@ -21,7 +21,7 @@ from farebox.http.control import (
     provider_configs,
     tokens,
 )
-from farebox.http.pages.fault_words import fault_text, note_of
+from farebox.http.pages.fault_words import fault_text, note_of, with_our_quotes
 from farebox.http.pages.fields import Field, faults_at, texts_of, values_of
 from farebox.http.validation import Fault, InvalidInput, read
 from farebox.model import Role
@@ -191,6 +191,12 @@ def test_faults_name_the_line_or_the_part() -> None:
 def test_a_note_names_a_few_fields() -> None:
     error = InvalidInput([Fault(("body", f"field_{number}"), "Required") for number in range(5)])
     assert note_of(error) == "Field 0: Fill this in. Field 1: Fill this in. Field 2: Fill this in"
+
+
+def test_quotes_of_the_api_become_ours() -> None:
+    assert with_our_quotes("There is no 'gpt-4' at Ann's, nor 'x y'") == "There is no “gpt-4” at Ann's, nor “x y”"
+    long = f"'{'x' * 200}' and '{'y' * 201}'"
+    assert with_our_quotes(long) == f"“{'x' * 200}” and '{'y' * 201}'", "the search for the end is bounded"
 
 
 def test_what_is_not_json_is_located(farebox: Farebox) -> None:

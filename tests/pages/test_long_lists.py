@@ -259,7 +259,7 @@ def test_pages_stay_light(farebox: Farebox, customer: Customer, owner: Person) -
 
 
 def test_limits_with_many_long_values_stay_light(customer: Customer, owner: Person) -> None:
-    """Values are told apart by their beginnings and ends."""
+    """Their beginnings and ends distinguish values."""
     many = [f"demo/{number:03}{'x' * 228}{number:03}!" for number in range(200)]
     metadata = {f"{number}{'k' * 63}": {"mode": "partition"} for number in range(5)}
     rule: dict[str, object] = {"limitType": "cost", "window": 86_400, "technique": "fixed", "limit": 5}

@@ -8,10 +8,11 @@ import apsw
 import pytest
 
 from farebox.storage.activity import Activity
+from farebox.storage.patience import TURNS_MAX
 from farebox.storage.sql import Connection, DatabaseLocked, DatabaseUnavailable
 from farebox.storage.sqlite import SqliteConnection, connect
 from farebox.storage.sqlite.checkpoints import Checkpoints
-from farebox.storage.sqlite.writer import ITERATIONS_MAX, Writer
+from farebox.storage.sqlite.writer import Writer
 
 Job = Callable[[Connection], int]
 
@@ -131,7 +132,7 @@ async def test_a_batch_begins_though_jobs_keep_arriving(path: Path) -> None:
     await asyncio.gather(*sent)
     await writer.close()
     assert sizes[0] == 2
-    assert ITERATIONS_MAX <= sizes[1] <= ITERATIONS_MAX + 1
+    assert TURNS_MAX <= sizes[1] <= TURNS_MAX + 1
 
 
 async def test_a_failing_job_does_not_fail_others(writer: Writer, path: Path) -> None:

@@ -76,7 +76,7 @@ def period(per: Per, start: int | None, end: int | None, now: int) -> Period:
     return Period(per=per, start=max(0, start, earliest), end=end)
 
 
-def missed(of: Period, start: int | None, end: int | None) -> Literal["", "order", "future", "length"]:
+def fault_of(of: Period, start: int | None, end: int | None) -> Literal["", "order", "future", "length"]:
     """Why the period is not the one that was asked for: its start is not before its end, or in the future, or it is too
     long."""
     if start is None:

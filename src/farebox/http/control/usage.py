@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from farebox.calls import usage_report
-from farebox.calls.usage_report import STEPS_MAX, Per, Usage, is_dimension, missed, period
+from farebox.calls.usage_report import STEPS_MAX, Per, Usage, fault_of, is_dimension, period
 from farebox.http.control.wire import Moment, iso, iso_or_none, moment
 from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
@@ -15,7 +15,7 @@ from farebox.http.validation import invalid
 from farebox.money import format_usd
 from farebox.storage.usage_values import OTHER, ValueSum
 
-_MISSED = {
+_FAULTS = {
     "order": "Expected a time before `to`, which is not included",
     "future": "Expected a time that is not in the future",
     "length": "A report has at most {most} {per}s",
@@ -64,8 +64,8 @@ async def get(request: Request, query: UsageReportQuery) -> Response:
         raise invalid("Expected model, provider, gateway, token, user or metadata.KEY", "query", "by")
     start, end = moment(query.from_, "from"), moment(query.to, "to")
     asked = period(query.per, start, end, request.services.clock.now_ms())
-    if fault := missed(asked, start, end):
-        raise invalid(_MISSED[fault].format(most=STEPS_MAX[query.per], per=query.per), "query", "from")
+    if fault := fault_of(asked, start, end):
+        raise invalid(_FAULTS[fault].format(most=STEPS_MAX[query.per], per=query.per), "query", "from")
     as_of = await usage_report.refresh(request.services, request.account_id, query.by)
     found = await usage_report.read(request.services, request.account_id, query.by, [asked])
     if asks_for_csv(request, query.format):

@@ -61,9 +61,8 @@ _RULES: Final = tuple(
     )
 )
 """The API's message → the words."""
-
-
-_QUOTED: Final = re.compile(r"(?<![\w“])'(.*?)'(?![\w”])", re.DOTALL)
+_QUOTED: Final = re.compile(r"(?<![\w“])'(.{0,200}?)'(?![\w”])", re.DOTALL)
+"""Bounded: a message may contain what was sent, and searching all of it for the end of each quotation is quadratic."""
 
 
 def with_our_quotes(text: str) -> str:

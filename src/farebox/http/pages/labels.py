@@ -127,7 +127,7 @@ def top_up_state(top_up: TopUp) -> tuple[str, str]:
 
 
 def shortened(text: str, most: int = 60) -> str:
-    """The text; of a longer one, its beginning and its end, by which names are told apart: `user-0000…0042@example`."""
+    """The text; of a longer one, its beginning and end, because names often differ there: `user-0000…0042@example`."""
     end = most // 3
     return text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}"
 

@@ -30,7 +30,7 @@ _BY = {
 }
 _WITHOUT = {"gateway": "No gateway", "token": "No token", "user": "No end user"}
 _PER: dict[Per, str] = {"hour": "hour", "day": "day", "month": "month"}
-_MISSED = {
+_FAULTS = {
     "order": "“From” must be before “To”, which is not included.",
     "future": "“From” must not be in the future.",
     "length": "This period is too long: at most {most} {per}s can be shown. Only its end is shown.",
@@ -160,8 +160,8 @@ def _asked(visit: Visit) -> _Query:
 def _period(pairs: Mapping[str, str], per: Per, now: int, faults: list[str]) -> Period:
     start, end = _moment(pairs.get("from", ""), faults), _moment(pairs.get("to", ""), faults)
     of = period(per, start, end, now)
-    if not faults and (missed := usage_report.missed(of, start, end)):
-        faults.append(_MISSED[missed].format(most=STEPS_MAX[per], per=per))
+    if not faults and (fault := usage_report.fault_of(of, start, end)):
+        faults.append(_FAULTS[fault].format(most=STEPS_MAX[per], per=per))
     return of
 
 

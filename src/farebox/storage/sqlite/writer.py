@@ -24,6 +24,7 @@ import apsw
 from farebox.clock import SystemClock
 from farebox.jobs import OnFailure
 from farebox.storage.activity import Activity
+from farebox.storage.patience import PATIENCE, TURNS_MAX
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import BUSY_TIMEOUT_MS, SqliteConnection, connect
 from farebox.storage.sqlite.checkpoints import Checkpoints
@@ -49,12 +50,6 @@ class GroupedWork(Protocol):
 
 BATCH_MAX = 256
 """Jobs and items of one commit: a few milliseconds of the event loop at most."""
-PATIENCE = 4
-"""Iterations of the event loop without a new job before a batch begins. An iteration takes microseconds; a commit takes
-as much processor time as all the rest of a call. After a batch of a single job no other job is expected, so one
-iteration is enough."""
-ITERATIONS_MAX = 16
-"""Iterations of the event loop after which a batch begins even if jobs still arrive."""
 _Waiting: TypeAlias = tuple[Any, Any, "asyncio.Future[Any]"]
 """A job and None, or a GroupedWork and an item for it; and the future of either. An item is never None."""
 _Batch: TypeAlias = list[_Waiting]
@@ -157,7 +152,7 @@ class Writer:
         a row that have brought nothing; `waited`: iterations in all."""
         count = len(self._pending)
         idle = 0 if seen < count else idle + 1
-        if count < BATCH_MAX and idle < self._patience and waited < ITERATIONS_MAX:
+        if count < BATCH_MAX and idle < self._patience and waited < TURNS_MAX:
             self._loop.call_soon(self._collect_pending, count, idle, waited + 1)
         else:
             self._begin()
