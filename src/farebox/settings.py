@@ -77,7 +77,7 @@ class Settings:
     )
     proxy_protocol: Literal["off", "on"] = _setting("off", "`on`: trusted proxies use the PROXY protocol (1 or 2).")
     metrics_port: int = _setting(0, "Separate port for `GET /metrics` (docs/metrics.md); 0: none.", 0, 65535)
-    metrics_host: str = _setting("127.0.0.1", "Its address. One that others can reach needs FAREBOX_METRICS_TOKEN.")
+    metrics_host: str = _setting("127.0.0.1", "Its address. If others can reach it, FAREBOX_METRICS_TOKEN is needed.")
     metrics_token: str = _setting(
         "", "Token for `GET /metrics`, there and on the main port: 16 to 512 characters.", secret=True
     )
@@ -86,7 +86,7 @@ class Settings:
     body_limit_bytes: int = _setting(32 * 2**20, "Largest request body.", 1024, 2**30)
     header_limit_bytes: int = _setting(64 * 2**10, "Largest request head: all headers together.", 4096, 2**20)
     account_files_max: int = _setting(1_000, "Files that one account may have at providers.", 0, 100_000)
-    account_files_bytes_max: int = _setting(2**30, "Their bytes together.", 0, 2**50)
+    account_files_bytes_max: int = _setting(2**30, "Their total size, in bytes.", 0, 2**50)
     calls_max: int = _setting(2000, "Model calls in flight at once in each process; others get 503.", 1, 10**6)
     account_calls_max: int = _setting(
         1000,
@@ -135,11 +135,11 @@ class Settings:
         2**40,
     )
     cache_bytes_max: int = _setting(
-        256 * 2**20, "Bytes of cached responses of all accounts together; those with the most lose some.", 0, 2**40
+        256 * 2**20, "Bytes of cached responses of all accounts together; accounts with the most lose some.", 0, 2**40
     )
     account_cache_bytes_max: int = _setting(32 * 2**20, "The same for one account.", 0, 2**40)
     cache_url: str = _setting(
-        "", "Valkey or Redis server for cached responses, `valkeys://:PASSWORD@HOST:PORT` (operating.md).", secret=True
+        "", "Valkey or Redis server for the cache, `valkeys://:PASSWORD@HOST:PORT` (docs/operating.md).", secret=True
     )
     hold_wait_ms: int = _setting(250, "How long a call waits for money held by others, before a 429.", 0, 60_000)
     connect_timeout_ms: int = _setting(10_000, "Time to connect to a provider.", 1, 300_000)
@@ -180,7 +180,7 @@ class Settings:
     )
     unpaid_hourly_cents: int = _setting(
         1_000,
-        "US cents per hour and process that an account may leave unpaid by abandoning calls (operating.md); 0: any.",
+        "US cents that an account's abandoned calls may leave unpaid per hour and process (docs/operating.md); 0: any.",
         0,
         10**8,
     )
@@ -190,7 +190,7 @@ class Settings:
         "`learned` or `refuse` (docs/operating.md).",
     )
     unseen_percentile: int = _setting(
-        99, "Percentile of what earlier uses of a `learned` tool brought in that is held for the next one.", 50, 100
+        99, "Percentile of the input that recent uses of a `learned` tool added: it is held for the next.", 50, 100
     )
     unseen_prior_tokens: int = _setting(
         32_000, "Minimum number of tokens held for each use of a `learned` tool.", 0, 10**6
@@ -227,7 +227,7 @@ class Settings:
     )
     stripe_api_base: str = _setting("https://api.stripe.com", "Base URL of Stripe's API.")
     topup_min_cents: int = _setting(1_000, "Smallest top-up, in US cents; an account may have its own.", 50, 10**8)
-    topup_max_cents: int = _setting(1_000_000, "The largest, in US cents; an account may have its own.", 50, 99_999_999)
+    topup_max_cents: int = _setting(1_000_000, "Largest top-up, in cents; an account may have its own.", 50, 99_999_999)
     fee_percent: str = _setting("0", "Fee on top of each purchase of credit, in percent with at most four decimals.")
     fee_fixed_cents: int = _setting(0, "Fixed fee on top of each purchase of credit, in US cents.", 0, 10**6)
     credit_days: int = _setting(0, "Days until bought credit expires; 0: never.", 0, 36_500)
@@ -278,33 +278,33 @@ class Settings:
         "", "Its secret; empty, with no file either: a public client, which PKCE alone protects.", secret=True
     )
     oidc_client_secret_file: str = _setting("", "A file that has the secret instead; it is read at startup.")
-    oidc_name: str = _setting("Single sign-on", "What people call the provider, such as `Acme ID`: for its button.")
+    oidc_name: str = _setting("Single sign-on", "Name of the provider on its button, such as `Acme ID`.")
     oidc_domains: str = _setting(
         "", "Domains of the e-mail addresses that may sign in there, as `example.com,example.org`; empty: any."
     )
     oidc_email: Literal["verified", "any"] = _setting(
         "verified",
-        "`any`: e-mail addresses count that the provider does not call verified; only where people there cannot choose "
-        "their own.",
+        "`any`: addresses that the provider does not mark as verified are accepted too. Only if people cannot choose "
+        "their own addresses there.",
     )
     webhook_private: Literal["deny", "allow"] = _setting(
         "deny", "Whether messages may be sent to private and loopback addresses."
     )
     custom_networks: str = _setting(
         "",
-        "Networks that are not public in which custom providers, and what gateways send calls to, may be, such as "
-        "`10.1.0.0/16`, also without TLS.",
+        "Private networks in which custom providers and the destinations of exports may be, also without TLS, such as "
+        "`10.1.0.0/16`.",
     )
     auto_models: str = _setting(
         "",
         "Models that `cloudflare/auto` chooses from, as `openai/gpt-5-mini,anthropic/claude-*,demo/gold=tools+json`: "
-        "`*` stands for a part of a name, and after `=` is what a model can do (`tools`, `images`, `json`, "
-        "`reasoning`) where that is not known.",
+        "`*` stands for a part of a name. What a model can do (`tools`, `images`, `json`, `reasoning`) follows after "
+        "`=` if Farebox does not know it.",
     )
     dns_servers: str = _setting(
         "",
-        "Name servers that are asked for the TXT records of custom domains, such as `192.0.2.53,192.0.2.54:5353`; by "
-        "default the system's.",
+        "Name servers to query for the TXT records of custom domains, such as `192.0.2.53,192.0.2.54:5353`; by default "
+        "the system's.",
     )
     zdr_providers: str = _setting(
         "", "Providers that retain nothing of calls on the operator's key, by agreement, such as `openai,anthropic`."

@@ -13,6 +13,7 @@ import farebox
 from farebox.demo import provider
 from farebox.demo.directives import FALSIFICATIONS, Directives
 from farebox.demo.journal import Stats
+from farebox.storage.schema import OLDEST, OLDEST_RELEASE, VERSION
 from tests.repo.providers_page import providers_page
 from tests.repo.reference import PAYMENTS, ROOT, cli_page, commands, pages_page, payments_page, settings_page
 
@@ -55,6 +56,14 @@ def test_every_directive_of_the_demo_provider_is_documented() -> None:
     assert set(re.findall(r"`(\w+)`", page.partition("counts: ")[2].splitlines()[0])) == {
         field.name for field in fields(Stats)
     }
+
+
+def test_the_versions_of_the_database_are_documented() -> None:
+    page = (ROOT / "docs" / "operating.md").read_text()
+    assert f"| {OLDEST} (Farebox {OLDEST_RELEASE}), " in page
+    assert f"upgrades it to {VERSION} |\n| {VERSION} | uses it |\n" in page
+    assert f"| below {OLDEST} | refuses it: " in page
+    assert f"| above {VERSION} | refuses it: " in page
 
 
 def test_the_release_is_stated_once() -> None:

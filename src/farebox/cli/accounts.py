@@ -13,7 +13,7 @@ from farebox.money import format_usd
 _ALL = 1_000_000
 
 account = typer.Typer(no_args_is_help=True, help="Accounts: the tenants who pay.")
-user = typer.Typer(no_args_is_help=True, help="Users: people with an e-mail address and a key.")
+user = typer.Typer(no_args_is_help=True, help="Users of the API: people with an e-mail address and a key.")
 
 
 def register(app: typer.Typer) -> None:
@@ -152,14 +152,14 @@ def create_user(
     context: typer.Context,
     email: Annotated[str, typer.Option(metavar="EMAIL", help="Sent as X-Auth-Email.")],
     account_ids: Annotated[
-        list[str], typer.Option("--account", metavar="ID", help="An account to make them a member of; may be repeated.")
+        list[str], typer.Option("--account", metavar="ID", help="An account the user may act for; may be repeated.")
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Make a person a member of accounts, and print their key. This is the only time.
+    """Create a user of the API for some accounts, and print their key. This is the only time.
 
-    A member has every permission on the accounts. An existing user keeps their other accounts, and gets a new key
-    that replaces the old one.
+    A user has every permission of the API on these accounts, but no role on the pages (see `farebox member`). An
+    existing user keeps their other accounts, and gets a new key that replaces the old one.
 
     \b
     Example:

@@ -26,11 +26,12 @@ def audit(
     before: Annotated[int | None, typer.Option(metavar="NUMBER", help="Only acts before this one.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what operators have done, on the pages and on the command line: who, what, before and after.
+    """List the acts of operators: the audit log.
 
-    Acts are written in the transaction of what they report, and are never changed. `farebox check` finds rows that were
-    changed or deleted, also at the end. Someone who can write to the database can also set the head back, or compute
-    the digests again: keep the newest digest elsewhere if that matters.
+    Each act shows who did what, on the pages or on the command line, with the state before and after. It is written in
+    the transaction that it reports, and never changed. `farebox check` finds rows that were changed or deleted, even at
+    the end. Someone who can write to the database can also reset the newest digest, or compute all digests again: keep
+    the newest one elsewhere if that matters.
 
     \b
     Examples:

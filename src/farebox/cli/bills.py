@@ -22,7 +22,7 @@ BYTES_MAX = 256 * 1024 * 1024
 """Largest file, which is read as a whole."""
 
 Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="openai, anthropic or openrouter.")]
-Source = Annotated[str, typer.Option(metavar="NAME", help="Tells organizations at the provider apart.")]
+Source = Annotated[str, typer.Option(metavar="NAME", help="Distinguishes organizations at the provider.")]
 
 
 def register(app: typer.Typer) -> None:

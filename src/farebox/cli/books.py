@@ -113,13 +113,13 @@ def _print_facts(facts: dict[str, str | None]) -> None:
 
 
 def check(context: typer.Context, as_json: AsJson = False) -> None:
-    """Prove that the database is intact and that the books balance.
+    """Check the database, and prove that the books balance.
 
     First the database itself is read (on PostgreSQL, the tables of the books). Then every balance is replayed from its
     transfers and holds; each difference is a line with the account and the transfer. Last, the audit log is compared
-    with its digests. The exit status is 0 if nothing is wrong, 1 if there are differences, 3 if the database is
-    damaged: then the books are not checked, and 4 if it has no accounts, so that there was nothing to prove. It can run
-    next to a server: each account is read in one snapshot.
+    with its digests. The exit status is 0 if nothing is wrong, 1 if there are differences, 3 if the database is damaged
+    (the books are then not checked), and 4 if it has no accounts (so nothing was proved). The command can run next to a
+    server: each account is read in one snapshot.
 
     \b
     Examples:

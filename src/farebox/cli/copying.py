@@ -37,11 +37,12 @@ def copy(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a whole installation to another database, in either direction.
+    """Copy a whole installation to another database.
 
-    Stop the servers of both first. Everything is copied and then verified: counts and sums of all tables on both sides,
-    and `farebox check` on each. Until that is done no other command opens the target. To resume an interrupted copy,
-    run the same command again. The source stays as it is, except that the schema of an older release is migrated.
+    From SQLite to PostgreSQL, back, or to another PostgreSQL. Stop all servers first. Everything is verified: counts
+    and sums of all tables on both sides, and `farebox check` on each. Until that is done no other command opens the
+    target. To resume an interrupted copy, run the same command again. The source stays as it is, except that the schema
+    of an older release is migrated.
 
     \b
     Examples:

@@ -32,10 +32,10 @@ def fake_stripe(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve a fake Stripe until Ctrl-C: test cards, hosted payment pages, webhooks, and no money.
+    """Serve a fake Stripe, to try payments without money.
 
-    It accepts any key that begins with sk_test_, and rejects live ones. docs/fake-stripe.md says how to move its
-    clock, make its responses fail and dispute its payments.
+    It has test cards, hosted payment pages and webhooks. It accepts any key that begins with sk_test_, and rejects live
+    ones. packages/fake_stripe/README.md says how to move its clock, make its responses fail and dispute its payments.
 
     \b
     Examples:

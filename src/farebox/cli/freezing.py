@@ -21,10 +21,10 @@ def freeze(
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded in the audit log.")],
     as_json: AsJson = False,
 ) -> None:
-    """Freeze an account, so that it makes no calls, holds or purchases; effective within a second on every running
-    server.
+    """Freeze an account: no calls, no holds, no purchases.
 
-    Its tokens can still read. Calls in flight are completed and charged; WebSockets end at their next message.
+    This takes effect on every running server within a second. The account's tokens can still read. Calls in flight are
+    completed and charged; WebSockets end at their next message.
 
     \b
     Example:
@@ -39,7 +39,7 @@ def unfreeze(
     account_id: Annotated[str, typer.Argument(metavar="ID", help="ID of the account.")],
     as_json: AsJson = False,
 ) -> None:
-    """Unfreeze an account, so that it can make calls and purchases again.
+    """Unfreeze an account. It can then make calls and purchases again.
 
     \b
     Example:

@@ -6,7 +6,16 @@ import typer
 
 from farebox.cli.output import show
 from farebox.cli.session import session_of
-from farebox.cli.values import AccountId, Amount, AsJson, Expires, SomeAmount, balance_row, optional_moment_text
+from farebox.cli.values import (
+    AccountId,
+    Amount,
+    AsJson,
+    Expires,
+    GivenAmount,
+    TakenAmount,
+    balance_row,
+    optional_moment_text,
+)
 from farebox.money import format_usd
 
 Cause = Annotated[
@@ -82,8 +91,8 @@ def correct(
     context: typer.Context,
     account_id: AccountId,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded in the books.")],
-    give: SomeAmount = None,
-    take: SomeAmount = None,
+    give: GivenAmount = None,
+    take: TakenAmount = None,
     correction_id: Cause = None,
     as_json: AsJson = False,
 ) -> None:

@@ -22,9 +22,10 @@ def move_account(
     rows_max: Annotated[int, typer.Option("--rows-max", metavar="N", help="Refuse if it has more rows.")] = 20_000,
     as_json: AsJson = False,
 ) -> None:
-    """Move an account to another bucket, so that its former one has less to do.
+    """Move an account to another bucket.
 
-    For PostgreSQL with several FAREBOX_BUCKETS. Servers may run: calls of the account wait meanwhile (docs/citus.md).
+    Its former bucket then has less to do. For PostgreSQL with several FAREBOX_BUCKETS. Servers may run: calls of the
+    account wait meanwhile (docs/citus.md).
 
     \b
     Example:

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from farebox.storage.processor_events import StoredEvent
 
 
-payments = typer.Typer(
-    no_args_is_help=True, help="Payments: the processor's events, and whether its books and ours match."
-)
+payments = typer.Typer(no_args_is_help=True, help="Payments: the processor's events, and reconciliation.")
 
 Cents = Annotated[int | None, typer.Option(parser=whole_cents, metavar="CENTS", help="US cents.")]
 
@@ -43,7 +41,9 @@ def list_events(
     last: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Maximum number, newest first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List the payment processor's events, from webhooks and polling, with their outcome.
+    """List the payment processor's events with their outcome.
+
+    They arrive by webhook or are found by polling.
 
     \b
     Examples:
@@ -79,7 +79,7 @@ def replay(
     since: Since = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have the running server process events again, within a second.
+    """Process events again, in the running server, within a second.
 
     An event only names what has changed; the current state is fetched again. So a replay is harmless, and does nothing
     twice.
@@ -113,10 +113,11 @@ def reconcile(
     days: Annotated[int, typer.Option(metavar="N", min=1, max=3650, help="How far back to look.")] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """Compare our books with the payment processor's, in both directions, to the cent.
+    """Compare our books with the payment processor's.
 
-    A server does this every night. Each difference is a line, and the exit status is 1. Missed events are applied if at
-    most 100 US dollars are at stake; nothing else is corrected automatically.
+    They are compared in both directions, to the cent. A server does this every night. Each difference is a line, and
+    the exit status is 1. Missed events are applied if at most 100 US dollars are at stake; nothing else is corrected
+    automatically.
 
     \b
     Examples:
@@ -229,7 +230,7 @@ def profile(
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="Company or person.")] = None,
     email: Annotated[str | None, typer.Option(metavar="EMAIL", help="For messages and receipts.")] = None,
     address: Annotated[str | None, typer.Option(metavar="TEXT", help="`|` separates its lines.")] = None,
-    country: Annotated[str | None, typer.Option(metavar="CC", help="Two letters: decides on the tax.")] = None,
+    country: Annotated[str | None, typer.Option(metavar="CC", help="Two letters; determines the tax.")] = None,
     tax_id: Annotated[str | None, typer.Option(metavar="ID", help="Such as DE123456789.")] = None,
     topup_min: Cents = None,
     topup_max: Cents = None,
@@ -241,9 +242,9 @@ def profile(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show or change who an account's invoices are made out to, and its own top-up limits.
+    """Show or change the billing profile of an account.
 
-    Whatever you omit stays unchanged. Changes apply to invoices issued from now on.
+    Whom its invoices are made out to, and its own top-up limits. Changes apply to invoices issued from now on.
 
     \b
     Examples:

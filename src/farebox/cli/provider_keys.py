@@ -34,7 +34,7 @@ def set_key(
 ) -> None:
     """Add a key at a provider, or change its weight or the key itself.
 
-    Calls are shared out by weight; a key with the weight 0 is not used. A key that the provider refuses or rate limits
+    Calls are distributed by weight; a key with the weight 0 is not used. A key that the provider refuses or rate limits
     is paused, and another is used.
 
     \b
@@ -70,9 +70,9 @@ def set_key(
 
 @key.command("list")
 def list_keys(context: typer.Context, as_json: AsJson = False) -> None:
-    """List your keys at providers, with their ends, their weights, and when each was last used.
+    """List your keys at providers.
 
-    The last use is known as of a minute ago at most.
+    Shows their last characters, their weights, and when each was last used, which is recorded up to a minute late.
     """
     from farebox.operator.shared_keys import FIRST
     from farebox.runtime.operator_access import provider_place
@@ -111,7 +111,7 @@ def list_keys(context: typer.Context, as_json: AsJson = False) -> None:
 
 @key.command("remove")
 def remove_key(context: typer.Context, provider: Provider, name: Name, as_json: AsJson = False) -> None:
-    """Remove a further key at a provider; effective within a second on every running server.
+    """Remove an additional key at a provider. This takes effect on every running server within a second.
 
     \b
     Example:

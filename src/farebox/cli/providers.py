@@ -29,10 +29,10 @@ def set_provider(
     api_key_stdin: Annotated[bool, typer.Option("--api-key-stdin", help="Read your key from standard input.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Set the key or the base URL for calls on your account with a provider.
+    """Set your key at a provider, or its base URL.
 
-    The key is encrypted at rest and never shown again. Whatever you omit stays unchanged. A running server takes the
-    change up within a second.
+    The key is encrypted at rest and never shown again. Whatever you omit stays unchanged. A running server picks
+    up the change within a second.
 
     \b
     Examples:
@@ -67,11 +67,10 @@ def set_provider(
 
 @provider.command("list")
 def list_providers(context: typer.Context, as_json: AsJson = False) -> None:
-    """List every provider that Farebox knows, with its base URL, the end of your key, and when that was last used.
+    """List every provider that Farebox knows.
 
-    The last use is known as of a minute ago at most.
-
-    `demo` has neither: `farebox serve --demo` runs it on this machine.
+    Shows its base URL, the last characters of your key, and when that key was last used, which is recorded up to a
+    minute late. `demo` has no key: `farebox serve --demo` runs it on this machine.
     """
     from farebox.providers.catalogue import PROVIDERS
     from farebox.storage import config

@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def top_ups(context: typer.Context, account_id: AccountId, as_json: AsJson = False) -> None:
-    """List an account's purchases, newest first: paid top-ups, and those in progress.
+    """List an account's purchases of credit, newest first.
+
+    These are paid top-ups, and those in progress.
 
     \b
     Example:

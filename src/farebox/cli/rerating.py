@@ -41,22 +41,22 @@ def rerate(
         str | None, typer.Argument(metavar="[MODEL]", help="Its name, or a prefix followed by *. All if omitted.")
     ] = None,
     version: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="Only what was charged by this price, as receipts name it.")
+        str | None, typer.Option(metavar="VERSION", help="Only calls charged at this price, named as on receipts.")
     ] = None,
     account_id: OnlyAccount = None,
-    increase: Annotated[bool, typer.Option("--increase", help="Also charge calls that cost too little.")] = False,
+    increase: Annotated[bool, typer.Option("--increase", help="Also charge what was charged too little.")] = False,
     markups: Annotated[
-        bool, typer.Option("--markups", help="Use today's markups for that time, not those of the receipts.")
+        bool, typer.Option("--markups", help="Use today's markups instead of those on the receipts.")
     ] = False,
-    apply: Annotated[bool, typer.Option("--apply", help="Do it. Without this, only show what would be done.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Apply the corrections. Without it, only show them.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Correct the charges of calls after a wrong price.
 
-    First set the right price from the day on from which it should have been valid: farebox price set … --valid-from.
+    First set the right price, with the date from which it should have been valid: farebox price set … --valid-from.
     Then this command prices the calls of the period again, with their own usage, tier and markup, and shows what each
-    account was charged too much or too little. With --apply it gives back the difference, and writes that on the
-    receipts and the statement. A repeat changes nothing; one that was interrupted is continued by a repeat.
+    account was charged too much or too little. With --apply it gives back the difference, and shows it on the receipts
+    and the statement. Repeating the command continues where it was interrupted, and otherwise changes nothing.
 
     \b
     Examples:

@@ -12,12 +12,10 @@ from farebox.model import Role
 
 member = typer.Typer(no_args_is_help=True, help="Members: people with a role on an account, or operators.")
 
-_OptionalAccount = Annotated[
-    str | None, typer.Option("--account", metavar="ID", help="The account whose pages they open.")
-]
-_Operator = Annotated[bool, typer.Option("--operator", help="The pages of the operator.")]
+_OptionalAccount = Annotated[str | None, typer.Option("--account", metavar="ID", help="For the pages of this account.")]
+_Operator = Annotated[bool, typer.Option("--operator", help="For the operator's pages.")]
 _RoleOption = Annotated[
-    Role | None, typer.Option("--role", help="On the account: owner, billing, developer or viewer.")
+    Role | None, typer.Option("--role", help="Role on the account: owner, billing, developer or viewer.")
 ]
 
 
@@ -37,10 +35,11 @@ def sign_in(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a single-use link that signs a browser in to the pages, valid for an hour.
+    """Create a link that signs a browser in to the pages.
 
-    The first person to open it is signed in for half a day at most, as the owner unless another role is given. The
-    link begins with FAREBOX_PUBLIC_URL, or else with the address that the running server listens on.
+    The link works once, within an hour. The first person to open it is signed in for half a day at most, as the owner
+    unless another role is given. The link begins with FAREBOX_PUBLIC_URL, or else with the address that the running
+    server listens on.
 
     \b
     Examples:
@@ -66,10 +65,11 @@ def sign_in(
 
 
 def billing_link(context: typer.Context, account_id: AccountId, as_json: AsJson = False) -> None:
-    """Create a single-use link to an account's billing page for its owner, valid for an hour.
+    """Create a link to an account's billing page, for its owner.
 
-    Anyone who opens it can buy credit with the account's cards until signing out, half a day at most: send it only to
-    the owner. It begins with FAREBOX_PUBLIC_URL, or else with the address that the running server listens on.
+    The link works once, within an hour. Anyone who opens it can buy credit with the account's cards until signing out,
+    half a day at most: send it only to the owner. It begins with FAREBOX_PUBLIC_URL, or else with the address that the
+    running server listens on.
 
     \b
     Examples:
@@ -192,12 +192,12 @@ def list_members(
 @member.command("remove")
 def remove_member(
     context: typer.Context,
-    email: Annotated[str, typer.Argument(metavar="EMAIL", help="Whose role is taken away.")],
+    email: Annotated[str, typer.Argument(metavar="EMAIL", help="Whose role is removed.")],
     account_id: _OptionalAccount = None,
     operator: _Operator = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take a person's role away, and end their sessions there.
+    """Remove a person's role, and end their sessions there.
 
     \b
     Examples:

@@ -28,11 +28,11 @@ def status(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what you should look into: a server that is not ready, open alarms, and what to do about each.
+    """Show what needs your attention.
 
-    The server that serves from this data folder is asked as well: only it knows whether the database takes no writes.
-    An alarm stays open until you close it with --resolve, and opens again if it is raised again. docs/messages.md
-    lists the kinds.
+    Lists open alarms, and a server that is not ready, each with what to do about it. The server that serves from this
+    data folder is queried as well: only it knows whether the database takes no writes. An alarm stays open until you
+    close it with --resolve, and opens again if it is raised again. docs/messages.md lists the kinds.
 
     \b
     Examples:

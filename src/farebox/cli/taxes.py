@@ -123,7 +123,7 @@ def invoice(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an invoice or credit note as PDF, or print its content as JSON.
+    """Write an invoice or credit note as PDF, or print it as JSON.
 
     \b
     Examples:
@@ -147,9 +147,9 @@ def statement(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an account's monthly usage statement as PDF, or print it as JSON.
+    """Write an account's monthly statement as PDF or JSON.
 
-    Opening and closing balance, what came in and what was charged, and one line for each provider and model.
+    It has the opening and closing balance, what came in and what was charged, and one line for each provider and model.
 
     \b
     Examples:

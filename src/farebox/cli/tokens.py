@@ -123,7 +123,7 @@ def list_tokens(
 ) -> None:
     """List access tokens, without their secrets.
 
-    A token's last use is known as of a minute ago at most. One whose gateways are all deleted reaches `none`.
+    A token's last use is recorded up to a minute late. A token whose gateways have all been deleted reaches `none`.
     """
     from farebox.operator.administer import require_account
     from farebox.storage import accounts, last_uses
@@ -179,8 +179,10 @@ def set_token(
     never_expires: Annotated[bool, typer.Option("--never-expires", help="It does not expire.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Change what an access token may call, through which gateways, how often, and until when; effective within a
-    second on every running server. What is not given stays as it is.
+    """Change the limits or the expiry of an access token.
+
+    Limits are the models it may call, the gateways it reaches, and its rate limit. A change takes effect on every
+    running server within a second. Whatever you omit stays unchanged.
 
     \b
     Examples:
@@ -225,9 +227,10 @@ def revoke_token(
     token_id: Annotated[str, typer.Argument(metavar="TOKEN_ID", help="As shown by `farebox token list`.")],
     as_json: AsJson = False,
 ) -> None:
-    """Revoke an access token; effective within a second on every running server.
+    """Revoke an access token.
 
-    Calls in flight are completed. Revoking a token twice is harmless.
+    This takes effect on every running server within a second. Calls in flight are completed. Revoking a token twice is
+    harmless.
 
     \b
     Example:

@@ -80,6 +80,8 @@ def _rate(text: str) -> Rate:
 
 Amount: TypeAlias = Annotated[int, typer.Option(parser=_usd, metavar="USD", help="US dollars, up to nine decimals.")]
 SomeAmount: TypeAlias = Annotated[int | None, typer.Option(parser=_usd, metavar="USD", help="US dollars.")]
+GivenAmount: TypeAlias = Annotated[int | None, typer.Option(parser=_usd, metavar="USD", help="US dollars to return.")]
+TakenAmount: TypeAlias = Annotated[int | None, typer.Option(parser=_usd, metavar="USD", help="US dollars to charge.")]
 AccountId: TypeAlias = Annotated[str, typer.Option("--account", metavar="ID", help="ID of the account.")]
 OnlyAccount: TypeAlias = Annotated[
     str | None, typer.Option("--account", metavar="ID", help="Only for this account; for all if omitted.")

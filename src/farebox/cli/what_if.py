@@ -61,7 +61,7 @@ def what_if(
     ] = "user",
     as_json: AsJson = False,
 ) -> None:
-    """Replay an account's past calls under another limit, price, markup or model.
+    """Replay past calls under another limit, price or model.
 
     Shows how many calls would have been refused, the first of them, and what would have been charged, by model, day and
     user. The calls are replayed in the order in which they began, through the ledger's own rules. Models are written
