@@ -39,5 +39,5 @@ def builds() -> str:
             turns = (", ".join(figure(each, digits) for each in values) for values in found.values())
             lines.append([what, *turns, figure(ratio), target])
     before, now = (f"`{result['commits'][build]}`" for build in ("before", "now"))
-    heads = ("by turns", f"before ({before})", f"now ({now})", "ratio of the medians", "target")
+    heads = ("alternating runs", f"before ({before})", f"now ({now})", "ratio of the medians", "target")
     return with_notes(markdown(heads, lines), [result])

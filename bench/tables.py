@@ -123,7 +123,7 @@ def options() -> str:
             turns, smallest = ", ".join(figure(each, 3) for each in seconds), min(seconds)
             ratios = [figure(smallest / min(used[one])) if one in used else "" for one in ("ns16", "miss16")]
             lines.append([ENGINE[result["engine"]], OPTIONS[name], turns, figure(smallest, 3), *ratios])
-    heads = ("database", "case", "CPU s per 1,000, by turns", "smallest", "of a plain call", "of a miss")
+    heads = ("database", "case", "CPU s per 1,000, alternating", "smallest", "of a plain call", "of a miss")
     return with_notes(markdown(heads, lines), results) if lines else MISSING
 
 

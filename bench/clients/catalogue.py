@@ -95,7 +95,7 @@ CLIENTS = (
 )
 
 NOT_DRIVEN = {
-    "@charmland/crush 0.96.1": "its npm package downloads the program from a host that was out of reach",
+    "@charmland/crush 0.96.1": "its npm package downloads the program from a host that could not be reached",
     "goose": "on neither npm nor PyPI: the packages of that name are by others",
     "mini-swe-agent 2.4.6": "goes on until the model calls its tool to submit, which the demo provider does not",
     "mistral-vibe 3.0.3": "needs Python 3.12",

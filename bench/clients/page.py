@@ -48,5 +48,5 @@ def tables(rows: list[dict[str, Any]]) -> str:
             if row["kind"].endswith(kind)
         ]
         parts += [f"## {title}", markdown(("client", *SITUATIONS), lines)]
-    parts += ["Not driven:", "\n".join(f"- `{name}`: {why}." for name, why in NOT_DRIVEN.items())]
+    parts += ["Not tested:", "\n".join(f"- `{name}`: {why}." for name, why in NOT_DRIVEN.items())]
     return "\n\n".join(parts)

@@ -169,7 +169,7 @@ Ctrl-C stops the server.
 def _processor(info: "Ready | HostResources") -> str:
     if info.fake_stripe_url is None:
         return "Stripe   configured by FAREBOX_STRIPE_SECRET_KEY\n"
-    return f"Stripe   {info.fake_stripe_url} (fake; test cards and controls are in docs/fake-stripe.md)\n"
+    return f"Stripe   {info.fake_stripe_url} (fake; its test cards are in packages/fake_stripe/README.md)\n"
 
 
 def _own_command() -> str:

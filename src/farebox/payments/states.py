@@ -43,7 +43,7 @@ DISABLED_REASONS: dict[str, str] = {
     "processor_refused": "The payment processor rejected the request itself. It is retried automatically later.",
     "under_review": "A payment does not match the books. It resumes when the owner saves the rule again.",
     "switched_off": "The operator has switched auto top-up off for all accounts.",
-    "account_frozen": "The operator has frozen the account. It resumes once that has ended.",
+    "account_frozen": "The operator has frozen the account. It resumes once the account is unfrozen.",
 }
 """Values of `disabledReason` in the API, with their meaning; they are stable and documented in docs/api.md."""
 
