@@ -25,7 +25,7 @@ def move_account(
     """Move an account to another bucket.
 
     Its former bucket then has less to do. For PostgreSQL with several FAREBOX_BUCKETS. Servers may run: calls of the
-    account wait meanwhile (docs/citus.md).
+    account wait during the move (docs/citus.md).
 
     \b
     Example:
