@@ -14,7 +14,6 @@ from farebox.errors import (
     Problem,
 )
 from farebox.http.caching import cache_use
-from farebox.http.call_way import Way, way_of
 from farebox.http.key_choices import key_choices, secrets_of
 from farebox.http.metadata import custom_cost_of, end_user_of, metadata_of
 from farebox.http.parse_body import parse_body, parse_here, parse_in_helper, unreadable
@@ -23,6 +22,7 @@ from farebox.http.pieces import declared, piece_of
 from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.http.token_models import check_model, check_policies
 from farebox.http.trace_context import trace_of
+from farebox.http.upstream_endpoint import UpstreamEndpoint, endpoint_of
 from farebox.memfile import Body
 from farebox.providers.audio.length import TooLong
 from farebox.providers.catalogue import format_of, upstream_path
@@ -76,12 +76,12 @@ async def native_call(services: Services, request: ProxyRequest) -> Call:
     access = access_of(services, request.own, request.slug)
     path = upstream_path(access.provider, request.path)
     metering = format_of(access.provider, request.method, path)
-    way = way_of(services, request, access, metering, path)
+    endpoint = endpoint_of(services, request, access, metering, path)
     place = _place(request, access, metering, path)
     wire = None if isinstance(metering, Plain) else metering
-    read = await _read(services, request, wire, place, own=way.payer.own)
-    kept = None if wire is not None or way.payer.own else await _object(services, request, access, path)
-    return _call(services, request, access, metering, path, way, read, kept)
+    read = await _read(services, request, wire, place, own=endpoint.payer.own)
+    kept = None if wire is not None or endpoint.payer.own else await _object(services, request, access, path)
+    return _call(services, request, access, metering, path, endpoint, read, kept)
 
 
 async def _object(services: Services, request: ProxyRequest, access: ProviderAccess, path: str) -> ObjectCall | None:
@@ -178,16 +178,16 @@ async def compat_call(services: Services, request: ProxyRequest, chosen: str = "
         raise Problem(INVALID_REQUEST, f"{access.provider.name} does not offer `{request.path}` in this form.")
     path = found.path if access.custom is None else custom_path(found.path, versioned=access.custom.versioned)
     metering = format_of(access.provider, request.method, path)
-    way = way_of(services, request, access, metering, path)
+    endpoint = endpoint_of(services, request, access, metering, path)
     if isinstance(read, InvalidRequest):
         raise unreadable(read)
-    return _call(services, request, access, metering, path, way, read)
+    return _call(services, request, access, metering, path, endpoint, read)
 
 
 def socket_call(services: Services, request: ProxyRequest, access: ProviderAccess, metering: Metering) -> Call:
     """The call for a WebSocket at the provider's canonical path, whose messages are not read. Raises Problem."""
-    way = way_of(services, request, access, metering, request.path)
-    return _call(services, request, access, metering, request.path, way, Read(None))
+    endpoint = endpoint_of(services, request, access, metering, request.path)
+    return _call(services, request, access, metering, request.path, endpoint, Read(None))
 
 
 def turn_call(
@@ -223,15 +223,15 @@ def _call(
     access: ProviderAccess,
     metering: Metering,
     path: str,
-    way: Way,
+    endpoint: UpstreamEndpoint,
     read: Read,
     kept: ObjectCall | None = None,
 ) -> Call:
-    payer, credential = way.payer, way.credential
+    payer, credential = endpoint.payer, endpoint.credential
     _check_read(access.provider, read, own=payer.own)
     gateway, header, metadata = request.gateway, request.headers.get, metadata_of(request.headers)
     retry_delay = _number(request, "cf-aig-retry-delay", 0, 60_000)
-    keys = key_choices(request.headers, access, path, metering, way, coded=request.coded)
+    keys = key_choices(request.headers, access, path, metering, endpoint, coded=request.coded)
     known = Call(
         log_id="",
         account_id=request.account_id,
@@ -244,12 +244,12 @@ def _call(
         key_id=keys[0].key_id,
         key_limit=keys[0].limit,
         keys=keys if len(keys) > 1 else (),
-        secrets=secrets_of(access, way),
+        secrets=secrets_of(access, endpoint),
         models={} if credential is None else credential.models,
         format=None if isinstance(metering, Plain) else metering,
         parsed=None,
         method=request.method,
-        url=way.url,
+        url=endpoint.url,
         signing=keys[0].signing,
         path=path,
         place=_place(request, access, metering, path),

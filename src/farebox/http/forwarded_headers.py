@@ -1,9 +1,9 @@
 """The headers that are sent to the provider: the caller's, without those not meant for the provider, and the key."""
 
 from farebox.errors import INVALID_REQUEST, Problem
-from farebox.http.call_way import Way
 from farebox.http.credentials import carries_ours
 from farebox.http.exchange import RequestHeaders
+from farebox.http.upstream_endpoint import UpstreamEndpoint
 from farebox.providers.naming import LOOP_NAME, PASSES_MAX, passed_before, stored_key_header
 from farebox.providers.provider import CALLER_KEY_HEADERS, Metering
 from farebox.runtime.provider_access import CustomAccess, ProviderAccess
@@ -45,12 +45,18 @@ _UPLOADS = "x-goog-upload-"
 
 
 def forwarded_headers(
-    headers: RequestHeaders, access: ProviderAccess, path: str, metering: Metering, way: Way, *, coded: bool
+    headers: RequestHeaders,
+    access: ProviderAccess,
+    path: str,
+    metering: Metering,
+    endpoint: UpstreamEndpoint,
+    *,
+    coded: bool,
 ) -> list[tuple[str, str]]:
     """The headers to send to the provider with a request to this path. If another key replaces the caller's, no
     credential of the caller is forwarded. `coded`: the body stays in its content coding. Raises Problem
     (INVALID_REQUEST)."""
-    payer, credential, provider = way.payer, way.credential, access.provider
+    payer, credential, provider = endpoint.payer, endpoint.credential, access.provider
     set_by_account = {} if access.custom is None else _custom_headers(headers, access.custom)
     with_secret = credential is not None or (access.custom is not None and bool(access.custom.secrets))
     forwarded = []

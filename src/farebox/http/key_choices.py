@@ -1,17 +1,23 @@
 """The keys that a request may be made with, each with the resulting headers."""
 
 from farebox.calls.model import KeyChoice, KeyLimit
-from farebox.http.call_way import Way
 from farebox.http.exchange import RequestHeaders
 from farebox.http.forwarded_headers import forwarded_headers
 from farebox.http.payer import Payer
+from farebox.http.upstream_endpoint import UpstreamEndpoint
 from farebox.providers.provider import Metering
 from farebox.providers.upstream import SentHead
 from farebox.runtime.provider_access import ProviderAccess
 
 
 def key_choices(
-    headers: RequestHeaders, access: ProviderAccess, path: str, metering: Metering, way: Way, *, coded: bool
+    headers: RequestHeaders,
+    access: ProviderAccess,
+    path: str,
+    metering: Metering,
+    endpoint: UpstreamEndpoint,
+    *,
+    coded: bool,
 ) -> tuple[KeyChoice, ...]:
     """At least one key; several if they share the calls. Raises Problem (INVALID_REQUEST)."""
     return tuple(
@@ -24,14 +30,14 @@ def key_choices(
             sent_head=SentHead(),
             signing=one.signing,
         )
-        for one in way.shared or (way,)
+        for one in endpoint.shared or (endpoint,)
     )
 
 
-def secrets_of(access: ProviderAccess, way: Way) -> tuple[str, ...]:
+def secrets_of(access: ProviderAccess, endpoint: UpstreamEndpoint) -> tuple[str, ...]:
     """Secrets that are sent to the provider, which the caller must not learn and no response may contain."""
-    ways = way.shared or (way,)
-    secrets = tuple(secret for one in ways if one.credential is not None for secret in one.credential.secrets)
+    endpoints = endpoint.shared or (endpoint,)
+    secrets = tuple(secret for one in endpoints if one.credential is not None for secret in one.credential.secrets)
     return secrets if access.custom is None else (*secrets, *access.custom.secrets)
 
 

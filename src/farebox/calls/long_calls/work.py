@@ -21,8 +21,8 @@ from farebox.providers.catalogue import format_of, provider_of
 from farebox.providers.credential import InvalidKey
 from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.providers.naming import stored_key_header
-from farebox.providers.placing import address, placed
 from farebox.providers.provider import FREE, Plain
+from farebox.providers.provider_path import filled_base_url, provider_path
 from farebox.providers.reading import Place
 from farebox.providers.signing import signed, signing_of
 from farebox.providers.tokens import TokenRefused
@@ -176,7 +176,7 @@ async def own_request(
     access = access_to(services, slug)
     provider, keys = access.provider, {key.key_id: key.key for key in access.keys}
     stored = keys.get(key_id, access.api_key)
-    where = placed(provider, path)
+    where = provider_path(provider, path)
     try:
         found = () if stored is None else provider.keys(stored)
     except InvalidKey as error:
@@ -189,7 +189,7 @@ async def own_request(
         headers.append(stored_key_header(provider, path, FREE, key))
     if method in ("POST", "PUT"):
         headers.append(("content-type", "application/json"))
-    request = UpstreamRequest(method, f"{address(access.base_url, where)}/{where.path}", headers, body)
+    request = UpstreamRequest(method, f"{filled_base_url(access.base_url, where)}/{where.path}", headers, body)
     signing = signing_of(key.signer, where.fields)
     if signing is None:
         return request

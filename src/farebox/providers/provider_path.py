@@ -14,8 +14,8 @@ from farebox.providers.provider import Provider
 _NOT_FILLED: Final = re.compile(r"\{\w+\}")
 
 
-class Placed(msgspec.Struct, frozen=True):
-    """Where a request goes."""
+class ProviderPath(msgspec.Struct, frozen=True):
+    """A canonical path at a provider: the place it names, and the rest."""
 
     fields: Mapping[str, str]
     """The names in the path, in lower case; and `host`, if the provider derives it from them."""
@@ -23,10 +23,10 @@ class Placed(msgspec.Struct, frozen=True):
     """The part of the path that follows the base URL."""
 
 
-def placed(provider: Provider, path: str) -> Placed:
-    """Where a request of this canonical path goes. Raises InvalidRequest if the path does not say."""
+def provider_path(provider: Provider, path: str) -> ProviderPath:
+    """The parts of this canonical path. Raises InvalidRequest if it does not name the place."""
     if provider.place is None:
-        return Placed({}, path)
+        return ProviderPath({}, path)
     found = provider.place.match(path)
     if found is None:
         raise InvalidRequest(f"The path does not say where: {provider.name} is called at {provider.place_example}.")
@@ -36,10 +36,10 @@ def placed(provider: Provider, path: str) -> Placed:
     model = provider.encoded.search(rest) if provider.encoded else None
     if model is not None:
         rest = rest[: model.start("model")] + quote(model["model"], safe="") + rest[model.end("model") :]
-    return Placed({**fields, **(provider.hosts(fields) if provider.hosts else {})}, rest)
+    return ProviderPath({**fields, **(provider.hosts(fields) if provider.hosts else {})}, rest)
 
 
-def address(base_url: str, where: Placed) -> str:
+def filled_base_url(base_url: str, where: ProviderPath) -> str:
     """The base URL with its `{names}` filled in. Raises InvalidRequest if others are left, which the operator has to
     fill in."""
     if not base_url:

@@ -21,8 +21,8 @@ from farebox.http.proxy_request import ProxyRequest
 from farebox.providers.credential import Credential, InvalidKey
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.formats.workers_ai_run import QUEUED
-from farebox.providers.placing import Placed, address, placed
 from farebox.providers.provider import CALLER_KEY_QUERY, UNMETERED, Metering
+from farebox.providers.provider_path import ProviderPath, filled_base_url, provider_path
 from farebox.providers.signing import Signing, signing_of
 from farebox.providers.unpaid_paths import why_unpaid
 from farebox.quoting import quoted
@@ -39,8 +39,8 @@ _leads_up = re.compile(r"(?:^|/|%2f|%5c)\.\.?(?:;[^/]*)?(?:$|/|%2f|%5c)", re.IGN
 """Finds a path segment that some server may interpret as the folder itself or its parent."""
 
 
-class Way(msgspec.Struct, frozen=True):
-    """Who pays for a call, with which key, and to which URL."""
+class UpstreamEndpoint(msgspec.Struct, frozen=True):
+    """The URL that a call is sent to, with which key, and who pays for it."""
 
     payer: Payer
     credential: Credential | None
@@ -49,12 +49,14 @@ class Way(msgspec.Struct, frozen=True):
     url: str
     signing: Signing | None = None
     """How each request is signed; None if the key is in a header."""
-    shared: "tuple[Way, ...]" = ()
-    """If several keys share the calls: the way for each of them, this one first."""
+    shared: "tuple[UpstreamEndpoint, ...]" = ()
+    """If several keys share the calls: the endpoint with each of them, this one first."""
 
 
-def way_of(services: Services, request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> Way:
-    """The way of a call to this path. Raises Problem."""
+def endpoint_of(
+    services: Services, request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str
+) -> UpstreamEndpoint:
+    """The endpoint of a call to this path. Raises Problem."""
     if "." in path and _leads_up(path):
         raise Problem(INVALID_REQUEST, f"The path {quoted(path)} leads outside the provider's API.")
     payer = payer_of(services, access, request.own, request.gateway, request.headers, own_key=request.own_key)
@@ -65,16 +67,16 @@ def way_of(services: Services, request: ProxyRequest, access: ProviderAccess, me
     if not payer.own:
         _check_metered(request, access, metering, path)
     try:
-        where = placed(access.provider, path)
-        url = f"{address(access.base_url, where)}/{where.path}"
+        where = provider_path(access.provider, path)
+        url = f"{filled_base_url(access.base_url, where)}/{where.path}"
     except InvalidRequest as error:
         raise Problem(INVALID_REQUEST, str(error)) from error
     query = _query(request.query, own=payer.own, media=path.endswith(":download"))
-    return _way(access, payer, where, f"{url}?{query}" if query else url)
+    return _endpoint(access, payer, where, f"{url}?{query}" if query else url)
 
 
-def _way(access: ProviderAccess, payer: Payer, where: Placed, url: str) -> Way:
-    """The way to this place. Raises Problem."""
+def _endpoint(access: ProviderAccess, payer: Payer, where: ProviderPath, url: str) -> UpstreamEndpoint:
+    """The endpoint with the credential of the payer. Raises Problem."""
     if not payer.shared:
         return _with_key(payer, None if payer.key is None else _credential(access, payer, payer.key, where), where, url)
     found, wrong = list[tuple[Payer, Credential]](), list[Problem]()
@@ -90,8 +92,10 @@ def _way(access: ProviderAccess, payer: Payer, where: Placed, url: str) -> Way:
     return replace(shared[0], shared=tuple(shared) if len(shared) > 1 else ())
 
 
-def _with_key(payer: Payer, credential: Credential | None, where: Placed, url: str) -> Way:
-    return Way(payer, credential, url, None if credential is None else signing_of(credential.signer, where.fields))
+def _with_key(payer: Payer, credential: Credential | None, where: ProviderPath, url: str) -> UpstreamEndpoint:
+    return UpstreamEndpoint(
+        payer, credential, url, None if credential is None else signing_of(credential.signer, where.fields)
+    )
 
 
 def _check_metered(request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> None:
@@ -108,7 +112,7 @@ def _check_metered(request: ProxyRequest, access: ProviderAccess, metering: Mete
         raise Problem(NOT_METERED, f"Not on the operator's key: {QUEUED}.")
 
 
-def _credential(access: ProviderAccess, payer: Payer, key: str, where: Placed) -> Credential:
+def _credential(access: ProviderAccess, payer: Payer, key: str, where: ProviderPath) -> Credential:
     """The credential of the key that is valid for this place. Raises Problem."""
     provider = access.provider
     whose = "operator's" if payer.stored is None else f"stored ({quoted(payer.stored.alias)})"
