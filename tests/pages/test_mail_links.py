@@ -76,7 +76,7 @@ def test_the_link_of_the_message_signs_in_once(house: House, farebox: Farebox) -
         assert (opened.status_code, opened.headers["location"]) == (303, "/billing/buy?amount=50")
         session = farebox.run(sessions.session(farebox.services, browser.cookies["farebox_sid"]))
         assert session is not None
-        assert (session.sign_in.email, session.sign_in.way) == (email, "email")
+        assert (session.sign_in.email, session.sign_in.method) == (email, "email")
         assert session.roles == {Role.BILLING}
         assert "E-mail" in browser.get(f"{farebox.url}/ui/sessions").text
     assert httpx.post(f"{farebox.url}/ui/open", data=fields).status_code == 403

@@ -98,7 +98,7 @@ def test_a_passkey_signs_in(farebox: Farebox) -> None:
         assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/ui/tokens")
         session = farebox.run(sessions.session(farebox.services, browser.http.cookies["farebox_sid"]))
         assert session is not None
-        assert (session.sign_in.email, session.sign_in.way) == (_email(who), "passkey")
+        assert (session.sign_in.email, session.sign_in.method) == (_email(who), "passkey")
         assert session.roles == {Role.DEVELOPER}
         page = browser.http.get("/ui/sessions").text
         assert "My laptop" in page

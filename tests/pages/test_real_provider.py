@@ -97,7 +97,7 @@ def test_a_member_signs_in_and_out(farebox: Farebox, issuer: str) -> None:
         assert (done.status_code, done.headers.get("location")) == (303, "/billing"), done.text
         session = farebox.run(sessions.session(farebox.services, http.cookies["farebox_sid"]))
         assert session is not None
-        assert (session.sign_in.email, session.sign_in.way) == ("grace@example.com", "oidc")
+        assert (session.sign_in.email, session.sign_in.method) == ("grace@example.com", "oidc")
         _age(farebox)
         assert http.get("/ui/confirm?next=/billing").status_code == 200
         form = {"csrf": sessions.seal(farebox.services, session, "form"), "next": "/billing"}

@@ -104,7 +104,7 @@ def test_a_member_signs_in(farebox: Farebox, provider: OpenIdProvider, browser: 
     assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/billing")
     session = farebox.run(sessions.session(farebox.services, browser.http.cookies["farebox_sid"]))
     assert session is not None
-    assert (session.sign_in.email, session.sign_in.way) == (email, "oidc")
+    assert (session.sign_in.email, session.sign_in.method) == (email, "oidc")
     assert session.roles == {Role.BILLING}
     assert "Single sign-on" in browser.http.get("/ui/sessions").text
     [asked] = provider.asked

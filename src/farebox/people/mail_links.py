@@ -30,6 +30,6 @@ async def _send(services: Services, email: str, wanted: str, rather: str) -> Non
     if account_id is None:
         log.info("no sign-in mail: no member")
         return
-    holder = LinkHolder(account_id=account_id, email=email, way="email", lasts_ms=MAIL_LINK_MS)
+    holder = LinkHolder(account_id=account_id, email=email, method="email", lasts_ms=MAIL_LINK_MS)
     link = f"{await sessions.make_link(services, holder)}&next={quote(wanted, safe='')}"
     await mailing.deliver(services, sign_in_mail(mailing.post_to(services, email), link, MAIL_LINK_MS))

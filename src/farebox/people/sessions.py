@@ -18,7 +18,7 @@ from farebox.storage import sessions as store
 from farebox.storage.accounts import find_account, find_token
 from farebox.storage.members import INSTALLATION
 from farebox.storage.operator_acts import record_act
-from farebox.storage.sessions import SignIn, Way
+from farebox.storage.sessions import SignIn, SignInMethod
 from farebox.storage.sql import Connection
 from farebox.vault import Vault, same
 
@@ -67,7 +67,7 @@ class LinkHolder:
     email: str | None = None
     role: Role | None = None
     operator: bool = False
-    way: Way = "link"
+    method: SignInMethod = "link"
     vouched: bool = False
     """An owner of the account creates the link, so the e-mail address that it vouches for is valid on that account
     only."""
@@ -107,7 +107,7 @@ def new_link(
         email=holder.email,
         role=holder.role,
         operator=holder.operator,
-        way=holder.way,
+        method=holder.method,
         vouched=holder.vouched,
         created_at=at,
         confirmed_at=at,
@@ -172,7 +172,7 @@ async def open_link(services: Services, link: str, browser: Browser) -> Session:
     return session
 
 
-async def begin(services: Services, email: str, way: Way, browser: Browser) -> Session:
+async def begin(services: Services, email: str, method: SignInMethod, browser: Browser) -> Session:
     """Begin a session for a person who has just proved that the e-mail address is theirs. It shows the account that
     they had open, otherwise the first that they became a member of, or none if they are only invited. Raises Problem
     (SIGN_IN_FAILED) if they are neither a member nor invited."""
@@ -188,7 +188,7 @@ async def begin(services: Services, email: str, way: Way, browser: Browser) -> S
             session_id=session_id,
             account_id=account_id,
             email=email,
-            way=way,
+            method=method,
             created_at=at,
             confirmed_at=at,
             seen_at=at,

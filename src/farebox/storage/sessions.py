@@ -7,7 +7,7 @@ from farebox.model import Role
 from farebox.storage.sql import Connection, row, rows
 
 Kind: TypeAlias = Literal["link", "session"]
-Way: TypeAlias = Literal["link", "email", "passkey", "oidc"]
+SignInMethod: TypeAlias = Literal["link", "email", "passkey", "oidc"]
 """How a person signs in: a link that they were given or sent, a passkey, or an OpenID provider."""
 
 
@@ -23,7 +23,7 @@ class SignIn:
     the role below."""
     role: Role | None = None
     operator: bool = False
-    way: Way = "link"
+    method: SignInMethod = "link"
     vouched: bool = False
     """Only an owner of the account has vouched for the e-mail address, so it is valid on this account only."""
     created_at: int
@@ -53,7 +53,7 @@ def add(connection: Connection, secret_hash: bytes, kind: Kind, sign_in: SignIn)
             sign_in.email,
             sign_in.role,
             int(sign_in.operator),
-            sign_in.way,
+            sign_in.method,
             int(sign_in.vouched),
             sign_in.created_at,
             sign_in.confirmed_at,
@@ -128,7 +128,7 @@ def remove_of(connection: Connection, account_id: str, email: str) -> None:
 
 
 def _sign_in(fields: tuple[Any, ...]) -> SignIn:
-    session_id, account_id, email, role, operator, way, vouched, *rest = fields
+    session_id, account_id, email, role, operator, method, vouched, *rest = fields
     created_at, confirmed_at, seen_at, expires_at, client, agent = rest
     return SignIn(
         session_id=session_id,
@@ -136,7 +136,7 @@ def _sign_in(fields: tuple[Any, ...]) -> SignIn:
         email=email,
         role=None if role is None else Role(role),
         operator=bool(operator),
-        way=way,
+        method=method,
         vouched=bool(vouched),
         created_at=created_at,
         confirmed_at=confirmed_at,

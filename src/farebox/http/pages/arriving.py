@@ -58,7 +58,7 @@ async def arrived(request: Request, session: Session, landing: str) -> Response:
     log.info(
         "signed in",
         account=sign_in.account_id,
-        way=sign_in.way,
+        way=sign_in.method,
         roles=roles,
         email=sign_in.email,
         client=request.client,

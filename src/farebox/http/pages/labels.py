@@ -12,7 +12,7 @@ from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card, Rule, TopUp
 from farebox.storage.calls import CallRow
 from farebox.storage.operator_acts import OperatorAct
-from farebox.storage.sessions import Way
+from farebox.storage.sessions import SignInMethod
 from farebox.storage.spending import Duration, Strategy
 
 TOP_UPS: dict[str, tuple[str, str]] = {
@@ -101,7 +101,7 @@ TRANSFERS: dict[str, str] = {
 }
 """Kind of transfer → its label; a kind that is not here is shown as it is."""
 
-WAYS: dict[Way, str] = {"link": "Link", "email": "E-mail", "passkey": "Passkey", "oidc": "Single sign-on"}
+SIGN_IN_METHODS: dict[SignInMethod, str] = {"link": "Link", "email": "E-mail", "passkey": "Passkey", "oidc": "Single sign-on"}
 """How a person signed in."""
 DURATIONS: dict[Duration, str] = {"daily": "day", "weekly": "week", "monthly": "month"}
 SPANS: dict[Strategy, dict[Duration, str]] = {

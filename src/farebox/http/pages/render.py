@@ -56,7 +56,7 @@ def billing(view: View) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ways:
+class SignInMethods:
     """The ways to sign in, other than by a link, that are set up here."""
 
     email: bool = False
@@ -65,9 +65,9 @@ class Ways:
     """The provider's name; empty: there is none."""
 
 
-def sign_in(wanted: str, ways: Ways) -> bytes:
+def sign_in(wanted: str, methods: SignInMethods) -> bytes:
     """The page with the ways to sign in; `wanted` is the path to go to afterwards."""
-    return _page("sign_in.html", "Sign in", wanted=wanted, open=ways)
+    return _page("sign_in.html", "Sign in", wanted=wanted, open=methods)
 
 
 def mail_asked(email: str, minutes: int) -> bytes:
@@ -192,7 +192,7 @@ def _environment() -> "Environment":
         "transfers": labels.TRANSFERS,
         "durations": labels.DURATIONS,
         "spans": labels.SPANS,
-        "ways": labels.WAYS,
+        "sign_in_methods": labels.SIGN_IN_METHODS,
         "strategies": labels.STRATEGIES,
     }
     for name in environment.list_templates():

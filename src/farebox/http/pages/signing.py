@@ -7,7 +7,7 @@ from farebox.errors import SIGN_IN_FAILED, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages import render
 from farebox.http.pages.arriving import arrived, browser_of, require_own_form
-from farebox.http.pages.render import Ways
+from farebox.http.pages.render import SignInMethods
 from farebox.http.pages.table import OWNER, Fields, Shown
 from farebox.http.pages.visit import HOME, Visit, html, own_path, see_other, session_cookie, session_of
 from farebox.http.quotas import MAIL_REQUESTS, MAILS, anonymous_client, spend
@@ -33,12 +33,12 @@ async def sign_in(request: Request, _: None) -> Response:
     if await session_of(request) is not None:
         return see_other(wanted)
     services = request.services
-    ways = Ways(
+    methods = SignInMethods(
         email=mailing.available(services),
         passkey=passkeys.place_of(services.base_url) is not None,
         single_sign_on=_provider_name(services),
     )
-    return html(render.sign_in(wanted, ways))
+    return html(render.sign_in(wanted, methods))
 
 
 # --- links ------------------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ async def signed_out(request: Request, _: None) -> Response:
 async def sign_out(visit: Visit, form: Fields) -> Response:
     """End the session. A person who signed in at a provider is asked whether to sign out there too."""
     await sessions.end(visit.services, visit.session)
-    there = "?at=provider" if visit.session.sign_in.way == "oidc" else ""
+    there = "?at=provider" if visit.session.sign_in.method == "oidc" else ""
     return see_other(f"/ui/signed-out{there}", session_cookie(visit.request, None))
 
 
