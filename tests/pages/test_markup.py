@@ -169,7 +169,7 @@ def test_hostile_texts_stay_texts(rule_state: str) -> None:
         _billing(view, Flash("bad", HOSTILE)),
         _framed(HOSTILE, "quote.html", {"view": view, "purchase": purchase, "request_key": HOSTILE, "another": "x"}),
         *(_framed(HOSTILE, "under_way.html", {"top_up": top_up}) for top_up in view.top_ups),
-        render.sign_in(HOSTILE, render.Ways(email=True, passkey=True, single_sign_on=HOSTILE)),
+        render.sign_in(HOSTILE, render.SignInMethods(email=True, passkey=True, single_sign_on=HOSTILE)),
         render.signed_out(HOSTILE),
         render.mail_asked(HOSTILE, 15),
         render.not_signed_in(HOSTILE),

@@ -29,7 +29,7 @@ class ScorerFailed(Exception):
     """The scorer gave no answer; the message says why, without the text."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class ScoringRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A question to the scorer."""
 
     account: str
@@ -48,7 +48,7 @@ class Scorer(Protocol):
         """The categories that it judges."""
         ...
 
-    async def judge(self, asked: Asked) -> frozenset[str]:
+    async def judge(self, request: ScoringRequest) -> frozenset[str]:
         """The categories of hazards that the text has. Raises ScorerFailed."""
         ...
 
@@ -85,8 +85,8 @@ class HttpScorer:
     def hazards(self) -> frozenset[str]:
         return LLAMA_GUARD_HAZARDS if self._model else HAZARDS
 
-    async def judge(self, asked: Asked) -> frozenset[str]:
-        body = await self._answered(_as_chat(asked, self._model) if self._model else _as_hook(asked))
+    async def judge(self, request: ScoringRequest) -> frozenset[str]:
+        body = await self._answered(_as_chat(request, self._model) if self._model else _as_hook(request))
         try:
             return _of_chat(body) if self._model else frozenset(msgspec.json.decode(body, type=_Answer).categories)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -94,10 +94,10 @@ class HttpScorer:
 
     async def _answered(self, question: object) -> bytes:
         """The body of the scorer's response. Raises ScorerFailed."""
-        request = UpstreamRequest("POST", self._url, self._headers, msgspec.json.encode(question))
+        sent = UpstreamRequest("POST", self._url, self._headers, msgspec.json.encode(question))
         try:
             async with asyncio.timeout(self._seconds):
-                response = await self._upstream.send(request)
+                response = await self._upstream.send(sent)
                 try:
                     body = b""
                     while (chunk := await response.chunk()) is not None:
@@ -115,22 +115,22 @@ class HttpScorer:
         return body
 
 
-def _as_hook(asked: Asked) -> object:
+def _as_hook(request: ScoringRequest) -> object:
     return {
-        "account": asked.account,
-        "gateway": asked.gateway,
-        "direction": _DIRECTIONS[asked.check],
-        "provider": asked.provider,
-        "model": asked.model,
-        "text": asked.text,
+        "account": request.account,
+        "gateway": request.gateway,
+        "direction": _DIRECTIONS[request.check],
+        "provider": request.provider,
+        "model": request.model,
+        "text": request.text,
     }
 
 
-def _as_chat(asked: Asked, model: str) -> object:
+def _as_chat(request: ScoringRequest, model: str) -> object:
     """Llama Guard judges the last message, whichever role wrote it."""
-    messages = [{"role": "user", "content": asked.text}]
-    if asked.check == "RESPONSE":
-        messages = [{"role": "user", "content": asked.prompt}, {"role": "assistant", "content": asked.text}]
+    messages = [{"role": "user", "content": request.text}]
+    if request.check == "RESPONSE":
+        messages = [{"role": "user", "content": request.prompt}, {"role": "assistant", "content": request.text}]
     return {"model": model, "messages": messages, "temperature": 0, "max_tokens": 64}
 
 

@@ -10,7 +10,15 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
-from farebox.screening.said import PLAIN, STRUCTURAL, Said, Unreadable, checked_text, escapes_resolved, is_encoded
+from farebox.screening.body_text import (
+    PLAIN,
+    STRUCTURAL,
+    BodyText,
+    Unreadable,
+    checked_text,
+    escapes_resolved,
+    is_encoded,
+)
 
 _ESCAPED_BACKSLASH, _ESCAPED_QUOTE = b"\xff", b"\xfe"
 """Bytes that temporarily stand for escapes; they do not occur in UTF-8."""
@@ -21,7 +29,7 @@ _STRINGS: Final = msgspec.json.Decoder(str)
 _JSON: Final = msgspec.json.Decoder()
 
 
-def request_text(body: bytes, content_type: str) -> Said:
+def request_text(body: bytes, content_type: str) -> BodyText:
     """The text of the body. Raises Unreadable if it is not text."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind.startswith("multipart/"):
@@ -30,7 +38,7 @@ def request_text(body: bytes, content_type: str) -> Said:
     if kind == "application/x-www-form-urlencoded" and not _is_json(text):
         pairs = [unquote_plus(pair).encode() for pair in text.decode().split("&")]
         # A lenient decoder may read as JSON what a strict one rejects: both readings are checked.
-        return _said([*pairs, _of_text(text).text] if _begins_json(text) else pairs)
+        return _all_conversation([*pairs, _of_text(text).text] if _begins_json(text) else pairs)
     return _of_text(text)
 
 
@@ -47,25 +55,25 @@ def _begins_json(body: bytes) -> bool:
     return body.lstrip(b" \t\r\n\xef\xbb\xbf")[:1] in (b"{", b"[", b'"')
 
 
-def _of_text(body: bytes) -> Said:
+def _of_text(body: bytes) -> BodyText:
     if not _begins_json(body):
-        return _said([body])
+        return _all_conversation([body])
     marked = body
     if b"\\" in body:
         marked = body.replace(b"\\\\", _ESCAPED_BACKSLASH).replace(b'\\"', _ESCAPED_QUOTE)
     pieces = marked.split(b'"')
     if len(pieces) % 2 == 0:  # an unterminated string: not JSON, and how the provider reads it is unknown
-        return _said([body])
-    strings, spoken = _strings(pieces)
+        return _all_conversation([body])
+    strings, conversation = _strings(pieces)
     strings += [resolved for text in strings if (resolved := escapes_resolved(text))]
     strings += _long_number(b" ".join(pieces[::2]))
-    return Said(b"\n".join(strings), b"\n".join(spoken))
+    return BodyText(b"\n".join(strings), b"\n".join(conversation))
 
 
 def _strings(pieces: list[bytes]) -> tuple[list[bytes], list[bytes]]:
     """All strings except the format's own keywords; and those that are addressed to the model."""
     every: list[bytes] = []
-    spoken: list[bytes] = []
+    conversation: list[bytes] = []
     key = b""
     for at in range(1, len(pieces), 2):
         text, after = pieces[at], pieces[at + 1]
@@ -80,8 +88,8 @@ def _strings(pieces: list[bytes]) -> tuple[list[bytes], list[bytes]]:
         else:
             every.append(text)
             if key not in STRUCTURAL:
-                spoken.append(text)
-    return every, spoken
+                conversation.append(text)
+    return every, conversation
 
 
 def _resolved(marked: bytes) -> bytes:
@@ -92,23 +100,30 @@ def _resolved(marked: bytes) -> bytes:
         return text
 
 
-def _form(body: bytes, content_type: str) -> Said:
+def _form(body: bytes, content_type: str) -> BodyText:
     """The fields of a form, and its files that are text. Raises Unreadable if the body is not a form."""
     found = _boundary(content_type)
     mark = b"--" + (found[1] or found[2]).encode() if found else b""
     if not mark or not body.startswith(mark):
         raise Unreadable("it does not begin with its content type's boundary")
-    fields: list[Said] = []
+    fields: list[BodyText] = []
     for part in body.split(b"\r\n" + mark)[:-1]:
         head, _, content = part.removeprefix(mark).partition(b"\r\n\r\n")
-        fields.append(Said(head, b""))
+        fields.append(BodyText(head, b""))
         try:
             fields.append(_of_text(checked_text(content)))
         except Unreadable:  # an image or a recording
             continue
-    return Said(b"\n".join(field.text for field in fields), b"\n".join(filter(None, (f.spoken for f in fields))))
+    return BodyText(
+        b"\n".join(field.text for field in fields), b"\n".join(filter(None, (f.conversation for f in fields)))
+    )
 
 
-def _said(texts: list[bytes]) -> Said:
+def _all_conversation(texts: list[bytes]) -> BodyText:
     text = b"\n".join(texts)
-    return Said(text, text)
+    return BodyText(text, text)
+
+
+def _joined(fields: list[BodyText]) -> BodyText:
+    conversation = filter(None, (field.conversation for field in fields))
+    return BodyText(b"\n".join(field.text for field in fields), b"\n".join(conversation))

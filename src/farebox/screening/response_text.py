@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.screening.said import STRUCTURAL, Said, checked_text, escapes_resolved, is_encoded, whole_escapes
+from farebox.screening.body_text import STRUCTURAL, BodyText, checked_text, escapes_resolved, is_encoded, whole_escapes
 
 OVERLAP: Final = 256
 """Bytes of each text that are scanned again together with what follows, so that a match is found however the text is
@@ -45,7 +45,7 @@ class Window(msgspec.Struct, frozen=True):
 
     text: bytes
     pieces: tuple[Piece, ...]
-    spoken: bytes
+    conversation: bytes
     """Each text once, unchanged."""
 
 
@@ -75,7 +75,7 @@ class Channels:
         for channel in again:
             self._new.setdefault(channel, [])
         parts: list[bytes] = []
-        spoken: list[bytes] = []
+        conversation: list[bytes] = []
         pieces: list[Piece] = []
         at = 0
         for channel, new in self._new.items():
@@ -85,10 +85,10 @@ class Channels:
                 pieces.append(Piece(channel, at, seen, at + len(part), bool(new)))
                 parts.append(part)
                 at += len(part) + 1
-            spoken.append(text)
+            conversation.append(text)
             self._tails[channel] = _last(text)
         self._new = {}
-        return Window(b"\n".join(parts), tuple(pieces), b"\n".join(spoken))
+        return Window(b"\n".join(parts), tuple(pieces), b"\n".join(conversation))
 
 
 def _readings(tail: bytes, text: bytes) -> Iterator[tuple[int, bytes]]:
@@ -149,7 +149,7 @@ def _leaves(value: Any) -> Iterator[Leaf]:
             yield path, str(item).encode()
 
 
-def response_text(body: bytes, content_type: str) -> Said | None:
+def response_text(body: bytes, content_type: str) -> BodyText | None:
     """The text of a complete response; None if it is media. Raises Unreadable if it is neither."""
     begun = body.lstrip(_BLANK)[:1]
     if content_type.startswith(_BINARY) and begun not in (b"{", b"["):
@@ -164,7 +164,7 @@ def response_text(body: bytes, content_type: str) -> Said | None:
     else:
         channels.add([(_RAW, checked_text(body))])
     window = channels.window()
-    return Said(window.text, window.spoken)
+    return BodyText(window.text, window.conversation)
 
 
 def _add_document(channels: Channels, body: bytes) -> None:

@@ -27,7 +27,7 @@ class InvalidPattern(ValueError):
     """The pattern cannot be used; the message tells its author why."""
 
 
-class TooMany(Exception):
+class TooManyCandidates(Exception):
     """There are more possible matches than may be checked here."""
 
 
@@ -45,25 +45,25 @@ class Scanner:
 
     def __init__(self, profiles: tuple[Profile, ...]) -> None:
         self.profiles = profiles
-        detectors = [(profile.profile_id, one) for profile in profiles for one in profile.detectors]
-        self._looks = [
-            _Look(profile_id, one, _compile(one.pattern), _check(one.check)) for profile_id, one in detectors
+        found = [(profile.profile_id, one) for profile in profiles for one in profile.detectors]
+        self._detectors = [
+            _CompiledDetector(profile_id, one, _compile(one.pattern), _check(one.check)) for profile_id, one in found
         ]
-        self._any = _together([one.pattern for _, one in detectors])
+        self._any = _together([one.pattern for _, one in found])
 
-    def find(self, text: bytes, looked_at: int | None = None) -> list[Match]:
-        """All matches, entry by entry. Raises TooMany if there are more than `looked_at` possible matches."""
+    def find(self, text: bytes, candidates_max: int | None = None) -> list[Match]:
+        """All matches, entry by entry. Raises TooManyCandidates beyond this many possible matches."""
         if self._any is not None and self._any.search(text) is None:
             return []
         found: list[Match] = []
-        left = looked_at
-        for look in self._looks:
-            matches, left = _matches(look, text, left)
+        left = candidates_max
+        for compiled in self._detectors:
+            matches, left = _matches(compiled, text, left)
             found += matches
         return found
 
 
-class _Look(msgspec.Struct, frozen=True):
+class _CompiledDetector(msgspec.Struct, frozen=True):
     """A detector with its compiled pattern and its check."""
 
     profile_id: str
@@ -72,21 +72,21 @@ class _Look(msgspec.Struct, frozen=True):
     check: Callable[[str], bool] | None
 
 
-def _matches(look: _Look, text: bytes, left: int | None) -> tuple[list[Match], int | None]:
-    """The detector's matches, and how many possible matches may still be checked. Raises TooMany."""
+def _matches(compiled: _CompiledDetector, text: bytes, left: int | None) -> tuple[list[Match], int | None]:
+    """The detector's matches, and how many possible matches may still be checked. Raises TooManyCandidates."""
     found: list[Match] = []
     at = 0
-    while len(found) < MATCHES_MAX and (match := look.pattern.search(text, at)) is not None:
+    while len(found) < MATCHES_MAX and (match := compiled.pattern.search(text, at)) is not None:
         if left is not None:
             if not left:
-                raise TooMany
+                raise TooManyCandidates
             left -= 1
         start, end = match.span()
         at = max(end, start + 1)
-        if end - start < look.detector.at_least:
+        if end - start < compiled.detector.at_least:
             continue
-        if look.check is None or look.check(text[start:end].decode("utf-8", "replace")):
-            found.append(Match(look.profile_id, look.detector.entry_id, start, end))
+        if compiled.check is None or compiled.check(text[start:end].decode("utf-8", "replace")):
+            found.append(Match(compiled.profile_id, compiled.detector.entry_id, start, end))
     return found, left
 
 

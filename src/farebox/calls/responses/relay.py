@@ -287,7 +287,7 @@ class _Relay:
         if self._screened is None or self._events or screening is None:
             return
         self._screened = None
-        problem = screening.unjudged_response("it is too large")
+        problem = screening.unscreened_response("it is too large")
         if problem is not None:
             raise Blocked(problem)
 

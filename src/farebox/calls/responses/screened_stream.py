@@ -13,10 +13,10 @@ from farebox.calls.stages import Responded
 from farebox.errors import Problem
 from farebox.offload import Busy, Died, TooMuch
 from farebox.providers.formats.frame_reader import MEDIA_TYPE
+from farebox.screening.body_text import Unreadable
 from farebox.screening.reading import RAISES
 from farebox.screening.response_text import OVERLAP, Channel, Channels, Leaf, Window, leaves_of
 from farebox.screening.rules import Side
-from farebox.screening.said import Unreadable
 from farebox.screening.scan import Match
 
 WINDOW_BYTES: Final = 256
@@ -25,7 +25,7 @@ HELPED_WINDOW_BYTES: Final = 1_024
 """The same if a helper process matches the account's own patterns."""
 SCORED_WINDOW_BYTES: Final = 2_000
 """The same if the scorer is asked: that takes longer, and needs context."""
-LINE_HERE_BYTES: Final = 64 * 2**10
+INLINE_LINE_BYTES: Final = 64 * 2**10
 """Events up to this size are decoded on the event loop."""
 HELD_BYTES_MAX: Final = 8 * 2**20
 """Maximum bytes that are held back at once."""
@@ -126,7 +126,7 @@ class ScreenedStream:
     async def _leaves(self, data: bytes) -> list[Leaf]:
         """The strings of an event. Raises Blocked."""
         try:
-            if len(data) <= LINE_HERE_BYTES:
+            if len(data) <= INLINE_LINE_BYTES:
                 return leaves_of(data)
             run = self._screening.services.helpers.run
             return await run(self._screening.call.account_id, leaves_of, data, raises=RAISES, must=True)
@@ -151,7 +151,7 @@ class ScreenedStream:
         matches = self._new(window, found, before, last=last)
         if self._screening.matched("RESPONSE", self._side, matches):
             raise Blocked(dlp_problem("RESPONSE"))
-        problem = await self._screening.hazards("RESPONSE", self._side, window.spoken)
+        problem = await self._screening.hazards("RESPONSE", self._side, window.conversation)
         if problem is not None:
             raise Blocked(problem)
 
@@ -190,7 +190,7 @@ class ScreenedStream:
 
     def _give_up(self, why: str) -> None:
         """Stop screening from here on. Raises Blocked if a rule blocks."""
-        problem = self._screening.unjudged_response(why)
+        problem = self._screening.unscreened_response(why)
         if problem is not None:
             raise Blocked(problem)
         self._given_up = True

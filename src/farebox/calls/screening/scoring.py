@@ -6,7 +6,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from farebox.metrics.families import SCORER_ASKED
-from farebox.runtime.scorer import TEXT_BYTES_MAX, Asked, Scorer, ScorerFailed
+from farebox.runtime.scorer import TEXT_BYTES_MAX, Scorer, ScorerFailed, ScoringRequest
 from farebox.runtime.services import Services
 from farebox.screening.rules import Side
 
@@ -16,9 +16,9 @@ OVERLAP: Final = 200
 """Bytes that a part shares with the previous one, so that a sentence is complete in one of them."""
 
 
-async def hazards_of(services: Services, about: Asked, side: Side, text: bytes) -> set[str]:
+async def hazards_of(services: Services, request: ScoringRequest, side: Side, text: bytes) -> set[str]:
     """The categories that the scorer finds in the text; once one is found that the gateway blocks, perhaps not all of
-    them. `about`: the question about each part. Raises ScorerFailed."""
+    them. `request`: about each part. Raises ScorerFailed."""
     scorer = services.scorer
     if scorer is None:
         raise ScorerFailed("the operator has set none")
@@ -28,19 +28,19 @@ async def hazards_of(services: Services, about: Asked, side: Side, text: bytes) 
     found: set[str] = set()
     parts = _parts(text)
     for at in range(0, len(parts), AT_ONCE):
-        asked = [replace(about, text=part.decode("utf-8", "ignore")) for part in parts[at : at + AT_ONCE]]
-        for categories in await _all(services, scorer, asked):
+        requests = [replace(request, text=part.decode("utf-8", "ignore")) for part in parts[at : at + AT_ONCE]]
+        for categories in await _all(services, scorer, requests):
             found |= categories
         if any(side.hazards.get(name) == "BLOCK" for name in found):
             break
     return found
 
 
-async def _all(services: Services, scorer: Scorer, asked: list[Asked]) -> list[frozenset[str]]:
+async def _all(services: Services, scorer: Scorer, requests: list[ScoringRequest]) -> list[frozenset[str]]:
     """Ask all questions. Raises ScorerFailed, but only after none is under way any more."""
-    if len(asked) == 1:
-        return [await _one(services, scorer, asked[0])]
-    answers = await asyncio.gather(*(_one(services, scorer, part) for part in asked), return_exceptions=True)
+    if len(requests) == 1:
+        return [await _one(services, scorer, requests[0])]
+    answers = await asyncio.gather(*(_one(services, scorer, request) for request in requests), return_exceptions=True)
     found: list[frozenset[str]] = []
     for answer in answers:
         if isinstance(answer, BaseException):
@@ -49,10 +49,10 @@ async def _all(services: Services, scorer: Scorer, asked: list[Asked]) -> list[f
     return found
 
 
-async def _one(services: Services, scorer: Scorer, asked: Asked) -> frozenset[str]:
+async def _one(services: Services, scorer: Scorer, request: ScoringRequest) -> frozenset[str]:
     began = services.clock.monotonic()
     try:
-        categories = await scorer.judge(asked)
+        categories = await scorer.judge(request)
     except ScorerFailed:
         services.metrics.count(SCORER_ASKED, "failed")
         raise

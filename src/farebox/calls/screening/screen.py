@@ -27,14 +27,22 @@ from farebox.metrics.families import SCREENED
 from farebox.offload import Busy, Died, TooMuch
 from farebox.providers.formats.base import framed_reader
 from farebox.runtime.observers import best_effort
-from farebox.runtime.scorer import Asked, ScorerFailed
+from farebox.runtime.scorer import ScorerFailed, ScoringRequest
 from farebox.runtime.services import Services
-from farebox.screening.reading import HERE_MATCHES, RAISES, Seen, is_light, look, read_request, read_response
+from farebox.screening.body_text import Unreadable
+from farebox.screening.reading import (
+    INLINE_CANDIDATES,
+    RAISES,
+    ScanResult,
+    is_light,
+    read_request,
+    read_response,
+    scan_text,
+)
 from farebox.screening.request_text import request_text
 from farebox.screening.response_text import response_text
 from farebox.screening.rules import Rules, Side
-from farebox.screening.said import Unreadable
-from farebox.screening.scan import Match, TooMany, scan
+from farebox.screening.scan import Match, TooManyCandidates, scan
 
 HEADER: Final = "cf-aig-dlp"
 PROMPT_BYTES: Final = 2_000
@@ -73,19 +81,19 @@ class Screening:
         """Screen the request. Raises Problem if it does not pass; Interrupted if the client disconnects meanwhile."""
         side, call = self._rules.request, self.call
         self._check_readable()
-        spoken = bool(side.hazards or self._rules.response.hazards)
-        if not len(call.body) or not (side.scanner is not None or spoken):
+        conversation = bool(side.hazards or self._rules.response.hazards)
+        if not len(call.body) or not (side.scanner is not None or conversation):
             return
         with self._watch.waiting(self.services.settings.call_timeout_ms / 1000):
             try:
-                seen = await self._seen_of_request(side, spoken)
+                result = await self._scan_of_request(side, conversation)
             except (Busy, Died, TooMuch, Unreadable) as error:
-                self._unjudged_request(side, error)
+                self._unscreened_request(side, error)
                 return
-            if self.matched("REQUEST", side, seen.matches):
+            if self.matched("REQUEST", side, result.matches):
                 raise dlp_problem("REQUEST")
-            self._prompt = seen.spoken[-PROMPT_BYTES:].decode("utf-8", "ignore")
-            problem = await self.hazards("REQUEST", side, seen.spoken)
+            self._prompt = result.conversation[-PROMPT_BYTES:].decode("utf-8", "ignore")
+            problem = await self.hazards("REQUEST", side, result.conversation)
         if problem is not None:
             raise problem
         self.passed("REQUEST")
@@ -114,12 +122,12 @@ class Screening:
         if side is None:
             return None
         try:
-            seen = await self._seen_of_response(side, body, content_type)
+            result = await self._scan_of_response(side, body, content_type)
         except (Busy, Died, TooMuch, Unreadable) as error:
-            return self.unjudged_response(_why(error))
-        if self.matched("RESPONSE", side, seen.matches):
+            return self.unscreened_response(_why(error))
+        if self.matched("RESPONSE", side, result.matches):
             return dlp_problem("RESPONSE")
-        problem = await self.hazards("RESPONSE", side, seen.spoken)
+        problem = await self.hazards("RESPONSE", side, result.conversation)
         if problem is None:
             self.passed("RESPONSE")
         return problem
@@ -147,7 +155,7 @@ class Screening:
         if not side.hazards or not text.strip():
             return None
         try:
-            found = await hazards_of(self.services, self._asked(check), side, text)
+            found = await hazards_of(self.services, self._scoring_request(check), side, text)
         except ScorerFailed as failure:
             return self._unscored(check, side, failure)
         if not self.findings.hazardous(check, side, found):
@@ -157,9 +165,9 @@ class Screening:
             return Problem(PROMPT_BLOCKED, "Prompt blocked due to security configurations")
         return Problem(RESPONSE_BLOCKED, "Response blocked due to security configurations")
 
-    def _asked(self, check: Check) -> Asked:
+    def _scoring_request(self, check: Check) -> ScoringRequest:
         call = self.call
-        return Asked(
+        return ScoringRequest(
             account=call.account_id,
             gateway=call.gateway_id,
             check=check,
@@ -168,7 +176,7 @@ class Screening:
             prompt=self._prompt,
         )
 
-    def unjudged_response(self, why: str) -> Problem | None:
+    def unscreened_response(self, why: str) -> Problem | None:
         """A response cannot be screened: the error to send in its place, if a rule blocks."""
         self.findings.unscreened("RESPONSE", why)
         self._count("RESPONSE", "unscreened")
@@ -185,41 +193,41 @@ class Screening:
             return []
         if not side.in_helper and is_light(text):
             try:
-                return scanner.find(text, HERE_MATCHES)
-            except TooMany:
+                return scanner.find(text, INLINE_CANDIDATES)
+            except TooManyCandidates:
                 pass
         return await self.services.helpers.run(self.call.account_id, scan, text, scanner.profiles, must=True)
 
-    async def _seen_of_request(self, side: Side, spoken: bool) -> Seen:
+    async def _scan_of_request(self, side: Side, conversation: bool) -> ScanResult:
         """Read and scan the request. Raises Unreadable, Busy, Died, TooMuch."""
         body, call, scanner = self.call.body, self.call, side.scanner
         if isinstance(body, bytes) and not side.in_helper and is_light(body):
             try:
-                return look(request_text(body, call.content_type), scanner, spoken, HERE_MATCHES)
-            except TooMany:
+                return scan_text(request_text(body, call.content_type), scanner, conversation, INLINE_CANDIDATES)
+            except TooManyCandidates:
                 pass
         profiles = () if scanner is None else scanner.profiles
         run = self.services.helpers.run
         return await run(
-            call.account_id, read_request, body, call.content_type, profiles, spoken, raises=RAISES, early=True
+            call.account_id, read_request, body, call.content_type, profiles, conversation, raises=RAISES, early=True
         )
 
-    async def _seen_of_response(self, side: Side, body: bytes, content_type: str) -> Seen:
+    async def _scan_of_response(self, side: Side, body: bytes, content_type: str) -> ScanResult:
         """Read and scan a response. Raises Unreadable, Busy, Died, TooMuch."""
-        scanner, spoken = side.scanner, bool(side.hazards)
+        scanner, needed = side.scanner, bool(side.hazards)
         if not side.in_helper and is_light(body):
-            said = response_text(body, content_type)
+            text = response_text(body, content_type)
             try:
-                return Seen([], b"") if said is None else look(said, scanner, spoken, HERE_MATCHES)
-            except TooMany:
+                return ScanResult([], b"") if text is None else scan_text(text, scanner, needed, INLINE_CANDIDATES)
+            except TooManyCandidates:
                 pass
         profiles = () if scanner is None else scanner.profiles
         run = self.services.helpers.run
         return await run(
-            self.call.account_id, read_response, body, content_type, profiles, spoken, raises=RAISES, must=True
+            self.call.account_id, read_response, body, content_type, profiles, needed, raises=RAISES, must=True
         )
 
-    def _unjudged_request(self, side: Side, error: Exception) -> None:
+    def _unscreened_request(self, side: Side, error: Exception) -> None:
         """The request cannot be screened. Raises Problem if a rule blocks."""
         if side.scanner is None and not side.hazards:  # its text is only needed when the response is scored
             return

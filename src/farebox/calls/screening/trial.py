@@ -6,7 +6,7 @@ from farebox.calls.screening.findings import Findings
 from farebox.calls.screening.scoring import hazards_of
 from farebox.gateway import Check, GatewayConfig
 from farebox.offload import Busy, Died, TooMuch
-from farebox.runtime.scorer import Asked, ScorerFailed
+from farebox.runtime.scorer import ScorerFailed, ScoringRequest
 from farebox.runtime.services import Services
 from farebox.screened import Screened
 from farebox.screening.rules import Side
@@ -35,10 +35,10 @@ async def try_text(
     except (Busy, Died, TooMuch):
         findings.unscreened(check, "it could not be looked at now")
     blocked = findings.matched(check, side, matches)
-    about = Asked(account=account_id, gateway=gateway_id, check=check, provider="", model="")
+    request = ScoringRequest(account=account_id, gateway=gateway_id, check=check, provider="", model="")
     try:
         if side.hazards and text.strip():
-            blocked = findings.hazardous(check, side, await hazards_of(services, about, side, text)) or blocked
+            blocked = findings.hazardous(check, side, await hazards_of(services, request, side, text)) or blocked
     except ScorerFailed as failure:
         findings.unscreened(check, f"the scorer failed: {failure}")
     return Trial(blocked, findings.screened() or Screened(), matches)

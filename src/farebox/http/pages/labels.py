@@ -101,7 +101,12 @@ TRANSFERS: dict[str, str] = {
 }
 """Kind of transfer → its label; a kind that is not here is shown as it is."""
 
-SIGN_IN_METHODS: dict[SignInMethod, str] = {"link": "Link", "email": "E-mail", "passkey": "Passkey", "oidc": "Single sign-on"}
+SIGN_IN_METHODS: dict[SignInMethod, str] = {
+    "link": "Link",
+    "email": "E-mail",
+    "passkey": "Passkey",
+    "oidc": "Single sign-on",
+}
 """How a person signed in."""
 DURATIONS: dict[Duration, str] = {"daily": "day", "weekly": "week", "monthly": "month"}
 SPANS: dict[Strategy, dict[Duration, str]] = {

@@ -32,11 +32,11 @@ class Unreadable(Exception):
     """A body is not text; the message says what it is."""
 
 
-class Said(msgspec.Struct, frozen=True):
+class BodyText(msgspec.Struct, frozen=True):
     """The text of a body, one string per line: all of its strings, and those that were written to or by the model."""
 
     text: bytes
-    spoken: bytes
+    conversation: bytes
 
 
 def is_encoded(text: bytes) -> bool:
