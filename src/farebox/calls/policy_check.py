@@ -10,7 +10,7 @@ from farebox.calls.spending.rules import user_of
 from farebox.errors import INVALID_REQUEST, POLICY_DENIED, Problem
 from farebox.model import AccessToken
 from farebox.policies.conditions import CF_USER_EMAIL, CF_USER_ID, TOKEN_ID, TOKEN_NAME, USER
-from farebox.policies.decide import Asked, Policies, decide
+from farebox.policies.decide import AccessRequest, Policies, decide
 
 DENIED: Final = "Access denied by policy"
 """Cloudflare's words. Only the owner may learn which policy it is, and why: by `simulate`."""
@@ -27,10 +27,10 @@ def policed(
     if ambiguous and policies.names_models:
         raise Problem(POLICY_DENIED, DENIED, reason="not_evaluable: the body names its model twice, or in another case")
     only_reads = call.parsed is None and call.method in ("GET", "HEAD")
-    asked = Asked(
+    request = AccessRequest(
         call.provider, _models(call, counted_model), only_reads, _fields(policies, call, token), call.metadata or {}
     )
-    decision = decide(policies, asked)
+    decision = decide(policies, request)
     if decision.reason:
         named = decision.policy.policy_id if decision.policy is not None else ""
         raise Problem(POLICY_DENIED, DENIED, reason=": ".join(filter(None, (decision.reason, named, decision.why))))

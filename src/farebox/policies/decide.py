@@ -20,7 +20,7 @@ from farebox.money import NANOS_PER_USD
 from farebox.periods import Period, Zones
 from farebox.policies.conditions import Condition, Unevaluable, Unresolved, bind, compile_condition
 from farebox.policies.document import Block, Limit, NoLimit, PolicyDocument
-from farebox.policies.matching import Actor, Covered, compile_actor, compile_resource
+from farebox.policies.matching import Actor, ResourceMatcher, compile_actor, compile_resource
 
 Metadata: TypeAlias = Mapping[str, str | int | float | bool]
 Reason: TypeAlias = Literal["", "blocked", "no_match", "not_evaluable"]
@@ -40,7 +40,7 @@ class Policy(msgspec.Struct, frozen=True):
     policy_id: str
     document: PolicyDocument
     actor: Actor
-    covered: Covered
+    resource: ResourceMatcher
     resource_key: str
     """The same for all resources that cover the same models and providers."""
     condition: Condition
@@ -75,7 +75,7 @@ class PolicyLimit(msgspec.Struct, frozen=True):
     zones: Zones
 
 
-class Asked(msgspec.Struct, frozen=True):
+class AccessRequest(msgspec.Struct, frozen=True):
     """What a call asks for, and on whose behalf."""
 
     provider: str
@@ -103,21 +103,21 @@ class Decision(msgspec.Struct, frozen=True):
 
 def compile_policy(policy_id: str, document: PolicyDocument, slugs: Mapping[str, str]) -> Policy:
     """`slugs`: alternative names of providers, with their slugs. Raises InvalidActor, InvalidCondition."""
-    covered = compile_resource(document.resource, slugs)
+    resource = compile_resource(document.resource, slugs)
     return Policy(
         policy_id,
         document,
         compile_actor(document.actor),
-        covered,
-        resource_key(covered),
+        resource,
+        resource_key(resource),
         compile_condition(document.condition),
     )
 
 
 def refusing_policy(policy_id: str, document: PolicyDocument, why: str) -> Policy:
     """A stand-in for a policy that can no longer be compiled: every call that it covers is refused."""
-    covered = Covered(None, None)
-    return Policy(policy_id, document, Actor(("",)), covered, "*", Condition(document.condition, None, why))
+    resource = ResourceMatcher(None, None)
+    return Policy(policy_id, document, Actor(("",)), resource, "*", Condition(document.condition, None, why))
 
 
 def policies_of(gateway_id: str, policies: Iterable[Policy], zones: Zones = ()) -> Policies | None:
@@ -126,24 +126,24 @@ def policies_of(gateway_id: str, policies: Iterable[Policy], zones: Zones = ()) 
     texts = [text for each in found for text in (each.document.condition, *each.actor.parts[1::2])]
     if not found:
         return None
-    names_models = any(policy.covered.models is not None for policy in found)
+    names_models = any(policy.resource.models is not None for policy in found)
     return Policies(gateway_id, found, zones, any(map(_reads_user, texts)), names_models)
 
 
-def decide(policies: Policies, asked: Asked) -> Decision:
+def decide(policies: Policies, request: AccessRequest) -> Decision:
     """Evaluate the policies for a call. Raises nothing."""
-    values = _Values(asked)
+    values = _Values(request)
     matched: list[tuple[str, Policy]] = []
-    unmatched = set(range(len(asked.models)))
+    unmatched = set(range(len(request.models)))
     broken: Decision | None = None
     for policy in policies.policies:
-        hit = _covered(policy, asked)
+        hit = _covered_models(policy, request)
         if not hit:
             continue
         try:
             if not policy.condition.is_constant and not policy.condition.holds(values.bound()):
                 continue
-            actor = policy.actor.resolve(asked.fields, asked.metadata)
+            actor = policy.actor.resolve(request.fields, request.metadata)
         except Unresolved as error:
             if isinstance(policy.document.action, Block):
                 return Decision("blocked", policy, f"the call has no value for what it reads ({error})")
@@ -166,7 +166,7 @@ def limits_apart(policies: Policies, fields: Mapping[str, str], reads: Collectio
     """The limits that count calls with these fields separately, by one of the fields in `reads`, whatever model they
     call. Policies whose actor or condition needs other values of a call are left out. Raises nothing."""
     matched: list[tuple[str, Policy]] = []
-    values = _Values(Asked("", (), fields=fields))
+    values = _Values(AccessRequest("", (), fields=fields))
     for policy in policies.policies:
         if isinstance(policy.document.action, Block) or not any(part in reads for part in policy.actor.parts[1::2]):
             continue
@@ -178,29 +178,29 @@ def limits_apart(policies: Policies, fields: Mapping[str, str], reads: Collectio
     return list(_limits(policies, matched))
 
 
-def _covered(policy: Policy, asked: Asked) -> set[int]:
-    """The models that the policy covers, as positions in `asked.models`."""
-    action, covers = policy.document.action, policy.covered.covers
+def _covered_models(policy: Policy, request: AccessRequest) -> set[int]:
+    """The models that the policy covers, as positions in `request.models`."""
+    action, covers = policy.document.action, policy.resource.covers
     inverted = isinstance(action, Block) and action.inverted
-    unknown = asked.only_reads if inverted or not isinstance(action, Block) else not asked.only_reads
+    unknown = request.only_reads if inverted or not isinstance(action, Block) else not request.only_reads
     return {
         place
-        for place, model in enumerate(asked.models)
-        if covers(asked.provider, model, unknown=unknown) is not inverted
+        for place, model in enumerate(request.models)
+        if covers(request.provider, model, unknown=unknown) is not inverted
     }
 
 
 class _Values:
     """The values of a call that conditions read, prepared when the first condition needs them."""
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
+    def __init__(self, request: AccessRequest) -> None:
+        self._request = request
         self._bound: Any = None
 
     def bound(self) -> Any:
         """The prepared values. Raises Unevaluable."""
         if self._bound is None:
-            self._bound = bind(self._asked.fields, self._asked.metadata)
+            self._bound = bind(self._request.fields, self._request.metadata)
         return self._bound
 
 
@@ -246,10 +246,10 @@ def actor_named(actor: str) -> str:
     return msgspec.json.encode(actor).decode()
 
 
-def resource_key(covered: Covered) -> str:
+def resource_key(resource: ResourceMatcher) -> str:
     """The name of a resource in scopes: the same for all that cover the same models and providers."""
-    if covered.models is None and covered.providers is None:
+    if resource.models is None and resource.providers is None:
         return "*"
-    models = None if covered.models is None else sorted(set(covered.models))
-    providers = None if covered.providers is None else sorted(covered.providers)
+    models = None if resource.models is None else sorted(set(resource.models))
+    providers = None if resource.providers is None else sorted(resource.providers)
     return hashlib.blake2b(msgspec.json.encode((models, providers)), digest_size=8).hexdigest()

@@ -58,7 +58,7 @@ def compile_actor(text: str) -> Actor:
     return Actor(tuple(parts))
 
 
-class Covered(msgspec.Struct, frozen=True):
+class ResourceMatcher(msgspec.Struct, frozen=True):
     """A compiled resource. Names are compared in lower case."""
 
     models: tuple[tuple[tuple[str, ...], ...], ...] | None
@@ -105,12 +105,12 @@ def _segment_fits(pieces: tuple[str, ...], text: str) -> bool:
     return True
 
 
-def compile_resource(resource: str | Resource, slugs: Mapping[str, str]) -> Covered:
+def compile_resource(resource: str | Resource, slugs: Mapping[str, str]) -> ResourceMatcher:
     """Compile a resource. `slugs`: alternative names of providers, with their slugs."""
     if isinstance(resource, str):
-        return Covered(None, None)
+        return ResourceMatcher(None, None)
     models, providers = _names(resource.model), _names(resource.provider)
-    return Covered(
+    return ResourceMatcher(
         None if models is None else tuple(_pattern(model, slugs) for model in models),
         None if providers is None else frozenset(slugs.get(name.lower(), name.lower()) for name in providers),
     )

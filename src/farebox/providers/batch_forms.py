@@ -18,7 +18,7 @@ FILES_MAX: Final = 16
 """Most files that the requests of one batch may be in."""
 
 
-class BatchAsked(msgspec.Struct, frozen=True):
+class BatchRequest(msgspec.Struct, frozen=True):
     """What a request for a batch asks for."""
 
     endpoint: str
@@ -52,7 +52,7 @@ class BatchForm(NamedTuple):
     endpoints: tuple[str, ...]
     """Endpoints that the requests of a batch may use: others are billed by something that no line states. Empty: the
     path names the endpoint."""
-    asked: Callable[[bytes, str], BatchAsked]
+    request: Callable[[bytes, str], BatchRequest]
     """Reads a body, given the model that the path names. Raises InvalidRequest."""
     ended: Callable[[Mapping[str, Any]], bool]
     output: Callable[[Mapping[str, Any]], Output | None]
@@ -111,28 +111,28 @@ _MISTRAL: Final = msgspec.json.Decoder(_Mistral)
 _GOOGLE: Final = msgspec.json.Decoder(_Google)
 
 
-def _asked_of_openai(body: bytes, _: str) -> BatchAsked:
-    asked = bodies.decode(_OPENAI, body)
-    return BatchAsked(asked.endpoint, files=(asked.input_file_id,))
+def _request_of_openai(body: bytes, _: str) -> BatchRequest:
+    request = bodies.decode(_OPENAI, body)
+    return BatchRequest(request.endpoint, files=(request.input_file_id,))
 
 
-def _asked_of_anthropic(body: bytes, _: str) -> BatchAsked:
-    return BatchAsked(MESSAGES, requests=tuple(bodies.decode(_ANTHROPIC, body).requests))
+def _request_of_anthropic(body: bytes, _: str) -> BatchRequest:
+    return BatchRequest(MESSAGES, requests=tuple(bodies.decode(_ANTHROPIC, body).requests))
 
 
-def _asked_of_mistral(body: bytes, _: str) -> BatchAsked:
-    asked = bodies.decode(_MISTRAL, body)
-    if asked.agent_id is not None:
+def _request_of_mistral(body: bytes, _: str) -> BatchRequest:
+    request = bodies.decode(_MISTRAL, body)
+    if request.agent_id is not None:
         raise InvalidRequest("On the operator's key, a batch uses a model, not an agent: name a `model`.")
-    if not 0 < asked.timeout_hours <= HOURS_MAX:
+    if not 0 < request.timeout_hours <= HOURS_MAX:
         raise InvalidRequest(f"On the operator's key, `timeout_hours` is 1 to {HOURS_MAX}.")
-    if bool(asked.input_files) == bool(asked.requests) or len(asked.input_files or ()) > FILES_MAX:
+    if bool(request.input_files) == bool(request.requests) or len(request.input_files or ()) > FILES_MAX:
         raise InvalidRequest(f"A batch has either `input_files`, at most {FILES_MAX}, or `requests`.")
-    files, requests = tuple(asked.input_files or ()), tuple(asked.requests or ())
-    return BatchAsked(asked.endpoint, asked.model or "", files, requests)
+    files, requests = tuple(request.input_files or ()), tuple(request.requests or ())
+    return BatchRequest(request.endpoint, request.model or "", files, requests)
 
 
-def _asked_of_google(body: bytes, model: str) -> BatchAsked:
+def _request_of_google(body: bytes, model: str) -> BatchRequest:
     batch = bodies.decode(_GOOGLE, body).batch
     given = [config for config in (batch.inputConfig, batch.input_config) if config is not None]
     names = [name for config in given for name in (config.fileName, config.file_name) if name is not None]
@@ -142,7 +142,7 @@ def _asked_of_google(body: bytes, model: str) -> BatchAsked:
     if batch.model not in (None, model, f"models/{model}"):
         raise InvalidRequest("The batch names a different model than the path.")
     files = tuple(name.removeprefix("files/") for name in names)
-    return BatchAsked(f"v1beta/models/{model}:generateContent", model, files, tuple(requests))
+    return BatchRequest(f"v1beta/models/{model}:generateContent", model, files, tuple(requests))
 
 
 def _ended_at_openai(batch: Mapping[str, Any]) -> bool:
@@ -190,28 +190,28 @@ FORMS: Final[Mapping[str, BatchForm]] = {
     "openai": BatchForm(
         "batches",
         (_CHAT, "/v1/responses", "/v1/embeddings", "/v1/completions"),
-        _asked_of_openai,
+        _request_of_openai,
         _ended_at_openai,
         _openai_output,
     ),
     "anthropic": BatchForm(
         "v1/messages/batches",
         (MESSAGES,),
-        _asked_of_anthropic,
+        _request_of_anthropic,
         lambda batch: batch.get("processing_status") == "ended",
         _anthropic_output,
     ),
     "mistral": BatchForm(
         "batch/jobs",
         (_CHAT, "/v1/embeddings", "/v1/fim/completions"),
-        _asked_of_mistral,
+        _request_of_mistral,
         _ended_at_mistral,
         _mistral_output,
     ),
     GOOGLE: BatchForm(
         "v1beta/batches",
         (),
-        _asked_of_google,
+        _request_of_google,
         _ended_at_google,
         _google_output,
         ":cancel",
@@ -223,10 +223,10 @@ RESULTS_URL: Final = "results_url"
 """The field with Anthropic's URL of the results, for which callers have no key."""
 
 
-def asked_of(form: str, body: bytes, model: str) -> BatchAsked:
+def batch_request(form: str, body: bytes, model: str) -> BatchRequest:
     """What the body of a request for a batch asks for; `model` is the model that its path names. Raises
     InvalidRequest."""
-    return FORMS[form].asked(body, model)
+    return FORMS[form].request(body, model)
 
 
 def may_be_output(provider: str, file: Mapping[str, Any]) -> bool:

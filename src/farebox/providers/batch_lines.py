@@ -77,7 +77,7 @@ _GOOGLE_OUTCOME: Final = msgspec.json.Decoder(_GoogleOutcome)
 _MODEL: Final = msgspec.json.Decoder(_Model)
 
 
-class Asked(msgspec.Struct, frozen=True):
+class BatchTarget(msgspec.Struct, frozen=True):
     """What the requests of a batch have in common, as helper processes receive it."""
 
     slug: str
@@ -85,14 +85,14 @@ class Asked(msgspec.Struct, frozen=True):
     model: str = ""
 
 
-def read_requests(body: bytes, asked: Asked, refused: Refused | None, first: int) -> list[ParsedRequest]:
+def read_requests(body: bytes, target: BatchTarget, refused: Refused | None, first: int) -> list[ParsedRequest]:
     """The requests in a piece of the input whose first line has the number `first`. Raises InvalidRequest if one of
     them cannot be metered."""
-    place, wire = _place(asked)
+    place, wire = _place(target)
     found = []
     for number, text in enumerate(_lines(body), first):
         try:
-            read = read_as(wire, _request(text, asked), place, refused, own_key=False)
+            read = read_as(wire, _request(text, target), place, refused, own_key=False)
         except InvalidRequest as error:
             raise InvalidRequest(f"Line {number} of the batch: {error}") from error
         assert read.parsed is not None, "what cannot be read has raised"
@@ -103,25 +103,25 @@ def read_requests(body: bytes, asked: Asked, refused: Refused | None, first: int
     return found
 
 
-def _request(text: bytes, asked: Asked) -> bytes:
+def _request(text: bytes, target: BatchTarget) -> bytes:
     """The body of a line's request, with its model. Raises InvalidRequest."""
     repeated.check(text, refers=b"\\u00" in text or any(text.count(name) > 1 for name in _FIELDS))
     line = bodies.decode(_LINE, text)
-    if asked.slug == "openai" and line.url is None:
+    if target.slug == "openai" and line.url is None:
         raise InvalidRequest("it has no `url`.")
-    if line.method != "POST" or line.url not in (None, asked.endpoint):
-        raise InvalidRequest(f"it is not a POST of {asked.endpoint}.")
-    body = bytes({"anthropic": line.params, GOOGLE: line.request}.get(asked.slug, line.body))
+    if line.method != "POST" or line.url not in (None, target.endpoint):
+        raise InvalidRequest(f"it is not a POST of {target.endpoint}.")
+    body = bytes({"anthropic": line.params, GOOGLE: line.request}.get(target.slug, line.body))
     if not body.startswith(b"{"):
         raise InvalidRequest("it has no request.")
-    return _of_model(body, asked) if asked.model else body
+    return _of_model(body, target) if target.model else body
 
 
-def _of_model(body: bytes, asked: Asked) -> bytes:
+def _of_model(body: bytes, target: BatchTarget) -> bytes:
     """The same body with the model that the batch is for. Raises InvalidRequest if it names another one, because it is
     not known which of them the provider would use."""
-    model, named = asked.model, bodies.decode(_MODEL, body).model
-    if named == model or (asked.slug == GOOGLE and named in ("", f"models/{model}")):
+    model, named = target.model, bodies.decode(_MODEL, body).model
+    if named == model or (target.slug == GOOGLE and named in ("", f"models/{model}")):
         return body
     if named:
         raise InvalidRequest(f"it is for {quoted(named)}, and the batch for {quoted(model)}.")
@@ -129,31 +129,31 @@ def _of_model(body: bytes, asked: Asked) -> bytes:
     return b'{"model":' + msgspec.json.encode(model) + (b"" if rest.startswith(b"}") else b",") + rest
 
 
-def read_results(body: bytes, asked: Asked) -> list[BatchResult]:
+def read_results(body: bytes, target: BatchTarget) -> list[BatchResult]:
     """The responses in a piece of the output: requests that failed are left out, because they cost nothing."""
-    _, wire = _place(asked)
-    return [result for text in _lines(body) if (result := _result(text, wire, asked)) is not None]
+    _, wire = _place(target)
+    return [result for text in _lines(body) if (result := _result(text, wire, target)) is not None]
 
 
-def read_inside(body: bytes, asked: Asked) -> list[BatchResult]:
+def read_inside(body: bytes, target: BatchTarget) -> list[BatchResult]:
     """The same for results that are in the description of a batch. Raises InvalidRequest."""
-    _, wire = _place(asked)
+    _, wire = _place(target)
     described = bodies.decode(_DESCRIBED, body)
     outputs = [bytes(output) for output in described.outputs or ()]
-    if asked.slug == GOOGLE:
+    if target.slug == GOOGLE:
         inlined = output_of_google({"metadata": described.metadata, "response": described.response})["inlinedResponses"]
         outputs = [msgspec.json.encode(one) for one in inlined.get("inlinedResponses") or ()]
-    return [result for output in outputs if (result := _result(output, wire, asked)) is not None]
+    return [result for output in outputs if (result := _result(output, wire, target)) is not None]
 
 
-def _result(text: bytes, wire: WireFormat, asked: Asked) -> BatchResult | None:
+def _result(text: bytes, wire: WireFormat, target: BatchTarget) -> BatchResult | None:
     try:
-        response = _answer(text, asked)
+        response = _answer(text, target)
     except ValueError:
         return BatchResult("", None)
     if not response:
         return None
-    parsed = ParsedRequest(asked.model, stream=False, demand=Demand(asked.model))
+    parsed = ParsedRequest(target.model, stream=False, demand=Demand(target.model))
     reader = wire.reader(parsed, streaming=False, hide_usage=False)
     assert isinstance(reader, BodyReader)
     observed = reader.whole(response)
@@ -161,9 +161,9 @@ def _result(text: bytes, wire: WireFormat, asked: Asked) -> BatchResult | None:
     return BatchResult(observed.model or "", None if usage is None else dict(usage))
 
 
-def _answer(text: bytes, asked: Asked) -> bytes:
+def _answer(text: bytes, target: BatchTarget) -> bytes:
     """The response in a line; empty if the request has failed. Raises ValueError."""
-    if asked.slug == GOOGLE:
+    if target.slug == GOOGLE:
         return bytes(_GOOGLE_OUTCOME.decode(text).response)
     outcome = _OUTCOME.decode(text)
     if outcome.result is not None:
@@ -187,13 +187,13 @@ def _unmetered(parsed: ParsedRequest) -> str:
     return ""
 
 
-def _place(asked: Asked) -> tuple[Place, WireFormat]:
-    provider = provider_of(asked.slug)
+def _place(target: BatchTarget) -> tuple[Place, WireFormat]:
+    provider = provider_of(target.slug)
     assert provider is not None, "it was asked for the batch"
-    path = upstream_path(provider, asked.endpoint)
+    path = upstream_path(provider, target.endpoint)
     wire = format_of(provider, "POST", path)
     assert not isinstance(wire, Plain), "it is one of its endpoints"
-    return Place(asked.slug, "POST", path, "application/json"), wire
+    return Place(target.slug, "POST", path, "application/json"), wire
 
 
 def _lines(body: bytes) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from farebox.providers.batch_forms import asked_of
+from farebox.providers.batch_forms import batch_request
 from farebox.providers.descriptions import GOOGLE, output_of_google
 from farebox.providers.formats import bodies, bounds, multipart, repeated
 from farebox.providers.formats.base import InvalidRequest, Reference
@@ -90,7 +90,7 @@ def read_object(body: bytes, call: ObjectCall, content_type: str) -> ObjectCall:
     if call.kind == "batch" and call.does == "create":
         repeated.check(body, refers=True)
         return _with(
-            call, references=tuple(Reference("file", name) for name in asked_of(call.form, body, call.model).files)
+            call, references=tuple(Reference("file", name) for name in batch_request(call.form, body, call.model).files)
         )
     bounds.check(body)
     repeated.check(body)

@@ -35,8 +35,8 @@ from farebox.pricing.charge import PER_MILLION, cost_of
 from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Cost, CostLine, Estimate, Markup, ModelPrice
 from farebox.pricing.unseen import outside_of, refused
-from farebox.providers.batch_forms import FORMS, BatchAsked, asked_of
-from farebox.providers.batch_lines import Asked, BatchResult, read_inside, read_requests, read_results
+from farebox.providers.batch_forms import FORMS, BatchRequest, batch_request
+from farebox.providers.batch_lines import BatchResult, BatchTarget, read_inside, read_requests, read_results
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest
 from farebox.providers.objects import ObjectCall
 from farebox.providers.upstream import UpstreamFailed
@@ -75,11 +75,11 @@ async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted,
     copy of the input. Raises Problem, DatabaseUnavailable."""
     services, call = context.services, context.call
     body = call.body if isinstance(call.body, bytes) else whole(call.body)
-    form, asked = FORMS[call.provider], asked_of(about.form, body, about.model)
-    if form.endpoints and asked.endpoint not in form.endpoints:
+    form, request = FORMS[call.provider], batch_request(about.form, body, about.model)
+    if form.endpoints and request.endpoint not in form.endpoints:
         allowed = ", ".join(sorted(form.endpoints))
         raise Problem(
-            NOT_METERED, f"On the operator's key, a batch must be for one of {allowed}; not {quoted(asked.endpoint)}."
+            NOT_METERED, f"On the operator's key, a batch must be for one of {allowed}; not {quoted(request.endpoint)}."
         )
     under_way, known = await services.database.get(
         lambda connection: (
@@ -93,10 +93,10 @@ async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted,
         )
     sums = _Sums(context)
     with context.watch.waiting(services.settings.call_timeout_ms / 1000):
-        await _read_input(sums, Asked(call.provider, asked.endpoint, asked.model), _input(context, asked))
+        await _read_input(sums, BatchTarget(call.provider, request.endpoint, request.model), _input(context, request))
     bound = Estimate(sums.amount, sums.input_tokens, sums.output_tokens)
     held = await _hold(context, bound)
-    batch = BatchTerms(asked.endpoint, sums.requests, tuple(sums.prices))
+    batch = BatchTerms(request.endpoint, sums.requests, tuple(sums.prices))
     return Admitted(context, None, None, held, Attempts(), False), batch
 
 
@@ -150,12 +150,12 @@ def price_of(context: CallContext, model: str) -> tuple[ModelPrice, Markup]:
     return price, prices.markup(call.account_id, call.provider, model, call.started_at)
 
 
-async def _input(context: CallContext, asked: BatchAsked) -> AsyncIterator[bytes]:
+async def _input(context: CallContext, request: BatchRequest) -> AsyncIterator[bytes]:
     """The input of a batch, in pieces of whole lines. Raises as `_pieces`."""
     call = context.call
-    async for piece in _joined(asked.lines()):
+    async for piece in _joined(request.lines()):
         yield piece
-    for file_id in asked.files:
+    for file_id in request.files:
         path = FORMS[call.provider].content.format(file_id)
         async for piece in _pieces(context.services, call.provider, call.key_id, path, INPUT_MAX):
             yield piece
@@ -175,14 +175,14 @@ async def _joined(lines: Iterable[bytes]) -> AsyncIterator[bytes]:
         yield b"".join(piece)
 
 
-async def _read_input(sums: _Sums, asked: Asked, pieces: AsyncIterator[bytes]) -> None:
+async def _read_input(sums: _Sums, target: BatchTarget, pieces: AsyncIterator[bytes]) -> None:
     """Add the requests of all pieces to the sums. Raises Problem, DatabaseUnavailable."""
     services, call = sums.context.services, sums.context.call
     number, rejects = 1, services.refusals.get(call.provider)
     try:
         async for piece in pieces:
             sums.context.watch.progress()
-            await sums.add(await _read(services, call.account_id, read_requests, piece, asked, rejects, number))
+            await sums.add(await _read(services, call.account_id, read_requests, piece, target, rejects, number))
             number += piece.count(b"\n")
     except InvalidRequest as error:
         raise Problem(INVALID_REQUEST, str(error)) from error
@@ -266,7 +266,7 @@ class _Spent:
     def add(self, results: Iterable[BatchResult]) -> None:
         for result in results:
             self.answered += 1
-            model = self._asked_as(result.model)
+            model = self._requested_model(result.model)
             if model not in self._prices:
                 self._prices[model] = price_of(self._context, model)
             try:
@@ -284,7 +284,7 @@ class _Spent:
                 sums[0] += line.quantity
                 sums[1] += Fraction(line.nanos_numerator, cost.denominator)
 
-    def _asked_as(self, model: str) -> str:
+    def _requested_model(self, model: str) -> str:
         """The name by which the model was requested: responses name the version that answered."""
         named = [asked for asked in self._models if model == asked]
         named += sorted((asked for asked in self._models if model.startswith(asked)), key=len, reverse=True)
@@ -358,16 +358,16 @@ async def _results(
 ) -> AsyncIterator[list[BatchResult]]:
     """The results of the requests of a batch that has ended. Raises as `_pieces`."""
     output = FORMS[long.provider].output(described)
-    asked = Asked(long.provider, batch.endpoint, batch.models[0] if len(batch.models) == 1 else "")
+    target = BatchTarget(long.provider, batch.endpoint, batch.models[0] if len(batch.models) == 1 else "")
     if output is None:
         return
     at = services, long.provider, long.key_id, output.path
     if output.inside:
         description = b"".join([piece async for piece in _pieces(*at, DESCRIPTION_MAX, DESCRIPTION_MAX)])
-        yield await _read(services, long.account_id, read_inside, description, asked)
+        yield await _read(services, long.account_id, read_inside, description, target)
         return
     async for piece in _pieces(*at, 100 * INPUT_MAX):
-        yield await _read(services, long.account_id, read_results, piece, asked)
+        yield await _read(services, long.account_id, read_results, piece, target)
 
 
 def _later(long: LongCall, why: Exception) -> bool:

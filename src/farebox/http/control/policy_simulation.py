@@ -12,7 +12,7 @@ from farebox.http.request import Request
 from farebox.money import nanos_to_usd
 from farebox.periods import Period
 from farebox.policies.conditions import CF_USER_EMAIL, CF_USER_ID, TOKEN_ID, TOKEN_NAME, USER
-from farebox.policies.decide import Asked, Decision, PolicyLimit, decide, nanos_of, policies_of
+from farebox.policies.decide import AccessRequest, Decision, PolicyLimit, decide, nanos_of, policies_of
 from farebox.providers.catalogue import SLUG_OF_ALIAS
 from farebox.runtime.stored_policies import stored_policy
 
@@ -105,7 +105,7 @@ async def simulate(request: Request, body: Simulation) -> Response:
     rows = await policies.rows_of(request)
     texts = [(row.policy_id, row.draft or row.live or "") for row in rows]
     found = policies_of(request.path["gateway_id"], [stored_policy(*each) for each in texts])
-    decision = Decision() if found is None else decide(found, _asked(body))
+    decision = Decision() if found is None else decide(found, _access_request(body))
     buckets = [_bucket(limit, body.bucket_usage) for limit in decision.limits]
     evaluation = Evaluation(
         decision="block" if decision.reason else "check_limits" if buckets else "no-limit",
@@ -116,13 +116,13 @@ async def simulate(request: Request, body: Simulation) -> Response:
     return ok(Simulated(evaluation=evaluation, enforcement=enforcement, policies_evaluated=len(rows)))
 
 
-def _asked(body: Simulation) -> Asked:
+def _access_request(body: Simulation) -> AccessRequest:
     provider = (body.provider or body.model.partition("/")[0]).lower()
     slug = SLUG_OF_ALIAS.get(provider, provider)
     model = body.model
     if model.lower().startswith(f"{provider}/"):
         model = model[len(provider) + 1 :]
-    return Asked(slug, (model,), fields=_fields(body.identity), metadata=body.identity.metadata)
+    return AccessRequest(slug, (model,), fields=_fields(body.identity), metadata=body.identity.metadata)
 
 
 def _fields(identity: Identity) -> dict[str, str]:
