@@ -20,8 +20,8 @@ from farebox.host_resources import (
     GRACE_SECONDS,
     AlreadyRunning,
     HostResources,
+    announce_listening,
     open_host_resources,
-    say_listening,
     stop_on_signals,
 )
 from farebox.http.application import Application
@@ -70,7 +70,7 @@ async def serve(settings: Settings, *, demo: bool, on_ready: Callable[[Ready], N
     logs.configure(settings)
     stop = stop_on_signals()
     async with running(settings, demo=demo) as ready:
-        say_listening(settings, ready.base_url, ready.demo_url, ready.fake_stripe_url)
+        announce_listening(settings, ready.base_url, ready.demo_url, ready.fake_stripe_url)
         if on_ready is not None:
             on_ready(ready)
         await _stopped(stop, ready)

@@ -132,7 +132,7 @@ def stop_on_signals() -> asyncio.Event:
     return stop
 
 
-def say_listening(settings: Settings, base_url: str, demo_url: str | None, fake_stripe_url: str | None) -> None:
+def announce_listening(settings: Settings, base_url: str, demo_url: str | None, fake_stripe_url: str | None) -> None:
     """Log the first line, and a warning if others can reach a demo."""
     log.info("listening", url=base_url, demo=demo_url, fake_stripe=fake_stripe_url, database=settings.database_shown)
     if fake_stripe_url is not None and _open_to_others(settings):

@@ -10,7 +10,7 @@ import pytest
 
 from farebox.money import parse_usd
 from farebox.storage.operator_alarms import open_alarms
-from farebox.storage.overruns import covered
+from farebox.storage.overruns import hold_coverage
 from tests.calls.kit import differences, set_provider
 from tests.calls.test_provider_prices import message_response, tokens
 from tests.calls.upstream import Upstream, serving
@@ -226,7 +226,7 @@ def test_written_off_amounts_are_reported(farebox: Farebox, upstream: Upstream) 
     cost = 1_200_000 * 1000 + 10 * 5000 + 5 * 10_000_000
     assert (receipt["charge_nanos"], receipt["written_off_nanos"]) == (parse_usd("0.30"), cost - parse_usd("0.30"))
     with looking(farebox.services.settings) as connection:
-        rows = [row for row in covered(connection, 0) if row.written_off]
+        rows = [row for row in hold_coverage(connection, 0) if row.written_off]
     assert [(row.provider, row.model, row.kinds) for row in rows] == [
         ("anthropic", "claude-haiku-4-5", ("web_search",))
     ]

@@ -12,12 +12,12 @@ from farebox.pricing.unseen import (
     KINDS,
     PRIOR_TOKENS,
     TOOLS,
-    Outside,
     Rules,
-    outside_of,
+    UnseenTokens,
     parse_rules,
     passes_max,
     refused,
+    tokens_for_unseen,
     with_single_uses,
 )
 from farebox.pricing.window import context_window
@@ -37,8 +37,8 @@ def price() -> ModelPrice:
 
 def tokens(*unseen: Unseen, text_bytes: int = 0, rules: Rules | None = None) -> int:
     demand = Demand("m", text_bytes=text_bytes, unseen=unseen, no_output=True)
-    outside = outside_of(demand) if rules is None else outside_of(demand, rules)
-    return estimate(demand, price(), COST, outside=outside).input_tokens
+    tokens = tokens_for_unseen(demand) if rules is None else tokens_for_unseen(demand, rules)
+    return estimate(demand, price(), COST, unseen=tokens).input_tokens
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - TOOLS))
@@ -61,21 +61,21 @@ def test_a_search_is_held_as_what_it_brought_in() -> None:
     assert tokens(Unseen("web_search", uses=None)) == 128 + 10 * PRIOR_TOKENS
     assert tokens(Unseen("web_search", uses=1), Unseen("file")) == WINDOW + PRIOR_TOKENS
     demand = Demand("m", unseen=(Unseen("web_search", uses=2),))
-    assert outside_of(demand, learned=lambda _: 50_000) == Outside(learned=100_000)
-    assert outside_of(demand, learned=lambda _: 5) == Outside(learned=2 * PRIOR_TOKENS)
+    assert tokens_for_unseen(demand, learned=lambda _: 50_000) == UnseenTokens(learned=100_000)
+    assert tokens_for_unseen(demand, learned=lambda _: 5) == UnseenTokens(learned=2 * PRIOR_TOKENS)
 
 
 def test_a_known_size_replaces_the_context_window() -> None:
     demand = Demand("m", unseen=(Unseen("response", "r"),))
-    known = outside_of(demand, known=lambda unseen: {"r": 7_000}.get(unseen.ref))
+    known = tokens_for_unseen(demand, known=lambda unseen: {"r": 7_000}.get(unseen.ref))
     assert known.tokens(price(), 0) == 7_000
-    assert outside_of(demand, known=lambda _: None).tokens(price(), 0) == WINDOW
-    assert outside_of(demand, known=lambda _: 10**9).tokens(price(), 0) == WINDOW
+    assert tokens_for_unseen(demand, known=lambda _: None).tokens(price(), 0) == WINDOW
+    assert tokens_for_unseen(demand, known=lambda _: 10**9).tokens(price(), 0) == WINDOW
 
 
 def test_a_tool_that_searches_sent_input_adds_only_passes() -> None:
     demand = Demand("m", unseen=(Unseen("tool_search", uses=None),))
-    assert outside_of(demand) == Outside()
+    assert tokens_for_unseen(demand) == UnseenTokens()
     assert passes_max(demand) is None
 
 

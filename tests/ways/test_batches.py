@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from farebox.calls.long_calls import long_calls
-from farebox.providers.batch_lines import Asked, read_requests
+from farebox.providers.batch_lines import BatchTarget, read_requests
 from farebox.providers.formats.base import InvalidRequest
 from tests.calls.kit import differences, log_rows, set_gateway, spend_rule
 from tests.dying import lives
@@ -169,22 +169,25 @@ def test_what_cannot_be_metered_is_refused_before_it_begins(
 
 
 @pytest.mark.parametrize(
-    ("asked", "line"),
+    ("target", "line"),
     [
-        (Asked("openai", CHAT), '{"method": "POST", "url": "/v1/chat/completions", "body": {}, "body": %s}'),
-        (Asked("openai", CHAT), '{"method": "POST", "url": "/v1/chat/completions", "bod\\u0079": {}, "body": %s}'),
-        (Asked("mistral", CHAT, "gpt-4o-mini"), '{"custom_id": "0", "body": {}, "body": %s}'),
+        (BatchTarget("openai", CHAT), '{"method": "POST", "url": "/v1/chat/completions", "body": {}, "body": %s}'),
         (
-            Asked("google-ai-studio", "v1beta/models/m:generateContent", "m"),
+            BatchTarget("openai", CHAT),
+            '{"method": "POST", "url": "/v1/chat/completions", "bod\\u0079": {}, "body": %s}',
+        ),
+        (BatchTarget("mistral", CHAT, "gpt-4o-mini"), '{"custom_id": "0", "body": {}, "body": %s}'),
+        (
+            BatchTarget("google-ai-studio", "v1beta/models/m:generateContent", "m"),
             '{"request": {}, "request": {"contents": []}}',
         ),
     ],
 )
-def test_a_line_with_two_requests_is_refused(asked: Asked, line: str) -> None:
+def test_a_line_with_two_requests_is_refused(target: BatchTarget, line: str) -> None:
     """The provider chooses which one counts: the other could name an object of another account."""
     text = line.replace("%s", json.dumps(question(0)["body"])).encode()
     with pytest.raises(InvalidRequest, match="twice"):
-        read_requests(text, asked, None, 1)
+        read_requests(text, target, None, 1)
 
 
 def test_a_batch_that_the_credit_does_not_cover_is_refused(farebox: Farebox, provider: OpenAIObjects) -> None:

@@ -30,7 +30,7 @@ from farebox.runtime.services import Services, processor_of
 from farebox.storage import reconciliation as books
 from farebox.storage.findings import Finding, add_finding, open_findings, resolve_all_but
 from farebox.storage.operator_acts import record_act
-from farebox.storage.reconciliation import Booked, BookedClawback
+from farebox.storage.reconciliation import BookedClawback, BookedPayment
 from farebox.storage.sql import Connection
 
 log = structlog.get_logger("farebox.reconcile")
@@ -175,7 +175,7 @@ async def _collect(services: Services, processor: Processor, since: int) -> _The
     return theirs
 
 
-def _payment_of(clawback: ProcessorRefund | ProcessorDispute) -> Callable[[Connection], Booked | None]:
+def _payment_of(clawback: ProcessorRefund | ProcessorDispute) -> Callable[[Connection], BookedPayment | None]:
     return partial(books.booked_payment, payment_intent_id=clawback.payment_intent_id, charge_id=clawback.charge_id)
 
 
@@ -278,7 +278,7 @@ def _of_payments(connection: Connection, theirs: _Theirs, at: int) -> Iterable[F
         )
 
 
-def _difference(invoice: ProcessorInvoice | None, booked: Booked | None) -> tuple[str, int, str] | None:
+def _difference(invoice: ProcessorInvoice | None, booked: BookedPayment | None) -> tuple[str, int, str] | None:
     """Kind, cents (theirs less ours) and detail of the difference in one payment."""
     paid = invoice.paid_cents if invoice is not None and invoice.state == "paid" else None
     if booked is None:

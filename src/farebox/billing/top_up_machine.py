@@ -80,7 +80,7 @@ TABLE: Final[tuple[tuple[str, StepEvent, Action, str, Step | None], ...]] = (
     (_HELD,                 "no_response",     to.check_later,    _HELD,                           None),
     # The end. If a top-up ended without payment, its invoice is voided.
     (_OPEN,                 "paid",            to.credit,         f"paid {_ENDED}",                None),
-    (_OPEN,                 "closed",          to.close_as_there, "canceled",                      None),
+    (_OPEN,                 "closed",          to.close_canceled, "canceled",                      None),
     (_OPEN,                 "refused",         to.refuse,         "failed",                        None),
     (_ENDED,                "paid",            to.credit,         f"paid {_ENDED}",                None),
     (_ENDED,                "voided",          to.finish,         _ENDED,                          None),

@@ -275,7 +275,7 @@ def credit(connection: Connection, settings: Settings, top_up: TopUp, result: St
     return row
 
 
-def close_as_there(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
+def close_canceled(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """The invoice was canceled at the processor. A void invoice cannot be paid any more; an uncollectible one still
     has to be voided.
     """

@@ -25,7 +25,7 @@ from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.pricing.ceilings import output_ceiling, shows_output
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.tokens import has_tokenizer
-from farebox.pricing.unseen import NOTHING, Outside, outside_of, refused
+from farebox.pricing.unseen import NO_UNSEEN_TOKENS, UnseenTokens, refused, tokens_for_unseen
 from farebox.runtime.services import Services
 from farebox.storage.accounts import read_balance
 from farebox.storage.sql import DatabaseUnavailable
@@ -56,7 +56,7 @@ async def hold_credit(context: CallContext, terms: Terms, price: ModelPrice) -> 
     services, call, demand = context.services, context.call, terms.parsed.demand
     if demand.unseen:
         _check_paid_for(services, demand)
-    offer = Offer(demand, price, terms.markup, _outside(services, call) if demand.unseen else _nothing_outside)
+    offer = Offer(demand, price, terms.markup, _unseen_tokens(services, call) if demand.unseen else _no_unseen_tokens)
     if services.settings.output_default:
         offer = _with_default(offer, services.settings.output_default)
     wanted = offer.estimate()
@@ -146,8 +146,8 @@ async def reserve(context: CallContext, terms: Terms) -> None:
     """Reserve the most that a call on the caller's own key can cost in the spend limits that count it; nothing is held
     on the account. Raises Problem (SPEND_LIMITED, LIMIT_TOO_LOW, CREDIT_HELD), DatabaseUnavailable."""
     services, call, demand = context.services, context.call, terms.parsed.demand
-    outside = _outside(services, call) if demand.unseen else _nothing_outside
-    offer = Offer(demand, terms.price, Markup(), outside)
+    unseen_tokens = _unseen_tokens(services, call) if demand.unseen else _no_unseen_tokens
+    offer = Offer(demand, terms.price, Markup(), unseen_tokens)
     deadline = services.clock.monotonic() + services.settings.hold_wait_ms / 1000
     verdict = await _try(services, call, offer.estimate())
     if verdict.ok:
@@ -170,20 +170,20 @@ async def _refusal(services: Services, call: Call, verdict: Verdict, offer: Offe
     return await credit_refusal(services, call.account_id, verdict, asked, least=least, why=why)
 
 
-def _outside(services: Services, call: Call) -> Callable[[Demand], Outside]:
+def _unseen_tokens(services: Services, call: Call) -> Callable[[Demand], UnseenTokens]:
     """What is held for the call's unseen input, by the operator's rules and what was learned."""
     learned, percentile = services.learned, services.settings.unseen_percentile
     account, provider = call.account_id, call.provider
 
-    def outside(demand: Demand) -> Outside:
-        return outside_of(
+    def tokens(demand: Demand) -> UnseenTokens:
+        return tokens_for_unseen(
             demand,
             services.unseen_rules,
             known=lambda unseen: learned.size(account, provider, unseen.ref),
             learned=lambda kind: learned.per_use(account, provider, kind, percentile),
         )
 
-    return outside
+    return tokens
 
 
 def _check_paid_for(services: Services, demand: Demand) -> None:
@@ -196,8 +196,8 @@ def _check_paid_for(services: Services, demand: Demand) -> None:
         )
 
 
-def _nothing_outside(_: Demand) -> Outside:
-    return NOTHING
+def _no_unseen_tokens(_: Demand) -> UnseenTokens:
+    return NO_UNSEEN_TOKENS
 
 
 async def _retry_smaller(services: Services, call: Call, offer: Offer, wanted: Estimate) -> Held | Verdict:

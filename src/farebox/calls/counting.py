@@ -20,7 +20,7 @@ from farebox.runtime.services import Services
 _CHAT: Final = "chat/completions"
 
 
-class Counted(msgspec.Struct, frozen=True, gc=False):
+class InputCount(msgspec.Struct, frozen=True, gc=False):
     """Number of input tokens by the model's own tokenizer."""
 
     tokens: int
@@ -28,7 +28,7 @@ class Counted(msgspec.Struct, frozen=True, gc=False):
     """Whether the whole request was counted with its template, rather than only its text."""
 
 
-async def count_input(services: Services, call: Call, demand: Demand, price: ModelPrice) -> Counted | None:
+async def count_input(services: Services, call: Call, demand: Demand, price: ModelPrice) -> InputCount | None:
     """Input tokens of the request by the model's own tokenizer; None if there is no tokenizer for the model, the text
     is too long, or no helper process is free. Raises InvalidRequest."""
     if demand.text_bytes > COUNTED_BYTES_MAX or not has_tokenizer(price.provider, price.model):
@@ -83,12 +83,12 @@ def may_count(observed: Observed, demand: Demand) -> bool:
     return bool(observed.text) or (not reported and demand.text_bytes > 0)
 
 
-def _count(body: bytes, place: Place, provider: str, model: str, requested: str) -> Counted | None:
+def _count(body: bytes, place: Place, provider: str, model: str, requested: str) -> InputCount | None:
     whole = count_chat(provider, requested, body) if place.path == _CHAT else None
     if whole is not None:
-        return Counted(whole, whole=True)
+        return InputCount(whole, whole=True)
     tokens = count_tokens(provider, model, read_text(body, place))
-    return None if tokens is None else Counted(tokens, whole=False)
+    return None if tokens is None else InputCount(tokens, whole=False)
 
 
 def _count_text(text: bytes, provider: str, model: str) -> int:

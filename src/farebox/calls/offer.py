@@ -5,10 +5,10 @@ from collections.abc import Callable
 import msgspec
 from msgspec import structs
 
-from farebox.calls.counting import Counted
+from farebox.calls.counting import InputCount
 from farebox.pricing.estimate import affordable_output, estimate
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
-from farebox.pricing.unseen import Outside, Rules, with_single_uses
+from farebox.pricing.unseen import Rules, UnseenTokens, with_single_uses
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -17,8 +17,8 @@ class Offer(msgspec.Struct, frozen=True):
     demand: Demand
     price: ModelPrice
     markup: Markup
-    outside: Callable[[Demand], Outside]
-    counted: Counted | None = None
+    unseen_tokens: Callable[[Demand], UnseenTokens]
+    counted: InputCount | None = None
     limit: int | None = None
     """Maximum output tokens per choice that the operator's cap on a call allows, if the request allows more."""
 
@@ -36,7 +36,7 @@ class Offer(msgspec.Struct, frozen=True):
             self.markup,
             exact_input_tokens=None if self.counted is None else self.counted.tokens,
             whole=self.counted is not None and self.counted.whole,
-            outside=self.outside(demand),
+            unseen=self.unseen_tokens(demand),
         )
 
     def output_within(self, available: int) -> int:
@@ -48,7 +48,7 @@ class Offer(msgspec.Struct, frozen=True):
             available=available,
             exact_input_tokens=None if self.counted is None else self.counted.tokens,
             whole=self.counted is not None and self.counted.whole,
-            outside=self.outside(self.demand),
+            unseen=self.unseen_tokens(self.demand),
         )
 
     def with_single_uses(self, rules: Rules) -> "Offer | None":

@@ -137,7 +137,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
     except DatabaseDamaged as error:  # the database cannot even be opened
         checked = checking.Checked([" ".join(str(error).split())], 0, [], [])
     if checked.damage:
-        _say_damaged(checked.damage, database, as_json=as_json)
+        _exit_damaged(checked.damage, database, as_json=as_json)
     if as_json:
         show(_checked_row(checked, database), as_json=True, text="")
     else:
@@ -184,7 +184,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _say_damaged(damage: list[str], database: str, *, as_json: bool) -> NoReturn:
+def _exit_damaged(damage: list[str], database: str, *, as_json: bool) -> NoReturn:
     """Report the damage and end the command."""
     from farebox.storage.sql import DatabaseDamaged
 

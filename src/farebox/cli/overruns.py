@@ -31,12 +31,12 @@ def overruns(
       farebox overruns --days 30 --json
     """
     from farebox.calendar import DAY_MS
-    from farebox.storage.overruns import covered
+    from farebox.storage.overruns import hold_coverage
 
     session = session_of(context)
     now = session.clock.now_ms()
     with session.reading() as connection:
-        found = covered(connection, now - now % DAY_MS - (days - 1) * DAY_MS)
+        found = hold_coverage(connection, now - now % DAY_MS - (days - 1) * DAY_MS)
     rows = [
         {
             "day": moment_text(row.day)[:10],

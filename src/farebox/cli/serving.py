@@ -179,17 +179,17 @@ def migrate(
     did = f"Applied {', '.join(str(number) for number in done.applied)}" if done.applied else "Nothing to do"
     text = f"{did}: the schema is at {done.version}."
     data: dict[str, object] = {"applied": done.applied, "schema_version": done.version}
-    if (placed := done.placed) is not None:
+    if (found := done.distribution) is not None:
         data["citus"] = {
             "buckets": settings.buckets,
-            "nodes": placed.nodes,
-            "distributed": placed.distributed,
-            "replicated": placed.replicated,
+            "nodes": found.nodes,
+            "distributed": found.distributed,
+            "replicated": found.replicated,
         }
-        spread = f"{settings.buckets} buckets on {placed.nodes} node{'' if placed.nodes == 1 else 's'}"
-        if placed.distributed or placed.replicated:
+        spread = f"{settings.buckets} buckets on {found.nodes} node{'' if found.nodes == 1 else 's'}"
+        if found.distributed or found.replicated:
             text += (
-                f"\nDistributed {len(placed.distributed)} tables over {spread}, and copied {len(placed.replicated)} to "
+                f"\nDistributed {len(found.distributed)} tables over {spread}, and copied {len(found.replicated)} to "
                 "every node."
             )
         else:

@@ -20,7 +20,13 @@ from farebox.cli.session import Stopped
 from farebox.cli.worker import Start, StartReport
 from farebox.clock import SystemClock
 from farebox.counts import Sheet, new_file
-from farebox.host_resources import GRACE_SECONDS, HostResources, open_host_resources, say_listening, stop_on_signals
+from farebox.host_resources import (
+    GRACE_SECONDS,
+    HostResources,
+    announce_listening,
+    open_host_resources,
+    stop_on_signals,
+)
 from farebox.metrics.families import LAYOUT, WORKER_DEATHS
 from farebox.settings import Settings
 
@@ -52,7 +58,7 @@ async def serve_with_workers(
             starting = asyncio.gather(*(worker.start() for worker in workers))
             if not await _before(stop, starting):
                 return
-            say_listening(settings, host.base_url, host.demo_url, host.fake_stripe_url)
+            announce_listening(settings, host.base_url, host.demo_url, host.fake_stripe_url)
             on_ready(host)
             await _before(stop, asyncio.gather(*(worker.keep() for worker in workers)))
             log.info("stopping", grace_seconds=GRACE_SECONDS)

@@ -88,7 +88,7 @@ def in_window(connection: Connection, balance: Balance, budget: Budget) -> tuple
     return int(found[0]), int(found[1])
 
 
-class Counted(NamedTuple):
+class ScopeUsage(NamedTuple):
     """What counts in one scope's window. Nano-dollars, milliseconds."""
 
     scope: str
@@ -114,7 +114,7 @@ def count_scopes(connection: Connection, account_id: str, name: str, since: int)
 
 def list_scopes(
     connection: Connection, account_id: str, name: str, since: int, limit: int, offset: int
-) -> list[Counted]:
+) -> list[ScopeUsage]:
     """These scopes, in order."""
     found = rows(
         connection,
@@ -122,15 +122,15 @@ def list_scopes(
         "GROUP BY scope ORDER BY scope LIMIT ?5 OFFSET ?6",
         (*key_of(connection, account_id), name, since, limit, offset),
     )
-    return [Counted(scope, int(spent), int(held), int(ends_at)) for scope, spent, held, ends_at in found]
+    return [ScopeUsage(scope, int(spent), int(held), int(ends_at)) for scope, spent, held, ends_at in found]
 
 
 SCOPES_AT_ONCE: Final = 200
 
 
-def read_scopes(connection: Connection, account_id: str, scopes: Sequence[str], since: int) -> dict[str, Counted]:
+def read_scopes(connection: Connection, account_id: str, scopes: Sequence[str], since: int) -> dict[str, ScopeUsage]:
     """What counts from `since` on in these scopes; those in which nothing does are left out."""
-    found: dict[str, Counted] = {}
+    found: dict[str, ScopeUsage] = {}
     for start in range(0, len(scopes), SCOPES_AT_ONCE):
         some = scopes[start : start + SCOPES_AT_ONCE]
         places = ", ".join("?" for _ in some)
@@ -139,7 +139,7 @@ def read_scopes(connection: Connection, account_id: str, scopes: Sequence[str], 
             f"AND scope IN ({places}) AND start >= ? GROUP BY scope"
         )
         for scope, spent, held, ends_at in rows(connection, sql, (*key_of(connection, account_id), *some, since)):
-            found[scope] = Counted(scope, int(spent), int(held), int(ends_at))
+            found[scope] = ScopeUsage(scope, int(spent), int(held), int(ends_at))
     return found
 
 

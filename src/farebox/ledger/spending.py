@@ -10,7 +10,7 @@ from typing import Final
 from farebox.calendar import DAY_MS, HOUR_MS, WEEK_MS
 from farebox.ledger.rows import Balance
 from farebox.periods import Period, Zones, window
-from farebox.storage.spending import Duration, Strategy, read_counted, spent_since, write_counted
+from farebox.storage.spending import Duration, Strategy, read_window, spent_since, write_window
 from farebox.storage.sql import Connection
 
 SLIDING_MS: dict[Duration, int] = {"daily": DAY_MS, "weekly": WEEK_MS, "monthly": 30 * DAY_MS}
@@ -43,13 +43,13 @@ def in_window(start: int | None, until: int | None, duration: Duration, strategy
 
 def spent_in_window(connection: Connection, balance: Balance, at: int) -> int:
     """What the limited account was charged in its window at `at`, and after it."""
-    counted = read_counted(connection, balance.bucket, balance.account_id)
-    duration, strategy = counted.duration, counted.strategy
-    start = window_start(duration, strategy, at, counted.zones)
-    until = window_end(duration, strategy, at, counted.zones) if counted.zones else None
-    if (start, until) == (counted.start, counted.until):
-        return counted.spent
+    stored = read_window(connection, balance.bucket, balance.account_id)
+    duration, strategy = stored.duration, stored.strategy
+    start = window_start(duration, strategy, at, stored.zones)
+    until = window_end(duration, strategy, at, stored.zones) if stored.zones else None
+    if (start, until) == (stored.start, stored.until):
+        return stored.spent
     spent = spent_since(connection, balance.bucket, balance.account_id, start)
-    if counted.start is None or start > counted.start:  # otherwise a call that began in the previous window
-        write_counted(connection, balance.bucket, balance.account_id, start, until, spent)
+    if stored.start is None or start > stored.start:  # otherwise a call that began in the previous window
+        write_window(connection, balance.bucket, balance.account_id, start, until, spent)
     return spent

@@ -15,7 +15,7 @@ Key: TypeAlias = tuple[str, str]
 
 
 @dataclass(slots=True)
-class _Counted:
+class _LogCount:
     calls: int
     due: float
     """When the log is to be counted again, on the monotonic clock."""
@@ -25,30 +25,30 @@ class LogRoom:
     """The number of calls in each such log."""
 
     def __init__(self) -> None:
-        self._counted: dict[Key, _Counted] = {}
+        self._counts: dict[Key, _LogCount] = {}
 
     def due(self, key: Key, now: float) -> bool:
         """Whether the calls of this log must be counted in the database first."""
-        counted = self._counted.get(key)
-        return counted is None or counted.due <= now
+        count = self._counts.get(key)
+        return count is None or count.due <= now
 
     def learn(self, key: Key, calls: int, now: float) -> None:
         """Set the number of calls in the log, as counted in the database."""
-        self._counted.pop(key, None)
-        if len(self._counted) >= KEYS_MAX:
-            del self._counted[next(iter(self._counted))]  # the one counted longest ago: it is counted again
-        self._counted[key] = _Counted(calls, now + RECOUNT_SECONDS)
+        self._counts.pop(key, None)
+        if len(self._counts) >= KEYS_MAX:
+            del self._counts[next(iter(self._counts))]  # the one counted longest ago: it is counted again
+        self._counts[key] = _LogCount(calls, now + RECOUNT_SECONDS)
 
     def admit(self, key: Key, most: int) -> bool:
         """Whether the log accepts another call, which is then counted."""
-        counted = self._counted.get(key)
-        if counted is None:
+        count = self._counts.get(key)
+        if count is None:
             return True
-        if counted.calls >= most:
+        if count.calls >= most:
             return False
-        counted.calls += 1
+        count.calls += 1
         return True
 
     def forget(self, account_id: str, gateway_id: str) -> None:
         """Forget the count, because calls were deleted from the log."""
-        self._counted.pop((account_id, gateway_id), None)
+        self._counts.pop((account_id, gateway_id), None)

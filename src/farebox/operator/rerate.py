@@ -23,7 +23,7 @@ from farebox.pricing.compiler import Context
 from farebox.pricing.model import ModelPrice
 from farebox.pricing.pricebook import PriceBook
 from farebox.pricing.receipt import Receipt
-from farebox.pricing.reprice import Left, Priced, reprice
+from farebox.pricing.reprice import NotRepriced, Priced, reprice
 from farebox.pricing.stored_receipt import whole
 from farebox.storage import corrections as store
 from farebox.storage.accounts import find_account, list_accounts
@@ -103,7 +103,7 @@ class Tally:
     it."""
     undercharged_calls: int = 0
     left: Counter[str] = field(default_factory=Counter)
-    """Calls that cannot be priced again, by reason (Left)."""
+    """Calls that cannot be priced again, by reason (NotRepriced)."""
 
     @property
     def affected(self) -> bool:
@@ -149,7 +149,7 @@ def changes(connection: Connection, book: PriceBook, spec: Spec, tally: Tally) -
         found: list[Change] = []
         for call in calls:
             change = _change(book, spec, call)
-            if isinstance(change, Left):
+            if isinstance(change, NotRepriced):
                 tally.left[change] += 1
             elif change is not None:
                 found.append(change)
@@ -297,7 +297,7 @@ def notify(connection: Connection, spec: Spec, rerate_id: str, account_id: str, 
     add_notice(connection, account.bucket, account_id, notice_id, "charges_corrected", content, at)
 
 
-def _change(book: PriceBook, spec: Spec, call: CallToPrice) -> Change | Left | None:
+def _change(book: PriceBook, spec: Spec, call: CallToPrice) -> Change | NotRepriced | None:
     """The call at today's price; None if it is not among the requested ones."""
     if call.row.provider != spec.provider or call.row.outcome != "charged":
         return None
@@ -306,7 +306,7 @@ def _change(book: PriceBook, spec: Spec, call: CallToPrice) -> Change | Left | N
     if spec.markups:
         markup = book.markup(call.row.account_id, spec.provider, receipt.model, call.created_at)
     found = reprice(receipt, _wanted(spec, receipt), price_finder(book, receipt, call.created_at), book.meters, markup)
-    if found is None or isinstance(found, Left):
+    if found is None or isinstance(found, NotRepriced):
         return found
     return Change(call.log_id, call.created_at, call.row.charge, receipt.written_off_nanos, found.charge, found.version)
 

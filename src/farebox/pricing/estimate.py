@@ -18,7 +18,7 @@ from farebox.pricing.charge import PER_MILLION
 from farebox.pricing.media import UNSEEN_AUDIO_SECONDS, audio_tokens, image_tokens
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.rates import REQUESTS, UNITS, ancestors
-from farebox.pricing.unseen import Outside, outside_of
+from farebox.pricing.unseen import UnseenTokens, tokens_for_unseen
 
 MESSAGE_TOKENS = 8
 """Allowance for each message: role, separators."""
@@ -74,17 +74,17 @@ def estimate(
     *,
     exact_input_tokens: int | None = None,
     whole: bool = False,
-    outside: Outside | None = None,
+    unseen: UnseenTokens | None = None,
 ) -> Estimate:
     """An upper bound of the charge. `exact_input_tokens` is the count of `demand.text` (`tokens.count_tokens`); it
     replaces the byte bound, and the allowances are added; with `whole`, it is the count of the request with its
-    template (`chat_template.count_chat`). `outside` is what is held for unseen input; by default according to the
+    template (`chat_template.count_chat`). `unseen` is what is held for unseen input; by default according to the
     default rules, with nothing learned."""
     output = 0 if demand.no_output else _output_limit(demand, price)
     if demand.choices > 1:
         output *= demand.choices
     if demand.images or _has_meters(demand):
-        inputs = _inputs(demand, price, exact_input_tokens, outside, whole=whole)
+        inputs = _inputs(demand, price, exact_input_tokens, unseen, whole=whole)
         reach, total = _reach(demand, inputs), inputs.total
         numerator = _without_output(demand, price, inputs, reach)
     else:  # only text, as in most requests
@@ -109,14 +109,14 @@ def affordable_output(
     available: int,
     exact_input_tokens: int | None = None,
     whole: bool = False,
-    outside: Outside | None = None,
+    unseen: UnseenTokens | None = None,
 ) -> int:
     """The most output tokens per choice with which the estimate fits into `available` nano-dollars; 0 if none fits.
     Never more than the request allows or the model can produce.
     """
     if demand.no_output:
         return 0
-    inputs = _inputs(demand, price, exact_input_tokens, outside, whole=whole)
+    inputs = _inputs(demand, price, exact_input_tokens, unseen, whole=whole)
     limit = _output_limit(demand, price)
     if not markup.parts_per_million:
         return limit
@@ -146,7 +146,9 @@ def _text(demand: Demand, price: ModelPrice, counted: int | None, *, whole: bool
     return text + TOOLS_TOKENS + TOOL_TOKENS * demand.tools if demand.tools else text
 
 
-def _inputs(demand: Demand, price: ModelPrice, counted: int | None, outside: Outside | None, *, whole: bool) -> _Inputs:
+def _inputs(
+    demand: Demand, price: ModelPrice, counted: int | None, unseen: UnseenTokens | None, *, whole: bool
+) -> _Inputs:
     inputs = _Inputs(
         _text(demand, price, counted, whole=whole),
         sum(image_tokens(price.model, image) for image in demand.images) if demand.images else 0,
@@ -155,8 +157,8 @@ def _inputs(demand: Demand, price: ModelPrice, counted: int | None, outside: Out
     )
     if not demand.unseen:
         return inputs
-    outside = outside_of(demand) if outside is None else outside
-    return structs.replace(inputs, unseen=outside.tokens(price, inputs.total))
+    unseen = tokens_for_unseen(demand) if unseen is None else unseen
+    return structs.replace(inputs, unseen=unseen.tokens(price, inputs.total))
 
 
 @lru_cache(4096)

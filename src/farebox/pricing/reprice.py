@@ -23,7 +23,7 @@ from farebox.usage import AbsurdUsage, Quantity, Usage, quantity_of
 _UNKNOWN = "unknown:"
 
 
-class Left(StrEnum):
+class NotRepriced(StrEnum):
     """Why a call cannot be priced again."""
 
     BY_RULE = "by_rule"
@@ -69,21 +69,21 @@ MetersOf: TypeAlias = Callable[[str], frozenset[str] | None]
 
 def reprice(
     receipt: Receipt, wanted: Wanted, price_of: PriceOf, meters_of: MetersOf, markup: Markup | None = None
-) -> Repriced | Left | None:
+) -> Repriced | NotRepriced | None:
     """What the receipt's call costs with another price for the wanted parts, at the receipt's markup unless another is
     given. None if no part is wanted."""
     parts = _parts(receipt)
     if not any(wanted(part) for part in parts):
         return None
     if not receipt.lines:
-        return Left.BY_RULE
+        return NotRepriced.BY_RULE
     version, total = receipt.price_version or "", Fraction(0)
     for part, lines in parts.items():
         if not wanted(part):
             total += sum(Fraction(line.cost_nanos) for line in lines)
             continue
         found = _part(receipt, part, lines, price_of, meters_of)
-        if isinstance(found, Left):
+        if isinstance(found, NotRepriced):
             return found
         price, cost = found
         total += Fraction(cost.numerator, cost.denominator)
@@ -91,20 +91,20 @@ def reprice(
     return _charged(receipt, total, version, markup)
 
 
-def at_markup(receipt: Receipt, markup: Markup) -> Repriced | Left:
+def at_markup(receipt: Receipt, markup: Markup) -> Repriced | NotRepriced:
     """What the receipt's call costs at the same price with another markup."""
     if not receipt.lines:
-        return Left.BY_RULE
+        return NotRepriced.BY_RULE
     return _charged(receipt, Fraction(receipt.cost_nanos), receipt.price_version or "", markup)
 
 
-def _charged(receipt: Receipt, cost: Fraction, version: str, markup: Markup | None) -> Repriced | Left:
+def _charged(receipt: Receipt, cost: Fraction, version: str, markup: Markup | None) -> Repriced | NotRepriced:
     former = Markup(receipt.markup_parts_per_million, receipt.markup_version)
     charge = _charge(cost, former if markup is None else markup)
     full = receipt.charge_nanos + receipt.written_off_nanos
     if full != (computed := _charge(Fraction(receipt.cost_nanos), former)):
         if not full == receipt.hold_nanos < computed:
-            return Left.BY_RULE
+            return NotRepriced.BY_RULE
         charge = min(charge, receipt.hold_nanos)  # counted usage is charged only up to the hold
     return Repriced(charge, cost, version)
 
@@ -142,22 +142,22 @@ def _parts(receipt: Receipt) -> dict[Priced, list[ReceiptLine]]:
 
 def _part(
     receipt: Receipt, part: Priced, lines: Sequence[ReceiptLine], price_of: PriceOf, meters_of: MetersOf
-) -> tuple[ModelPrice, Cost] | Left:
+) -> tuple[ModelPrice, Cost] | NotRepriced:
     others = receipt.other_meters if part.own else None
     usage = usage_of(lines, others or ())
     price = price_of(part, context_of(part.version), usage)
     if price is None:
-        return Left.UNPRICED
+        return NotRepriced.UNPRICED
     if any(line.meter == STATED for line in lines) and not (price.is_own and others):
-        return Left.STATED
+        return NotRepriced.STATED
     if len({line.meter for line in lines}) < len(lines):
-        return Left.DOUBTFUL  # several passes of the same model with different tiers
+        return NotRepriced.DOUBTFUL  # several passes of the same model with different tiers
     if others is None and _hidden(price, lines, meters_of(part.version)):
-        return Left.UNKNOWN_PARTS
+        return NotRepriced.UNKNOWN_PARTS
     try:
         return price, cost_of(price, usage)
     except AbsurdUsage:
-        return Left.DOUBTFUL
+        return NotRepriced.DOUBTFUL
 
 
 def _hidden(price: ModelPrice, lines: Sequence[ReceiptLine], known: frozenset[str] | None) -> bool:

@@ -77,7 +77,7 @@ class Rules(msgspec.Struct, frozen=True):
         return self.of.get(kind, "window")
 
 
-class Outside(msgspec.Struct, frozen=True, gc=False):
+class UnseenTokens(msgspec.Struct, frozen=True, gc=False):
     """The amounts that are held for input that a request does not show."""
 
     windows: int = 0
@@ -95,7 +95,7 @@ class Outside(msgspec.Struct, frozen=True, gc=False):
         return min(self.known, window) + self.learned
 
 
-NOTHING = Outside()
+NO_UNSEEN_TOKENS = UnseenTokens()
 
 
 def parse_rules(text: str, prior: int = PRIOR_TOKENS) -> Rules:
@@ -114,17 +114,17 @@ def parse_rules(text: str, prior: int = PRIOR_TOKENS) -> Rules:
     return Rules(MappingProxyType(of), prior)
 
 
-def outside_of(
+def tokens_for_unseen(
     demand: Demand,
     rules: Rules = Rules(),  # noqa: B008  # frozen
     known: Callable[[Unseen], int | None] = lambda _: None,
     learned: Callable[[str], int] = lambda _: 0,
-) -> Outside:
+) -> UnseenTokens:
     """What is held for the unseen input of a request. `known` returns the tokens behind an ID if they are known,
     `learned` returns what one use of a kind recently added.
     """
     if not demand.unseen:
-        return NOTHING
+        return NO_UNSEEN_TOKENS
     windows = known_tokens = learned_tokens = 0
     for unseen in demand.unseen:
         if unseen.kind not in KINDS:
@@ -138,7 +138,7 @@ def outside_of(
             learned_tokens += max(rules.prior, learned(unseen.kind)) * _uses(unseen)
         elif _uses(unseen):
             windows = max(windows, 1) + _uses(unseen)
-    return Outside(windows, known_tokens, learned_tokens)
+    return UnseenTokens(windows, known_tokens, learned_tokens)
 
 
 def with_single_uses(demand: Demand, rules: Rules) -> Demand | None:

@@ -14,7 +14,7 @@ from farebox.storage.sqlite.failures import damages, translate_errors
 
 if TYPE_CHECKING:
     from farebox.jobs import OnFailure
-    from farebox.storage.postgres.distributing import Placed
+    from farebox.storage.postgres.distributing import Distribution
 
 T = TypeVar("T")
 
@@ -160,8 +160,8 @@ class Migrated:
     """The schema versions that were applied, in order."""
     version: int
     """The schema's version now."""
-    placed: "Placed | None" = None
-    """On Citus, the tables that were placed on its nodes."""
+    distribution: "Distribution | None" = None
+    """On Citus, the tables that were distributed over its nodes."""
 
 
 def migrate_now(settings: Settings, *, citus: bool = False) -> Migrated:
@@ -180,8 +180,8 @@ def migrate_now(settings: Settings, *, citus: bool = False) -> Migrated:
 
     command = CommandConnection(settings.database_url, settings.buckets, may_change=True)
     try:
-        placed = command.distribute(settings.buckets) if citus else None
+        distribution = command.distribute(settings.buckets) if citus else None
         (version,) = command.execute("SELECT version FROM schema_version").fetchall()[0]
-        return Migrated(command.applied, version, placed)
+        return Migrated(command.applied, version, distribution)
     finally:
         command.close()

@@ -13,7 +13,7 @@ from farebox.storage.log_totals import id_at
 from farebox.storage.sql import Connection
 
 
-class Covered(msgspec.Struct, frozen=True, kw_only=True):
+class HoldCoverage(msgspec.Struct, frozen=True, kw_only=True):
     """The calls of one day with one model that brought in the same kinds of unseen input. Amounts in nano-dollars."""
 
     day: int
@@ -53,13 +53,13 @@ _COVERED = (
 )
 
 
-def covered(connection: Connection, since: int) -> list[Covered]:
+def hold_coverage(connection: Connection, since: int) -> list[HoldCoverage]:
     """Calls since that time that brought in unseen input, or cost more than was held; newest day first."""
     sums: dict[tuple[int, str, str, str], Counter[str]] = defaultdict(Counter)
     for day, provider, model, kinds, *figures in rows_everywhere(connection, _COVERED, id_at(since)):
         sums[day, provider, model, kinds].update(dict(zip(_FIGURES, map(int, figures), strict=True)))
     found = [
-        Covered(
+        HoldCoverage(
             day=day, provider=provider, model=model, kinds=tuple(msgspec.json.decode(kinds)) if kinds else (),
             **{name: figures[name] for name in _FIGURES},
         )

@@ -11,7 +11,7 @@ from farebox.storage.sql import Connection, row, rows
 from farebox.storage.statement import NO_CHARGE
 
 
-class Booked(msgspec.Struct, frozen=True, kw_only=True):
+class BookedPayment(msgspec.Struct, frozen=True, kw_only=True):
     """A top-up that a payment belongs to, in US cents, and what the ledger credited for it."""
 
     account_id: str
@@ -43,10 +43,10 @@ _BOOKED = (
 )
 
 
-def booked_since(connection: Connection, since: int) -> list[Booked]:
+def booked_since(connection: Connection, since: int) -> list[BookedPayment]:
     """The top-ups with a payment that were requested, paid or changed since."""
     found = rows_everywhere(connection, f"{_BOOKED} AND (t.updated_at >= ? OR t.paid_at >= ?)", since, since)
-    return sorted((_booked(connection, fields) for fields in list(found)), key=lambda booked: booked.payment_id)
+    return sorted((_payment(connection, fields) for fields in list(found)), key=lambda booked: booked.payment_id)
 
 
 def booked_payment(
@@ -55,7 +55,7 @@ def booked_payment(
     payment_id: str | None = None,
     payment_intent_id: str | None = None,
     charge_id: str | None = None,
-) -> Booked | None:
+) -> BookedPayment | None:
     """The top-up that a payment belongs to, by any of the processor's IDs for it."""
     names = (("payment_id", payment_id), ("payment_intent_id", payment_intent_id), ("charge_id", charge_id))
     for column, value in names:
@@ -67,7 +67,7 @@ def booked_payment(
         bucket = key_of(connection, tied[0]).bucket
         found = row(connection, f"{_BOOKED} AND p.{column} = ?", (bucket, value))
         if found is not None:
-            return _booked(connection, found)
+            return _payment(connection, found)
     return None
 
 
@@ -124,7 +124,7 @@ def disputes_named(connection: Connection, names: Collection[str]) -> dict[str, 
     return {dispute.processor_id: dispute for dispute in found if dispute.processor_id in names}
 
 
-def _booked(connection: Connection, fields: tuple[object, ...]) -> Booked:
+def _payment(connection: Connection, fields: tuple[object, ...]) -> BookedPayment:
     account_id, top_up_id, payment_id, intent_id, charge_id, state, charge_cents, credit_cents, bucket = fields
     cause = f"top_up:{payment_id}"
     credited = rows(
@@ -145,7 +145,7 @@ def _booked(connection: Connection, fields: tuple[object, ...]) -> Booked:
             "credit_cents": credit_cents,
             "credited": [amount for (amount,) in credited],
         },
-        Booked,
+        BookedPayment,
     )
 
 

@@ -29,7 +29,7 @@ class SpendingLimit(msgspec.Struct, frozen=True):
         return self.amount // NANOS_PER_CENT
 
 
-class Counted(msgspec.Struct, frozen=True):
+class SpendingWindow(msgspec.Struct, frozen=True):
     """The current window of a limited account: its start (milliseconds; None: none yet), its sum so far."""
 
     duration: Duration
@@ -84,7 +84,7 @@ def hours_since(connection: Connection, bucket: int, account_id: str, start: int
     )
 
 
-def read_counted(connection: Connection, bucket: int, account_id: str) -> Counted:
+def read_window(connection: Connection, bucket: int, account_id: str) -> SpendingWindow:
     """The stored window of an account that has a limit."""
     found = row(
         connection,
@@ -94,10 +94,10 @@ def read_counted(connection: Connection, bucket: int, account_id: str) -> Counte
     )
     assert found is not None
     duration, strategy, start, until, spent, zones = found
-    return Counted(duration, strategy, start, until, spent, decode_zones(zones))
+    return SpendingWindow(duration, strategy, start, until, spent, decode_zones(zones))
 
 
-def write_counted(
+def write_window(
     connection: Connection, bucket: int, account_id: str, start: int, until: int | None, spent: int
 ) -> None:
     """Store the sum of a window, so that it need not be computed again for each hold."""
@@ -107,7 +107,7 @@ def write_counted(
     )
 
 
-def add_counted(connection: Connection, bucket: int, account_id: str, at: int, charge: int) -> None:
+def add_to_window(connection: Connection, bucket: int, account_id: str, at: int, charge: int) -> None:
     """Add a charge made at `at` to the stored sum, if it falls into its window."""
     connection.execute(
         "UPDATE balances SET limit_spent = limit_spent + ? WHERE bucket = ? AND account_id = ? AND limit_from <= ?",

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from farebox.calendar import HOUR_MS
-from farebox.calls.exports.delivering import deliver_all, failed, forget, say_failed, succeeded
+from farebox.calls.exports.delivering import deliver_all, failed, forget, log_failure, succeeded
 from farebox.gateway import GatewayConfig
 from farebox.metrics.families import CLASSIFIED
 from farebox.runtime.classifier import BODY_BYTES_MAX, UNKNOWN, Classification, ClassifierFailed, Question
@@ -60,7 +60,7 @@ async def _classify(services: Services, gateway: GatewayKey, until: float) -> bo
         at = services.clock.now_ms()
         await services.database.write(partial(_keep, gateway=gateway, found=found, at=at))
         if failures:
-            say_failed(gateway, "classify", failures[0])
+            log_failure(gateway, "classify", failures[0])
             await services.database.write(partial(failed, gateway=gateway, kind="classify", error=_FAILED, at=at))
             return False
     return True

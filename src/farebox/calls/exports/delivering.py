@@ -103,7 +103,7 @@ async def forget(services: Services, gateway: GatewayKey, kind: Kind, pause: flo
     await services.database.write(partial(delete_state, gateway=gateway, kind=kind))
 
 
-def say_failed(gateway: GatewayKey, kind: Kind, error: str) -> None:
+def log_failure(gateway: GatewayKey, kind: Kind, error: str) -> None:
     """Log the failure for the operator."""
     account, gateway_id = gateway.account_id, gateway.gateway_id
     log.warning("export failed", account=account, gateway=gateway_id, what=WHAT[kind], why=error)

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from farebox.calendar import SECOND_MS
-from farebox.calls.exports.delivering import deliver_all, failed, forget, say_failed, succeeded
+from farebox.calls.exports.delivering import deliver_all, failed, forget, log_failure, succeeded
 from farebox.errors import KEY_RATE_LIMITED, RATE_LIMITED
 from farebox.exports.log_lines import LogLine, file_of, public_key
 from farebox.gateway import GatewayConfig
@@ -90,7 +90,7 @@ async def _push(services: Services, gateway: GatewayKey, until: float) -> bool:
         sent = await _send(services, gateway, plan, calls) if calls else Sent(200)
         if not sent.ok:
             services.metrics.count(LOG_FILES, "failed")
-            say_failed(gateway, "push", sent.error)
+            log_failure(gateway, "push", sent.error)
             at, shown = services.clock.now_ms(), _shown_error(sent)
             fail = partial(failed, gateway=gateway, kind="push", error=shown, at=at, retry_after=sent.retry_after)
             await services.database.write(fail)

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from farebox.calls.exports.delivering import deliver_all, failed, forget, say_failed, succeeded
+from farebox.calls.exports.delivering import deliver_all, failed, forget, log_failure, succeeded
 from farebox.exports.stripe_event import METADATA, Event, Template, ValueMissing, event_of, template_of
 from farebox.gateway import GatewayConfig
 from farebox.messages.send import UNREACHABLE
@@ -104,7 +104,7 @@ def _done(connection: Connection, gateway: GatewayKey, log_ids: Sequence[str], a
 
 
 async def _fail(services: Services, gateway: GatewayKey, sent: Sent, told: str) -> bool:
-    say_failed(gateway, "meter", sent.error)
+    log_failure(gateway, "meter", sent.error)
     at = services.clock.now_ms()
     fail = partial(failed, gateway=gateway, kind="meter", error=told, at=at, retry_after=sent.retry_after)
     await services.database.write(fail)

@@ -120,7 +120,7 @@ def _failed(services: Services, destination: Destination, batch: list[Span], sen
     elif destination.attempts >= ATTEMPTS_MAX:
         _give_up(services, destination, batch, "dropped", sent.error)
     elif destination.failures == 1:
-        _say("spans not delivered yet", destination, len(batch), sent.error)
+        _warn("spans not delivered yet", destination, len(batch), sent.error)
     pause = backoff.doubling(destination.failures, *_PAUSES_MS) / 1000
     destination.not_before = services.clock.monotonic() + max(pause, sent.retry_after)
 
@@ -159,10 +159,10 @@ def _give_up(services: Services, destination: Destination, spans: list[Span], re
     services.spans.remove(destination, spans)
     services.metrics.count(SPANS, result, amount=len(spans))
     if spans:
-        _say("spans given up", destination, len(spans), why)
+        _warn("spans given up", destination, len(spans), why)
 
 
-def _say(event: str, destination: Destination, spans: int, why: str) -> None:
+def _warn(event: str, destination: Destination, spans: int, why: str) -> None:
     account_id, gateway_id, url = destination.key
     log.warning(event, account=account_id, gateway=gateway_id, host=_host(url), spans=spans, why=why)
 

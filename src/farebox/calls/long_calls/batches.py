@@ -34,7 +34,7 @@ from farebox.pricing.bill import combined
 from farebox.pricing.charge import PER_MILLION, cost_of
 from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Cost, CostLine, Estimate, Markup, ModelPrice
-from farebox.pricing.unseen import outside_of, refused
+from farebox.pricing.unseen import refused, tokens_for_unseen
 from farebox.providers.batch_forms import FORMS, BatchRequest, batch_request
 from farebox.providers.batch_lines import BatchResult, BatchTarget, read_inside, read_requests, read_results
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest
@@ -118,8 +118,8 @@ class _Sums:
             if kinds:
                 raise Problem(NOT_METERED, f"The operator's key does not pay for what is unseen: {', '.join(kinds)}.")
             price, markup = self._price(parsed.model)
-            outside = outside_of(parsed.demand, services.unseen_rules)
-            most = estimate(parsed.demand, price, markup, outside=outside)
+            unseen = tokens_for_unseen(parsed.demand, services.unseen_rules)
+            most = estimate(parsed.demand, price, markup, unseen=unseen)
             self.requests += 1
             self.amount += most.amount
             self.input_tokens += most.input_tokens

@@ -26,7 +26,7 @@ from farebox.pricing.compiler import Context
 from farebox.pricing.model import Markup, ModelPrice
 from farebox.pricing.pricebook import OwnPrice, PriceBook
 from farebox.pricing.receipt import Receipt
-from farebox.pricing.reprice import Left, Priced, Repriced, at_markup, reprice
+from farebox.pricing.reprice import NotRepriced, Priced, Repriced, at_markup, reprice
 from farebox.pricing.stored_receipt import whole
 from farebox.storage.account_settings import set_zone
 from farebox.storage.accounts import add_account
@@ -120,7 +120,7 @@ class _Wanted(msgspec.Struct, frozen=True):
     """What counts in budgets: for a call on the account's own key, which is charged nothing, its cost."""
 
 
-class _Counted(msgspec.Struct, frozen=True):
+class _ReplayRecord(msgspec.Struct, frozen=True):
     """The record of a replayed call, which counts in the hour in which it began."""
 
     account_id: str
@@ -230,7 +230,7 @@ class Replay:
         if detail.own_key:
             return past, _Wanted(0, 0, call.row.cost)
         found = self._priced(receipt, call.created_at, (provider, model))
-        if isinstance(found, Left):
+        if isinstance(found, NotRepriced):
             self._tables.left[found] += 1
         elif found is not None:
             hold = ceil_div(hold * found.charge, charge) if charge else found.charge
@@ -244,7 +244,7 @@ class Replay:
                 break
         return provider, model
 
-    def _priced(self, receipt: Receipt, at: int, instead: tuple[str, str]) -> Repriced | Left | None:
+    def _priced(self, receipt: Receipt, at: int, instead: tuple[str, str]) -> Repriced | NotRepriced | None:
         """The charge at the scenario's prices; None if those are the prices of the receipt."""
         provider, model = instead
         moved = instead != (receipt.provider, receipt.model)
@@ -299,7 +299,7 @@ class Replay:
             end, log_id, wanted, began = heappop(self._open)
             command = Settle(
                 account_id=self._account_id, hold_id=log_id, amount=wanted.charge, at=end,
-                record=_Counted(self._account_id, began), counts=wanted.counts,
+                record=_ReplayRecord(self._account_id, began), counts=wanted.counts,
             )  # fmt: skip
             apply(self._ledger, command)
 

@@ -13,7 +13,7 @@ from farebox.http.control.wire import Paging, iso, iso_or_none, require
 from farebox.http.envelope import Response, page
 from farebox.http.request import Request
 from farebox.http.validation import Fault, Path
-from farebox.ledger.budgets import Counted, count_scopes, list_scopes
+from farebox.ledger.budgets import ScopeUsage, count_scopes, list_scopes
 from farebox.model import METADATA_ENTRIES_MAX
 from farebox.money import NANOS_PER_USD
 from farebox.periods import Period
@@ -170,23 +170,25 @@ class RuleStates(msgspec.Struct, frozen=True):
         since = self.window.since(self.now)
         found = list_scopes(self.connection, self.account_id, self.window.name, since, limit, offset)
         if not self.partitions:
-            found = [each for each in found if each.scope == self.window.name] or [Counted(self.window.name, 0, 0, 0)]
-        return [self._state(counted, since) for counted in found]
+            found = [each for each in found if each.scope == self.window.name] or [
+                ScopeUsage(self.window.name, 0, 0, 0)
+            ]
+        return [self._state(usage, since) for usage in found]
 
-    def _state(self, counted: Counted, since: int) -> SpendState:
+    def _state(self, usage: ScopeUsage, since: int) -> SpendState:
         rule, window = self.rule, self.window
-        values = counted.scope.removeprefix(window.name).removeprefix("/")
+        values = usage.scope.removeprefix(window.name).removeprefix("/")
         return SpendState(
             rule_id=rule.id,
             enabled=self.enabled and rule.enabled,
             partition=msgspec.json.decode(values, type=dict[str, str]) if values else {},
             limit_nanos=window.limit,
-            spent_nanos=counted.spent,
-            held_nanos=counted.held,
-            available_nanos=max(0, window.limit - counted.spent - counted.held),
+            spent_nanos=usage.spent,
+            held_nanos=usage.held,
+            available_nanos=max(0, window.limit - usage.spent - usage.held),
             window=rule.window,
             period=rule.period,
             technique=rule.technique,
             window_start=iso(since),
-            resets_at=iso_or_none(counted.ends_at or (window.ends_at(since) if rule.technique == "fixed" else None)),
+            resets_at=iso_or_none(usage.ends_at or (window.ends_at(since) if rule.technique == "fixed" else None)),
         )

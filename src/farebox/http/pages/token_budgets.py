@@ -14,7 +14,7 @@ from farebox.calls.spending.rules import CalendarWindow, Window, scope_of, windo
 from farebox.gateway import GatewayConfig, Selector, SpendRule
 from farebox.http.pages.limits import TECHNIQUES, rule_text, technique_of, tokens_in
 from farebox.http.pages.policy_lines import limit_text
-from farebox.ledger.budgets import Counted, read_scopes
+from farebox.ledger.budgets import ScopeUsage, read_scopes
 from farebox.model import AccessToken
 from farebox.periods import Zones
 from farebox.policies.conditions import CF_USER_EMAIL, CF_USER_ID, TOKEN_ID, TOKEN_NAME
@@ -106,7 +106,7 @@ async def budgets_of(
             limits += len(of_gateway.policies)
     tokens = tokens if most is None else tokens[: most // max(1, limits)]
     found = await asyncio.to_thread(_limits, stored.rules, policies, zones, tokens, stored.names)
-    counted = await database.scan(partial(_counted, account_id=account_id, limits=found, now=now))
+    counted = await database.scan(partial(_usage_of, account_id=account_id, limits=found, now=now))
     budgets: dict[str, list[TokenBudget]] = {token.token_id: [] for token in tokens}
     for limit in found:
         budgets[limit.token_id].append(_budget(limit, counted.get((limit.window.since(now), limit.scope)), now))
@@ -201,22 +201,22 @@ def _of_policies(policies: Policies, token: AccessToken) -> Iterator[_Limit]:
         yield _Limit(token.token_id, policies.gateway_id, text, "by a policy", window, limit.scope, shared)
 
 
-def _counted(
+def _usage_of(
     connection: Connection, account_id: str, limits: Iterable[_Limit], now: int
-) -> dict[tuple[int, str | None], Counted]:
+) -> dict[tuple[int, str | None], ScopeUsage]:
     """What counts in the budgets, by the start of their window and their scope."""
     scopes: dict[int, dict[str, None]] = {}
     for limit in limits:
         if limit.scope is not None:
             scopes.setdefault(limit.window.since(now), {})[limit.scope] = None
     return {
-        (since, scope): counted
+        (since, scope): usage
         for since, some in scopes.items()
-        for scope, counted in read_scopes(connection, account_id, list(some), since).items()
+        for scope, usage in read_scopes(connection, account_id, list(some), since).items()
     }
 
 
-def _budget(limit: _Limit, counted: Counted | None, now: int) -> TokenBudget:
+def _budget(limit: _Limit, usage: ScopeUsage | None, now: int) -> TokenBudget:
     window = limit.window
     fixed = isinstance(window, CalendarWindow) or window.slot == window.length
     ends = window.ends_at(window.since(now)) if fixed else None
@@ -225,9 +225,9 @@ def _budget(limit: _Limit, counted: Counted | None, now: int) -> TokenBudget:
         limit.text,
         limit.technique,
         window.limit,
-        0 if counted is None else counted.spent,
-        0 if counted is None else counted.held,
-        ends if counted is None else counted.ends_at,
+        0 if usage is None else usage.spent,
+        0 if usage is None else usage.held,
+        ends if usage is None else usage.ends_at,
         limit.shared,
         by_value=limit.scope is None,
     )

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from farebox.storage.buckets import KnownBuckets
 from farebox.storage.postgres.bridge import FoundRows, execute
 from farebox.storage.postgres.connecting import connect, translate_errors
-from farebox.storage.postgres.distributing import Placed
+from farebox.storage.postgres.distributing import Distribution
 from farebox.storage.postgres.migrations import TURN, migrate, place
 from farebox.storage.postgres.pooler import require_sessions
 
@@ -71,7 +71,7 @@ class CommandConnection:
         self.buckets.forget_all()
         self._run(self._session.execute(f"BEGIN; SELECT pg_advisory_xact_lock({TURN})"))
 
-    def distribute(self, buckets: int) -> Placed:
+    def distribute(self, buckets: int) -> Distribution:
         """Distribute the tables over the nodes of Citus (storage.postgres.distributing)."""
         return self._run(place(self._session, buckets))
 

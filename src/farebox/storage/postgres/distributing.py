@@ -19,7 +19,7 @@ node in parallel, and rejects statements of the same transaction that depend on 
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class Distribution:
     """What `distribute` did, and the resulting number of nodes."""
 
     distributed: list[str]
@@ -34,10 +34,10 @@ async def is_distributed(session: Session) -> bool:
     """Whether the tables are distributed over the nodes of a Citus cluster."""
     if await session.fetchval("SELECT to_regclass('pg_catalog.pg_dist_partition')") is None:
         return False
-    return "balances" in await _placed(session)
+    return "balances" in await _distributed_tables(session)
 
 
-async def distribute(session: Session, buckets: int) -> Placed:
+async def distribute(session: Session, buckets: int) -> Distribution:
     """Place every table that is not placed yet, and the functions.
 
     The schema and the functions must exist. Call it outside a transaction: each statement commits by itself, and
@@ -46,13 +46,13 @@ async def distribute(session: Session, buckets: int) -> Placed:
     await _require_citus(session)
     await session.execute(f"SELECT pg_advisory_lock({_PLACING})")
     try:
-        return await _place(session, buckets)
+        return await _distribute(session, buckets)
     finally:
         await session.execute(f"SELECT pg_advisory_unlock({_PLACING})")
 
 
-async def _place(session: Session, buckets: int) -> Placed:
-    placed = await _placed(session)
+async def _distribute(session: Session, buckets: int) -> Distribution:
+    placed = await _distributed_tables(session)
     new: dict[str, list[str]] = {"distributed": [], "reference": [], "local": []}
     for statement in statements(buckets):
         table = _OF_TABLE.search(statement)
@@ -62,7 +62,7 @@ async def _place(session: Session, buckets: int) -> Placed:
         if table is not None:
             new[table[1]].append(table[2])
     nodes = await session.fetchval("SELECT count(*) FROM pg_dist_node WHERE shouldhaveshards")
-    return Placed(new["distributed"], new["reference"], nodes)
+    return Distribution(new["distributed"], new["reference"], nodes)
 
 
 def statements(buckets: int) -> list[str]:
@@ -71,7 +71,7 @@ def statements(buckets: int) -> list[str]:
     return split(text.replace(":buckets", str(buckets)))
 
 
-async def _placed(session: Session) -> set[str]:
+async def _distributed_tables(session: Session) -> set[str]:
     found = await session.fetch("SELECT c.relname FROM pg_dist_partition p JOIN pg_class c ON c.oid = p.logicalrelid")
     return {name for (name,) in found}
 

@@ -8,7 +8,7 @@ from asyncpg.exceptions import DuplicateTableError, InsufficientPrivilegeError
 from farebox.storage.half_copied import COPYING, HALF_COPIED
 from farebox.storage.postgres.connecting import Session
 from farebox.storage.postgres.dialect import schema
-from farebox.storage.postgres.distributing import ONE_BY_ONE, Placed, distribute, is_distributed
+from farebox.storage.postgres.distributing import ONE_BY_ONE, Distribution, distribute, is_distributed
 from farebox.storage.postgres.numbering import require_buckets
 from farebox.storage.postgres.sharding import ENTRY, functions_of, shards_of
 from farebox.storage.postgres.splitting import split
@@ -95,12 +95,12 @@ async def migrate(
     return [number for number, _ in lacking]
 
 
-async def place(session: Session, buckets: int) -> Placed:
+async def place(session: Session, buckets: int) -> Distribution:
     """Distribute the tables of a migrated database over the nodes of its cluster, and define the functions as Citus
     needs them. May be repeated. Raises DatabaseUnavailable if there is no Citus."""
-    placed = await distribute(session, buckets)
+    distribution = await distribute(session, buckets)
     await migrate(session, buckets=buckets)
-    return placed
+    return distribution
 
 
 async def _note_version(session: Session, version: int) -> None:
