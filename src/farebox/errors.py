@@ -300,7 +300,7 @@ DATABASE_UNAVAILABLE = ErrorKind(
     2913,
     "Try again; if it persists, check the disk and the database that Farebox runs on.",
 )
-NODE_AWAY = ErrorKind(
+NODE_UNAVAILABLE = ErrorKind(
     "node_away",
     503,
     2946,

@@ -45,7 +45,7 @@ from farebox.storage.kept_objects import (
     forget_expired_objects,
 )
 from farebox.storage.queues import QUEUES
-from farebox.storage.sql import DatabaseUnavailable, NodeAway
+from farebox.storage.sql import DatabaseUnavailable, NodeUnavailable
 
 WATCH_SECONDS = 0.4
 """How soon a change of the configuration by another process is noticed."""
@@ -277,7 +277,7 @@ async def _forget_responses(services: Services) -> None:
 async def _correct_sum(services: Services) -> None:
     """Correct the sum of cached responses if it differs from the accounts' totals by the same amount twice."""
     database = services.database
-    with suppress(NodeAway):
+    with suppress(NodeUnavailable):
         if difference := await database.scan(sum_difference):
             await services.clock.sleep(SUM_AGAIN_SECONDS)
             if await database.scan(sum_difference) == difference:

@@ -462,7 +462,7 @@ async def test_a_server_that_stopped_on_a_full_disk_is_reported_as_full() -> Non
     for _ in range(3):
         with pytest.raises(DatabaseUnavailable, match="Connect call failed") as refused:
             await watched._probe()
-        watched._mark_away(refused.value)
+        watched._mark_unavailable(refused.value)
         with pytest.raises(DatabaseGoneFull, match=r"call failed.*; before that:.*closed in the middle") as reported:
             watched.check()
         watched.failed(reported.value)

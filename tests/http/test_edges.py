@@ -34,7 +34,7 @@ class OneExchange:
     async def body(self, limit: int) -> bytes:
         return b""
 
-    def at_hand(self, limit: int) -> bytes | None:
+    def received_body(self, limit: int) -> bytes | None:
         return None
 
     async def content(self, limit: int) -> bytes:

@@ -189,12 +189,12 @@ async def test_a_closed_ledger_has_waited_for_jobs_that_its_batches_left(books: 
         repeated = asyncio.ensure_future(books.do(hold("first", 1)))
         while not await third.fetchval(FOR_A_TURN):  # noqa: ASYNC110 - the server has to be polled
             await asyncio.sleep(0.01)
-        server(books).health._away = DatabaseUnavailable("for everything that comes after")
+        server(books).health._unavailable = DatabaseUnavailable("for everything that comes after")
         closing = asyncio.ensure_future(closed(books, repeated))
         for _ in range(3):
             await third.fetchval("SELECT 1")
         assert not closing.done()
-    server(books).health._away = None
+    server(books).health._unavailable = None
     third.terminate()
     assert await closing, "the job had not ended"
     assert (await repeated).outcome is Outcome.REPEATED

@@ -20,7 +20,7 @@ def record_attempts(stage: Priced, ended: Ended) -> None:
     failed = stage.attempts.failed if isinstance(stage, Admitted) else ()
     status = (stage.attempts.status or None) if isinstance(stage, Admitted) else None
     tried = (*failed, attempt_of(stage, status, ended.error, charged=ended.outcome == "charged"))
-    told = (*(trail or ()), *tried)
-    ended.attempts = told if len(told) > 1 else ()
+    recorded = (*(trail or ()), *tried)
+    ended.attempts = recorded if len(recorded) > 1 else ()
     if trail is not None:
         trail.extend(tried)

@@ -51,14 +51,14 @@ async def cached_response(services: Services, call: Call, watch: Watch) -> Cache
     if not use.skip:
         known = bool(use.name)
         key = key_of(call)
-        found = cache.at_hand(call.account_id, key, call.started_at)
+        found = cache.in_memory(call.account_id, key, call.started_at)
         try:
             found = found or await cache.find(call.account_id, call.gateway_id, key, call.started_at)
         except DatabaseUnavailable as error:
             services.database.report_failure(error)
         if found is None and use.coalesce:
             # The call may have completed after the store was asked.
-            found = await response_of_another(cache, key, watch) or cache.at_hand(
+            found = await response_of_another(cache, key, watch) or cache.in_memory(
                 call.account_id, key, services.clock.now_ms()
             )
         elif found is not None and not known and use.body and use.read is not None:

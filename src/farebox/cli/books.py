@@ -160,20 +160,20 @@ def _checked_row(checked: "Checked", database: str) -> dict[str, object]:
 
 
 def _print_checked(checked: "Checked", database: str) -> None:
-    from farebox.ledger.differences import NODE_AWAY
+    from farebox.ledger.differences import NODE_UNAVAILABLE
     from farebox.operator.checking import act_text
-    from farebox.storage.sql import NodeAway
+    from farebox.storage.sql import NodeUnavailable
 
     for difference in checked.differences:
         typer.echo(difference.message)
     for number, what in checked.acts:
         typer.echo(act_text(number, what))
-    unchecked = sum(difference.what == NODE_AWAY for difference in checked.differences)
+    unchecked = sum(difference.what == NODE_UNAVAILABLE for difference in checked.differences)
     differ = len(checked.differences) - unchecked + len(checked.acts)
     outcome = counted(differ, "difference") if differ else "the books balance"
     if unchecked:
         outside = f"the accounts outside of {counted(unchecked, 'bucket')}"
-        typer.echo(f"Checked {outside}: {outcome}. To check all, {NodeAway.remedy}.")
+        typer.echo(f"Checked {outside}: {outcome}. To check all, {NodeUnavailable.remedy}.")
     elif checked.accounts or differ:
         typer.echo(f"Checked {counted(checked.accounts, 'account')}: {outcome}.")
     else:

@@ -8,7 +8,7 @@ from farebox.cli.output import Row, show, show_rows
 from farebox.cli.session import Stopped, session_of
 from farebox.cli.values import AsJson, moment_text, optional_moment_text
 from farebox.quoting import quoted
-from farebox.storage.sql import NodeAway
+from farebox.storage.sql import NodeUnavailable
 
 if TYPE_CHECKING:
     from farebox.storage.deliveries import Delivery
@@ -20,7 +20,7 @@ messages = typer.Typer(no_args_is_help=True, help="Messages to account owners an
 EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its ID, from `farebox webhook list`.")]
 _OPERATOR = "(every account)"
 _YOURS = "(you)"
-_INCOMPLETE = f"Messages are missing, because a node of the database is unavailable: {NodeAway.remedy}."
+_INCOMPLETE = f"Messages are missing, because a node of the database is unavailable: {NodeUnavailable.remedy}."
 
 
 def register(app: typer.Typer) -> None:

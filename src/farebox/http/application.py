@@ -33,7 +33,7 @@ from farebox.limits.last_uses import Used
 from farebox.runtime.known_accounts import KnownAccount
 from farebox.runtime.services import Services
 from farebox.standing import path_of
-from farebox.storage.sql import DatabaseUnavailable, NodeAway
+from farebox.storage.sql import DatabaseUnavailable, NodeUnavailable
 
 log = structlog.get_logger("farebox.http")
 
@@ -249,7 +249,9 @@ def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Proble
         return error
     where = {"request_id": request_id, "method": exchange.method, "path": shown(exchange.path)}
     if isinstance(error, DatabaseUnavailable):
-        say = log.info if isinstance(error, NodeAway) else log.error  # the unavailable node has already been logged
+        say = (
+            log.info if isinstance(error, NodeUnavailable) else log.error
+        )  # the unavailable node has already been logged
         say("database unavailable", **where, reason=str(error))
         return database_unavailable(error)
     log.error("internal error", **where, exc_info=error)

@@ -49,7 +49,7 @@ class AsgiExchange:
     def hold(self, lease: Lease) -> None:
         self.lease = lease
 
-    def at_hand(self, limit: int) -> bytes | None:
+    def received_body(self, limit: int) -> bytes | None:
         return None
 
     def peek(self) -> bytes | None:

@@ -51,12 +51,12 @@ async def check_credit(services: Services, method: str, account_id: str, slug: s
         await check_worth_reading(services, account_id, provider.slug)
 
 
-def body_at_hand(services: Services, exchange: Exchange, lease: Lease) -> CallBody | None:
+def received_body(services: Services, exchange: Exchange, lease: Lease) -> CallBody | None:
     """The request body, counted on the lease, if it has arrived with the head and has no content coding, as most do;
     otherwise None. Raises Problem (ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL)."""
     if exchange.headers.get("content-encoding"):
         return None
-    content = exchange.at_hand(min(services.settings.body_limit_bytes, lease.largest))
+    content = exchange.received_body(min(services.settings.body_limit_bytes, lease.largest))
     return None if content is None else CallBody(content)
 
 

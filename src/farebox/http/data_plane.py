@@ -26,7 +26,7 @@ from farebox.errors import (
 from farebox.http import cross_origin
 from farebox.http.build_call import COMMON, known_call, native_call
 from farebox.http.caching import answered_from_cache, serve_missed
-from farebox.http.call_body import body_at_hand, body_of, check_credit
+from farebox.http.call_body import body_of, check_credit, received_body
 from farebox.http.call_target import RUN, Target, target_of, waits_in_silence
 from farebox.http.envelope import database_unavailable
 from farebox.http.exchange import Exchange
@@ -39,7 +39,7 @@ from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.http.quotas import MODEL_LISTS, spend
 from farebox.http.rate_limits import count_call
 from farebox.http.refusals import public_url
-from farebox.http.repeated_hits import hit_at_hand, repeats_of
+from farebox.http.repeated_hits import hit_in_memory, repeats_of
 from farebox.http.route_steps import named_steps
 from farebox.http.router import shown
 from farebox.http.run_form import run_call
@@ -51,7 +51,7 @@ from farebox.http.universal_socket import UniversalSession
 from farebox.metrics.families import CACHE_LOOKUPS, CLIENTS_GONE, REFUSED
 from farebox.runtime.own_providers import NOTHING
 from farebox.runtime.services import Services
-from farebox.storage.sql import DatabaseUnavailable, NodeAway
+from farebox.storage.sql import DatabaseUnavailable, NodeUnavailable
 
 SETTLE_SECONDS = 5.0
 _lists_models = re.compile(r"(?:v1/)?models(?:/(?P<model>.+))?").fullmatch
@@ -104,7 +104,7 @@ class DataPlane:
         """Answer a request with the head of an earlier cache hit, if its response is in memory. Returns whether it was
         answered."""
         services, body = self._services, exchange.peek()
-        hit = None if body is None or self._draining else hit_at_hand(services, repeats, body, exchange.client)
+        hit = None if body is None or self._draining else hit_in_memory(services, repeats, body, exchange.client)
         if hit is None:
             return False
         call, found = hit
@@ -136,7 +136,9 @@ class DataPlane:
             sink.fail(problem)
             if not sink.call_known:
                 self._services.metrics.count(REFUSED, problem.kind.name)
-            say = log.info if isinstance(error, NodeAway) else log.error  # the unavailable node has already been logged
+            say = (
+                log.info if isinstance(error, NodeUnavailable) else log.error
+            )  # the unavailable node has already been logged
             say("database unavailable", request_id=request_id, why=str(error))
         else:
             sink.fail(Problem(INTERNAL, f"Internal error. Request ID: {request_id}"))
@@ -274,7 +276,7 @@ class DataPlane:
         sink.lease = lease
         if not own and (exchange.length is None or exchange.length > LARGE_BODY):
             await check_credit(services, exchange.method, target.account_id, target.slug, target.path)
-        body = body_at_hand(services, exchange, lease)
+        body = received_body(services, exchange, lease)
         if body is None:
             any_coding = permit.own_key or (stored and target.slug not in ("", RUN, *COMMON))
             body = await body_of(services, exchange, watch, lease, any_coding=any_coding)

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from farebox.errors import DATABASE_UNAVAILABLE, NO_ROUTE, NODE_AWAY, PROCESSOR_REFUSED, Problem
+from farebox.errors import DATABASE_UNAVAILABLE, NO_ROUTE, NODE_UNAVAILABLE, PROCESSOR_REFUSED, Problem
 from farebox.http.exchange import HeaderList, ResponseStream
 from farebox.http.refusals import Pages, facts_of
 from farebox.http.validation import InvalidInput
-from farebox.storage.sql import DatabaseUnavailable, NodeAway
+from farebox.storage.sql import DatabaseUnavailable, NodeUnavailable
 
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
@@ -131,5 +131,5 @@ DATABASE_RETRY_SECONDS = 2
 
 def database_unavailable(error: DatabaseUnavailable) -> Problem:
     """The error while the database is unavailable, on both planes."""
-    kind = NODE_AWAY if isinstance(error, NodeAway) else DATABASE_UNAVAILABLE
+    kind = NODE_UNAVAILABLE if isinstance(error, NodeUnavailable) else DATABASE_UNAVAILABLE
     return Problem(kind, error.public_message, retry_after=DATABASE_RETRY_SECONDS)

@@ -100,13 +100,14 @@ class Exchange(Protocol):
         """The complete request body, for handlers that expect a small one: see `content`."""
         ...
 
-    def at_hand(self, limit: int) -> bytes | None:
+    def received_body(self, limit: int) -> bytes | None:
         """The complete request body if it has arrived with the head, as small ones do; otherwise None. Raises
         errors.Problem if the lease has no room for it."""
         ...
 
     def peek(self) -> bytes | None:
-        """The body that `at_hand` would return, without taking it: `at_hand` or `content` must still be called."""
+        """The body that `received_body` would return, without taking it: `received_body` or `content` must still be
+        called."""
         ...
 
     async def content(self, limit: int) -> Body:

@@ -29,7 +29,7 @@ class InnerExchange:
     async def body(self, limit: int) -> bytes:
         return self._body
 
-    def at_hand(self, limit: int) -> bytes | None:
+    def received_body(self, limit: int) -> bytes | None:
         return self._body
 
     def peek(self) -> bytes | None:

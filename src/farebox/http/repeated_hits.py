@@ -33,14 +33,14 @@ def repeats_of(exchange: Exchange, understood: Understood) -> Repeats | None:
     return Repeats(permit, target, call, call.cache.scope)
 
 
-def hit_at_hand(services: Services, repeats: Repeats, body: bytes, client: str) -> tuple[Call, CachedResponse] | None:
+def hit_in_memory(services: Services, repeats: Repeats, body: bytes, client: str) -> tuple[Call, CachedResponse] | None:
     """The call and its response; None if the request must be served the normal way."""
     known, cache = repeats.call, services.response_cache
     recalled = cache.recall(known.account_id, repeats.scope, body)
     if recalled is None or recalled.read.outline is not None or not repeats.permit.is_current(services):
         return None
     now = services.clock.now_ms()
-    found = cache.at_hand(known.account_id, recalled.key, now)
+    found = cache.in_memory(known.account_id, recalled.key, now)
     if found is None:
         return None
     try:

@@ -16,9 +16,9 @@ from farebox.ledger.audit_corrected import check_corrected
 from farebox.ledger.audit_keys import IN_PAGE, WITHOUT_BALANCE, Key, Page, every_bucket, pages
 from farebox.ledger.audit_lots import check_lots
 from farebox.ledger.books import GIVEN_BACK, HOLD_STATES, OWN_BOOKS, RECEIVABLE, TRANSFERS
-from farebox.ledger.differences import NODE_AWAY, WHAT, Difference
+from farebox.ledger.differences import NODE_UNAVAILABLE, WHAT, Difference
 from farebox.storage.accounts import count_accounts
-from farebox.storage.sql import SNAPSHOT, Connection, NodeAway
+from farebox.storage.sql import SNAPSHOT, Connection, NodeUnavailable
 from farebox.storage.statement import NO_CHARGE
 
 __all__ = ["WHAT", "Difference", "audit"]
@@ -32,7 +32,7 @@ def audit(
 
     The connection must be outside a transaction, and is left so, also if the caller stops early.
     """
-    with suppress(NodeAway):
+    with suppress(NodeUnavailable):
         connection.execute(_ANALYZE)
     total = count_accounts(connection)
     done = 0
@@ -51,8 +51,8 @@ def audit(
                     done += 1
                     if progress is not None:
                         progress(done, max(done, total))
-        except NodeAway:
-            yield Difference(account_id=f"in bucket {bucket}", what=NODE_AWAY, expected="a node", found=None)
+        except NodeUnavailable:
+            yield Difference(account_id=f"in bucket {bucket}", what=NODE_UNAVAILABLE, expected="a node", found=None)
 
 
 _ANALYZE = (  # with statistics of small tables PostgreSQL would compare row by row: minutes instead of a second

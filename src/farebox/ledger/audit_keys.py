@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from farebox.storage.every_bucket import buckets_in_use
-from farebox.storage.sql import Connection, NodeAway, row
+from farebox.storage.sql import Connection, NodeUnavailable, row
 
 Key: TypeAlias = tuple[int, str]
 """Bucket and account_id: the beginning of every key of an account's rows."""
@@ -58,7 +58,7 @@ def every_bucket(connection: Connection) -> list[int]:
                 bucket = None if found is None else found[0]
                 if bucket is not None:
                     buckets.add(bucket)
-    except NodeAway:
+    except NodeUnavailable:
         pass  # what can be read is checked anyway
     return sorted(buckets)
 

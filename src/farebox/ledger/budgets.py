@@ -12,7 +12,7 @@ import msgspec
 from farebox.ledger.commands import Budget, Hold, Outcome, Verdict
 from farebox.ledger.rows import Balance, HoldRow, read_balance
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
-from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.every_bucket import rows_available
 from farebox.storage.sql import Connection, row, rows
 
 Slot: TypeAlias = tuple[str, int]
@@ -187,7 +187,7 @@ def give_back(connection: Connection, balance: Balance, hold_id: str, hold: Hold
 
 def accounts_to_forget(connection: Connection, at: int) -> list[str]:
     """Accounts with budget slots that no window contains any more at `at`."""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         "SELECT DISTINCT account_id FROM budgets INDEXED BY budgets_ended "
         "WHERE bucket = ? AND ends_at <= ? AND held = 0 ORDER BY account_id",

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-NODE_AWAY = "node_away"
+NODE_UNAVAILABLE = "node_away"
 """Not a difference, but accounts that could not be checked: those in one bucket."""
 WHAT: dict[str, str] = {
-    NODE_AWAY: "they were not checked, because their node of the database is unavailable",
+    NODE_UNAVAILABLE: "they were not checked, because their node of the database is unavailable",
     "account_missing": "it has rows in the ledger but is not in the directory",
     "balance_missing": "it has no balance row",
     "balance_posted": "`posted` is not the sum of its transfers",
@@ -59,7 +59,7 @@ class Difference:
 
     @property
     def message(self) -> str:
-        if self.what == NODE_AWAY:
+        if self.what == NODE_UNAVAILABLE:
             return f"accounts {self.account_id}: {WHAT[self.what]}"
         where = "".join(
             f", {noun} {name}" for noun, name in (("transfer", self.transfer_id), ("hold", self.hold_id)) if name

@@ -43,15 +43,15 @@ from farebox.storage.instances import fence
 from farebox.storage.patience import wait_for_more
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.lanes import Lane as Sender
-from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
+from farebox.storage.sql import Connection, DatabaseUnavailable, NodeUnavailable
 
 BATCH_MAX = 256
 BATCH_BYTES = 4 * 2**20
 """Bytes of bodies after which a batch takes no further call. A few hundred large calls in one statement would reach its
 timeout, and all other calls of the batch with them."""
 
-NODE_AWAY_SECONDS = 1.0
-"""How long a lane refuses at once when the node of its bucket is away, before it tries again."""
+NODE_UNAVAILABLE_SECONDS = 1.0
+"""How long a lane refuses at once when the node of its bucket is unavailable, before it tries again."""
 
 log = structlog.get_logger("farebox.ledger")
 
@@ -196,16 +196,17 @@ class _Lane:
         self._database = database
         self._sender = Sender(database.url, instance=ledger.instance, bucket=bucket, timeout=database.timeout)
         self._monotonic = SystemClock().monotonic
-        self._away: NodeAway | None = None
-        self._again_at = 0.0  # nothing is sent before: the node of the bucket was away a moment ago
+        self._unavailable: NodeUnavailable | None = None
+        self._again_at = 0.0  # nothing is sent before: the node of the bucket was unavailable a moment ago
         self._pending: deque[Item] = deque()
         self._last_size = 0
         self._work: asyncio.Task[None] | None = None
 
     def check(self) -> None:
-        """Raises NodeAway if the node of the bucket was away a moment ago, so that no other call waits for it."""
-        if self._away is not None and self._monotonic() < self._again_at:
-            raise NodeAway(str(self._away), self._away.node)
+        """Raises NodeUnavailable if the node of the bucket was unavailable a moment ago, so that no other call waits
+        for it."""
+        if self._unavailable is not None and self._monotonic() < self._again_at:
+            raise NodeUnavailable(str(self._unavailable), self._unavailable.node)
 
     def put(self, item: Item) -> None:
         self._pending.append(item)
@@ -250,8 +251,8 @@ class _Lane:
         except BaseException as error:
             if isinstance(error, DatabaseUnavailable):
                 self._database.report_failure(error)
-            if isinstance(error, NodeAway):
-                self._away, self._again_at = error, self._monotonic() + NODE_AWAY_SECONDS
+            if isinstance(error, NodeUnavailable):
+                self._unavailable, self._again_at = error, self._monotonic() + NODE_UNAVAILABLE_SECONDS
             for item in batch:
                 if not item.future.done():
                     item.future.set_exception(_named(error))

@@ -19,7 +19,7 @@ from farebox.ledger.posting import apply
 from farebox.ledger.rows import read_balance
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.database import Database
-from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
+from farebox.storage.every_bucket import rows_available, rows_everywhere
 from farebox.storage.sql import Connection, row
 
 BATCH_SIZE = 256
@@ -50,12 +50,12 @@ def left_open(connection: Connection, owner: str) -> list[OpenHold]:
 
 def expired_holds(connection: Connection, at: int) -> list[OpenHold]:
     """Open holds that have expired by `at`."""
-    return _holds(rows_at_hand(connection, _open_holds("expires_at <= ?"), at))
+    return _holds(rows_available(connection, _open_holds("expires_at <= ?"), at))
 
 
 def expired_accounts(connection: Connection, at: int) -> list[str]:
     """Accounts with open holds or unspent lots that have expired by `at`."""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         "SELECT account_id FROM holds INDEXED BY holds_open WHERE bucket = ?1 AND state = 'open' AND expires_at <= ?2 "
         "UNION SELECT account_id FROM lots INDEXED BY lots_expiring "
@@ -102,7 +102,7 @@ def _note_resolved(hold: OpenHold, verdict: Verdict, policy: Policy, log: Filter
 def owners_of_holds(connection: Connection) -> list[str]:
     """The processes that own an open hold."""
     sql = "SELECT DISTINCT owner FROM holds INDEXED BY holds_open WHERE bucket = ? AND state = 'open' AND owner != ''"
-    return sorted({owner for (owner,) in rows_at_hand(connection, sql)})
+    return sorted({owner for (owner,) in rows_available(connection, sql)})
 
 
 def holds_of(connection: Connection, owner: str) -> list[OpenHold]:

@@ -6,7 +6,7 @@ from farebox.ledger.books import OWN_BOOKS, RECEIVABLE, TRANSFERS
 from farebox.ledger.commands import Outcome, Verdict
 from farebox.storage.account_keys import find_key, key_of
 from farebox.storage.activity import note_activity
-from farebox.storage.sql import Connection, NodeAway, locks_rows, row
+from farebox.storage.sql import Connection, NodeUnavailable, locks_rows, row
 from farebox.storage.statement import NO_CHARGE
 
 
@@ -59,13 +59,13 @@ _BALANCE = (
 def read_balance(connection: Connection, account_id: str) -> Balance | None:
     """The account's row, locked until the transaction ends; None if there is no such account.
 
-    Raises NodeAway if the account exists but its row does not: the transaction that wrote it on another node has been
-    committed, but not on all nodes yet, because that node or the coordinator was lost meanwhile.
+    Raises NodeUnavailable if the account exists but its row does not: the transaction that wrote it on another node has
+    been committed, but not on all nodes yet, because that node or the coordinator was lost meanwhile.
     """
     if locks_rows(connection):
         balance = _lock_balance(connection, account_id)
         if balance is None and find_key(connection, account_id) is not None:
-            raise NodeAway(f"the account {account_id} has not arrived in its bucket yet")
+            raise NodeUnavailable(f"the account {account_id} has not arrived in its bucket yet")
         return balance
     found = row(
         connection,

@@ -113,8 +113,8 @@ def _send_again(connection: Connection, notice: Notice, targets: Sequence[str], 
 
 
 def some_given_up(connection: Connection, account_id: str | None = None) -> list[Delivery]:
-    """Deliveries that were given up, of one account or of all at hand, at most AGAIN_AT_ONCE. Call it outside a
-    transaction."""
+    """Deliveries that were given up, of one account or of all that are available, at most AGAIN_AT_ONCE. Call it
+    outside a transaction."""
     return given_up(connection, account_id, AGAIN_AT_ONCE)
 
 

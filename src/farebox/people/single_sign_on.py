@@ -44,7 +44,7 @@ async def begin(services: Services, wanted: str, email: str = "") -> tuple[str, 
     try:
         url = await provider.sign_in_url(begun, services.base_url + RETURN_PATH, again=bool(email))
     except ProviderFailed as error:
-        raise _away(provider, error) from error
+        raise _unavailable(provider, error) from error
     return url, SigningOn(begun, wanted, services.clock.now_ms(), email)
 
 
@@ -62,7 +62,7 @@ async def finish(services: Services, kept: SigningOn | None, given: dict[str, st
         since = kept.at if kept.email else None
         found = await provider.identity(kept.begun, services.base_url + RETURN_PATH, given["code"], since=since)
     except ProviderFailed as error:
-        raise _away(provider, error) from error
+        raise _unavailable(provider, error) from error
     except Untrusted as error:
         log.warning("single sign-on not trusted", why=str(error))
         raise Problem(
@@ -113,10 +113,10 @@ async def sign_out_url(services: Services) -> str | None:
     try:
         return await provider.sign_out_url(services.base_url + SIGNED_OUT_PATH)
     except ProviderFailed as error:
-        raise _away(provider, error) from error
+        raise _unavailable(provider, error) from error
 
 
-def _away(provider: IdentityProvider, error: ProviderFailed) -> Problem:
+def _unavailable(provider: IdentityProvider, error: ProviderFailed) -> Problem:
     log.warning("single sign-on not available", why=str(error))
     return Problem(
         SIGN_IN_FAILED, f"{provider.name} cannot be reached at the moment: try again, or sign in another way"

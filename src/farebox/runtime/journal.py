@@ -26,14 +26,14 @@ from farebox.runtime.verdicts import warn_if_unusual
 from farebox.runtime.waiters import Waiters
 from farebox.storage.database import Database
 from farebox.storage.journal_files import Depth, JournalFile, JournalFiles, JournalUnwritable, sealed, unsealed
-from farebox.storage.sql import DatabaseUnavailable, NodeAway
+from farebox.storage.sql import DatabaseUnavailable, NodeUnavailable
 
 FOLDER = "journal"
 REMEMBERED_MAX = 5_000
 """Maximum number of ends kept in memory, of a few kilobytes each."""
 BATCH_SIZE = 256
 """Entries sent together, so that they share commits."""
-NODE_AWAY_SECONDS = 5.0
+NODE_UNAVAILABLE_SECONDS = 5.0
 """How long nothing is posted after a Citus node was found to be unavailable."""
 
 log = structlog.get_logger("farebox.journal")
@@ -116,14 +116,14 @@ class Journal:
                 raise
             self._batch_size = BATCH_SIZE
 
-    async def _keep_again(self, entries: Sequence[Entry], away: NodeAway) -> None:
-        """Put entries for an unavailable node back at the end of the journal. Raises NodeAway if the journal cannot be
-        written."""
-        self._again_at = self._monotonic() + NODE_AWAY_SECONDS
+    async def _keep_again(self, entries: Sequence[Entry], unavailable: NodeUnavailable) -> None:
+        """Put entries for an unavailable node back at the end of the journal. Raises NodeUnavailable if the journal
+        cannot be written."""
+        self._again_at = self._monotonic() + NODE_UNAVAILABLE_SECONDS
         try:
             await gather_all(self._noting(self._files.add(encode(entry))) for entry in entries)
         except JournalUnwritable as error:
-            raise away from error
+            raise unavailable from error
 
     async def take_over(self) -> None:
         """Take over the journals that ended processes of this machine left, and post them. Raises as `post`."""
@@ -175,19 +175,19 @@ class Journal:
     async def _post_entries(self, entries: Sequence[tuple[bytes, Entry]]) -> int:
         """Post entries. Returns how many were dealt with, not counting those put back. Raises DatabaseUnavailable: all
         of them must then be sent again."""
-        away: NodeAway | None = None
+        unavailable: NodeUnavailable | None = None
         responses = await asyncio.gather(*(self._send(entry) for _, entry in entries), return_exceptions=True)
         for response in responses:
             if isinstance(response, DatabaseUnavailable | asyncio.CancelledError):
-                if not isinstance(response, NodeAway):
+                if not isinstance(response, NodeUnavailable):
                     raise response
-                away = response
+                unavailable = response
         both = list(zip(entries, responses, strict=True))
-        kept = [entry for (_, entry), response in both if isinstance(response, NodeAway)]
-        if away is not None:
-            await self._keep_again(kept, away)
+        kept = [entry for (_, entry), response in both if isinstance(response, NodeUnavailable)]
+        if unavailable is not None:
+            await self._keep_again(kept, unavailable)
         for (line, entry), response in both:
-            if isinstance(response, NodeAway):
+            if isinstance(response, NodeUnavailable):
                 continue
             if isinstance(response, BaseException):
                 why = str(response) if isinstance(response, Conflict) else f"{type(response).__name__}: {response}"

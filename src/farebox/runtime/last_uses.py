@@ -10,7 +10,7 @@ from farebox.limits.last_uses import Used
 from farebox.runtime.services import Services
 from farebox.storage.account_keys import by_bucket
 from farebox.storage.last_uses import write_uses
-from farebox.storage.sql import DatabaseUnavailable, NodeAway
+from farebox.storage.sql import DatabaseUnavailable, NodeUnavailable
 
 BATCH_MAX: Final = 200
 
@@ -37,5 +37,5 @@ async def _write(services: Services, batch: list[tuple[Used, int]]) -> None:
     """Write in one transaction per bucket."""
     uses = [(*key, at) for key, at in batch]
     for some in (await services.database.get(partial(by_bucket, items=uses, account_of=itemgetter(0)))).values():
-        with suppress(NodeAway):
+        with suppress(NodeUnavailable):
             await services.database.write(partial(write_uses, uses=some))

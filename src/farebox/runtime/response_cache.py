@@ -32,7 +32,7 @@ from farebox.storage.cached_responses import (
     shrink,
 )
 from farebox.storage.database import Database
-from farebox.storage.sql import NodeAway
+from farebox.storage.sql import NodeUnavailable
 
 PENDING_BYTES_MAX: Final = 8 * 2**20
 BATCH_BYTES: Final = 2**20
@@ -79,7 +79,7 @@ class DatabaseStore:
             await self._database.write(partial(shrink, account_ids=account_ids, most=share))
         of_account = partial(by_bucket, items=responses, account_of=attrgetter("account_id"))
         for bucket, some in (await self._database.get(of_account)).items():
-            with suppress(NodeAway):
+            with suppress(NodeUnavailable):
                 await self._database.write(partial(keep_responses, bucket=bucket, responses=some, most=bounds.account))
 
 
@@ -118,7 +118,7 @@ class ResponseCache:
         """Key → the response of a call under way that others wait for; None once it is known that it has no response
         for them."""
 
-    def at_hand(self, account_id: str, key: str, at: int) -> CachedResponse | None:
+    def in_memory(self, account_id: str, key: str, at: int) -> CachedResponse | None:
         """The response, if it is in memory."""
         hot = self._hot.get(account_id, key)
         if hot is not None and at < hot.until:

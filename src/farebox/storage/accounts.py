@@ -9,7 +9,7 @@ from farebox.model import AccessToken, Account, Balance, Permission, RateLimit
 from farebox.storage.account_keys import OF_ACCOUNT, key_of, was_moved
 from farebox.storage.buckets import bucket_of
 from farebox.storage.config import note_change
-from farebox.storage.sql import Connection, NodeAway, containing, contains, row, rows
+from farebox.storage.sql import Connection, NodeUnavailable, containing, contains, row, rows
 
 _LABELS_AT_ONCE: Final = 500
 _TOKEN_CONTAINS: Final = f"({contains('name')} OR {contains('token_id')})"
@@ -76,7 +76,7 @@ def balances_of(connection: Connection, accounts: Sequence[Account]) -> dict[str
         there = [account.account_id for account in accounts if account.bucket == bucket]
         places = ", ".join("?" for _ in there)
         sql = f"SELECT account_id, posted, held FROM balances WHERE bucket = ? AND account_id IN ({places})"
-        with suppress(NodeAway):
+        with suppress(NodeUnavailable):
             found |= {account_id: Balance(*sums) for account_id, *sums in rows(connection, sql, (bucket, *there))}
     return found
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, by_bucket, key_of
-from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
+from farebox.storage.every_bucket import rows_available, rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
 ROW_BYTES = 512
@@ -120,7 +120,7 @@ def leave_responses(connection: Connection, key: AccountKey, gateway_id: str) ->
 
 def list_leftovers(connection: Connection) -> list[tuple[str, str]]:
     """Account and gateway of each emptied cache that still has entries to remove."""
-    found = rows_at_hand(connection, "SELECT account_id, gateway_id FROM cache_leftovers WHERE bucket = ?")
+    found = rows_available(connection, "SELECT account_id, gateway_id FROM cache_leftovers WHERE bucket = ?")
     return [(str(account_id), str(gateway_id)) for account_id, gateway_id in found]
 
 
@@ -142,7 +142,7 @@ def forget_leftovers(connection: Connection, account_id: str, gateway_id: str) -
 
 
 def accounts_with_responses(connection: Connection) -> list[str]:
-    return [str(account_id) for account_id, _ in _totals(rows_at_hand(connection, _TOTALS))]
+    return [str(account_id) for account_id, _ in _totals(rows_available(connection, _TOTALS))]
 
 
 def forget_expired(connection: Connection, account_id: str, at: int) -> bool:
@@ -161,7 +161,7 @@ def forget_expired(connection: Connection, account_id: str, at: int) -> bool:
 def sum_difference(connection: Connection) -> int:
     """By how many bytes the accounts' totals together exceed the kept sum. On Citus they differ after the coordinator
     was lost between the commit of an account's node and its own, as the sum is a row of the coordinator. A batch that
-    is being stored may be in one of them only, so only a difference that persists is an error. Raises NodeAway.
+    is being stored may be in one of them only, so only a difference that persists is an error. Raises NodeUnavailable.
     """
     found = row(connection, "SELECT bytes FROM cache_sum")
     kept = 0 if found is None else int(found[0])
@@ -171,7 +171,7 @@ def sum_difference(connection: Connection) -> int:
 def correct_sum(connection: Connection, difference: int) -> None:
     """Add the difference to the kept sum, if it is still the same. Callers that store or remove responses wait for the
     row that is locked here, and then add to the corrected sum. A batch that a Citus node has not committed yet, though
-    the coordinator has, makes the difference another one: the next attempt corrects the sum. Raises NodeAway.
+    the coordinator has, makes the difference another one: the next attempt corrects the sum. Raises NodeUnavailable.
     """
     connection.execute("INSERT INTO cache_sum (one, bytes) VALUES (1, 0) ON CONFLICT (one) DO NOTHING")
     connection.execute("UPDATE cache_sum SET bytes = bytes")

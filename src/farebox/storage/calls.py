@@ -9,7 +9,7 @@ from farebox.calendar import HOUR_MS
 from farebox.screened import Screened
 from farebox.storage import log_totals
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
-from farebox.storage.every_bucket import buckets_in_use, rows_at_hand, rows_everywhere
+from farebox.storage.every_bucket import buckets_in_use, rows_available, rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
 UNRECORDED = "unrecorded"
@@ -275,7 +275,7 @@ def receipt_row(found: tuple[Any, ...]) -> ReceiptRow:
 def gateways_with_logs(connection: Connection) -> list[tuple[int, str, str]]:
     """Bucket, account and gateway of all logs, including those of deleted gateways. Walks an index of all logged
     calls."""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         "SELECT DISTINCT bucket, account_id, gateway_id FROM calls INDEXED BY calls_of_gateway "
         "WHERE bucket = ? AND logged = 1",

@@ -94,8 +94,8 @@ def changes_since(connection: Connection, version: int) -> tuple[int, frozenset[
         (version, now),
     )
     accounts = frozenset(str(account_id) for _, account_id in found)
-    told = [int(number) for number, _ in found] == list(range(version + 1, now + 1))
-    if now < version or not told or "" in accounts:
+    complete = [int(number) for number, _ in found] == list(range(version + 1, now + 1))
+    if now < version or not complete or "" in accounts:
         return None  # the database is an older copy; changes are missing; all accounts
     return now, accounts
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, find_key, key_of
-from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.every_bucket import rows_available
 from farebox.storage.own_rows import OwnRows
 from farebox.storage.sql import Connection
 
@@ -93,7 +93,7 @@ def add_evaluation(connection: Connection, evaluation: EvaluationRow, due_at: in
 
 def due_evaluations(connection: Connection, at: int, limit: int) -> list[tuple[str, str, str]]:
     """Account, gateway and ID of evaluations to be processed, the most overdue first."""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         "SELECT next_at, account_id, gateway_id, evaluation_id FROM evaluations INDEXED BY evaluations_due "
         "WHERE bucket = ? AND next_at <= ? ORDER BY next_at LIMIT ?",

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from farebox.storage.account_keys import key_of
-from farebox.storage.every_bucket import buckets_in_use, rows_at_hand
+from farebox.storage.every_bucket import buckets_in_use, rows_available
 from farebox.storage.sql import Connection, rows
 
 MAIL = "mailto:"
@@ -53,7 +53,7 @@ def due_deliveries(
     """E-mails or webhooks that are due, the most overdue first, except to the targets in `without`."""
     kind = f"target {'' if mail else 'NOT '}LIKE '{MAIL}%'"
     others = f"AND target NOT IN ({', '.join('?' for _ in without)}) " if without else ""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         f"SELECT {_COLUMNS} FROM deliveries INDEXED BY deliveries_due WHERE bucket = ? AND next_at IS NOT NULL "
         f"AND next_at <= ? AND {kind} {others}ORDER BY next_at LIMIT ?",
@@ -135,7 +135,7 @@ _GIVEN_UP = (
 def given_up(connection: Connection, account_id: str | None, limit: int) -> list[Delivery]:
     """Deliveries that were given up, of one account or of all, without those of an unavailable node."""
     if account_id is None:
-        found = rows_at_hand(connection, f"SELECT {_COLUMNS} {_GIVEN_UP} LIMIT ?", limit)
+        found = rows_available(connection, f"SELECT {_COLUMNS} {_GIVEN_UP} LIMIT ?", limit)
     else:
         sql = f"SELECT {_COLUMNS} {_GIVEN_UP} AND account_id = ? LIMIT ?"
         found = iter(rows(connection, sql, (*key_of(connection, account_id), limit)))
@@ -146,7 +146,7 @@ def count_given_up(connection: Connection, most: int) -> int:
     """How many deliveries of all accounts were given up; no more than `most` are counted. Those of an unavailable node
     are not."""
     sql = f"SELECT count(*) FROM (SELECT 1 {_GIVEN_UP} LIMIT ?) AS few"
-    return min(most, sum(int(count) for (count,) in rows_at_hand(connection, sql, most)))
+    return min(most, sum(int(count) for (count,) in rows_available(connection, sql, most)))
 
 
 def _delivery(fields: tuple[Any, ...]) -> Delivery:

@@ -1,15 +1,15 @@
 """Statements about the accounts of all buckets, executed once for each bucket, because each bucket is on one node of
 Citus.
 
-A single statement for all would need every node. So the search for what is due leaves out the buckets of an
-unavailable node until the next round; a list says that something is missing (`all_at_hand`); a report, which would be
-wrong without them, fails.
+A single statement for all would need every node. So the search for what is due leaves out the buckets of an unavailable
+node until the next round; a list says that something is missing (`list_available`); a report, which would be wrong
+without them, fails.
 """
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from farebox.storage.sql import Connection, NodeAway, rows
+from farebox.storage.sql import Connection, NodeUnavailable, rows
 
 _USED = (
     "WITH RECURSIVE used (bucket) AS (SELECT min(bucket) FROM accounts UNION ALL "
@@ -27,30 +27,30 @@ def buckets_in_use(connection: Connection) -> list[int]:
 def rows_everywhere(connection: Connection, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
     """The rows of all buckets, one bucket after another; the bucket is the statement's first value.
 
-    Raises NodeAway.
+    Raises NodeUnavailable.
     """
     for bucket in buckets_in_use(connection):
         yield from rows(connection, sql, (bucket, *values))
 
 
-def rows_at_hand(connection: Connection, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
+def rows_available(connection: Connection, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
     """The same without the buckets of an unavailable node. Call it outside a transaction: the failed statement would
     abort it."""
     for found in _by_bucket(connection, sql, values):
         yield from found or ()
 
 
-class AtHand(NamedTuple):
-    """The rows of all buckets at hand, and whether these are all buckets."""
+class AvailableRows(NamedTuple):
+    """The rows of the available buckets, and whether these are all buckets."""
 
     rows: list[tuple[Any, ...]]
     complete: bool
 
 
-def all_at_hand(connection: Connection, sql: str, *values: object) -> AtHand:
-    """Like `rows_at_hand`, for lists that have to say that something is missing."""
+def list_available(connection: Connection, sql: str, *values: object) -> AvailableRows:
+    """Like `rows_available`, for lists that have to say that something is missing."""
     found = list(_by_bucket(connection, sql, values))
-    return AtHand([fields for some in found for fields in some or ()], None not in found)
+    return AvailableRows([fields for some in found for fields in some or ()], None not in found)
 
 
 def _by_bucket(connection: Connection, sql: str, values: tuple[object, ...]) -> Iterator[list[tuple[Any, ...]] | None]:
@@ -58,7 +58,7 @@ def _by_bucket(connection: Connection, sql: str, values: tuple[object, ...]) -> 
     for bucket in buckets_in_use(connection):
         try:
             found = rows(connection, sql, (bucket, *values))
-        except NodeAway:
+        except NodeUnavailable:
             yield None
         else:
             yield found

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.calls import COLUMNS, CallRow, call_of
 from farebox.storage.every_bucket import buckets_in_use
-from farebox.storage.sql import Connection, NodeAway, row, rows
+from farebox.storage.sql import Connection, NodeUnavailable, row, rows
 
 Kind: TypeAlias = Literal["push", "meter", "classify"]
 """`push`: the log row goes into a Logpush file; `meter`: the call becomes an event of the account's own Stripe meter;
@@ -59,7 +59,7 @@ def gateways_waiting(connection: Connection, kind: Kind) -> list[GatewayKey]:
     for bucket in buckets_in_use(connection):
         try:
             found += _waiting_in(connection, bucket, kind)
-        except NodeAway:
+        except NodeUnavailable:
             continue
     return found
 

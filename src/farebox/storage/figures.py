@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.every_bucket import rows_available
 from farebox.storage.sql import Connection, row
 
 
@@ -25,9 +25,9 @@ class Figures:
 
 def read_figures(connection: Connection) -> Figures:
     """Read the current figures."""
-    holds = list(rows_at_hand(connection, _HOLDS))
+    holds = list(rows_available(connection, _HOLDS))
     top_ups: Counter[str] = Counter()
-    for state, count in rows_at_hand(connection, _TOP_UPS):
+    for state, count in rows_available(connection, _TOP_UPS):
         top_ups[state] += count
     events = row(connection, "SELECT count(*) FROM processor_events WHERE next_at IS NOT NULL")
     instances = row(connection, "SELECT count(*) FROM instances")
@@ -39,7 +39,7 @@ def read_figures(connection: Connection) -> Figures:
         oldest_hold_at=min((at for _, _, at in holds if at is not None), default=None),
         open_top_ups=top_ups,
         events_waiting=events[0],
-        deliveries_waiting=sum(count for (count,) in rows_at_hand(connection, _DELIVERIES)),
+        deliveries_waiting=sum(count for (count,) in rows_available(connection, _DELIVERIES)),
         instances=instances[0],
     )
 

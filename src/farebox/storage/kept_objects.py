@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
-from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.every_bucket import rows_available
 from farebox.storage.sql import Connection, row, rows
 
 _STEP = 500
@@ -114,7 +114,7 @@ def count_objects(connection: Connection, account_id: str, kind: str, at: int) -
 
 def accounts_with_expired(connection: Connection, at: int) -> list[str]:
     """Accounts that have objects which have expired."""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         "SELECT DISTINCT account_id FROM kept_objects INDEXED BY kept_objects_expiring "
         "WHERE bucket = ? AND expires_at IS NOT NULL AND expires_at <= ?",
@@ -125,7 +125,7 @@ def accounts_with_expired(connection: Connection, at: int) -> list[str]:
 
 def accounts_beyond(connection: Connection, most: int) -> list[str]:
     """Accounts that have more than `most` objects that expire. Walks an index of all of these."""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         "SELECT account_id FROM kept_objects WHERE bucket = ? AND expires_at IS NOT NULL "
         "GROUP BY account_id HAVING count(*) > ?",

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
-from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.every_bucket import rows_available
 from farebox.storage.sql import Connection, row, rows
 
 
@@ -92,7 +92,7 @@ def find_long_call(connection: Connection, account_id: str, provider: str, objec
 
 def due_long_calls(connection: Connection, at: int, limit: int) -> list[LongCall]:
     """Due calls, the most overdue of each bucket first."""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         f"SELECT {_COLUMNS} FROM long_calls INDEXED BY long_calls_due WHERE bucket = ? "
         "AND next_at <= ? ORDER BY next_at LIMIT ?",

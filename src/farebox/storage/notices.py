@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
-from farebox.storage.every_bucket import all_at_hand, rows_at_hand
+from farebox.storage.every_bucket import list_available, rows_available
 from farebox.storage.sql import Connection, row, rows
 
 KINDS: dict[str, str] = {
@@ -91,7 +91,7 @@ _COLUMNS = "bucket, account_id, notice_id, kind, content, created_at"
 
 def new_notices(connection: Connection, limit: int) -> list[Notice]:
     """Notices whose deliveries have not been written yet, the oldest first."""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         f"SELECT {_COLUMNS} FROM notices INDEXED BY notices_new WHERE bucket = ? AND fanned_out = 0 "
         "ORDER BY created_at LIMIT ?",
@@ -133,7 +133,7 @@ def list_notices(connection: Connection, account_id: str, offset: int, limit: in
 def latest_notices(connection: Connection, limit: int) -> tuple[list[Notice], bool]:
     """The newest notices of all accounts (the operator's view), and whether none are missing because a node is
     unavailable."""
-    found, complete = all_at_hand(
+    found, complete = list_available(
         connection,
         f"SELECT {_COLUMNS} FROM notices WHERE bucket = ? ORDER BY created_at DESC, notice_id DESC LIMIT ?",
         limit,
@@ -160,7 +160,7 @@ class ExpiringCard:
 
 def expiring_cards(connection: Connection, year: int, month: int) -> list[ExpiringCard]:
     """Default cards that expire in that month or the next one. Reads every card."""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         "SELECT bucket, account_id, card_id, brand, last4, exp_month, exp_year FROM cards "
         "WHERE bucket = ? AND is_default = 1 AND exp_year * 12 + exp_month BETWEEN ? AND ? ORDER BY account_id",

@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.every_bucket import rows_available
 from farebox.storage.processor_events import has_due
 from farebox.storage.sql import Connection
 
@@ -50,7 +50,7 @@ def find_due(connection: Connection, at: int, found: set[str]) -> None:
     out."""
     if has_due(connection, at):
         found.add(_EVENTS)
-    for columns in rows_at_hand(connection, _SEARCH, at):
+    for columns in rows_available(connection, _SEARCH, at):
         found.update(queue for queue, due in zip(_FOUND, columns, strict=True) if due is not None)
 
 

@@ -7,7 +7,7 @@ import msgspec
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Dispute, Refund, TopUp
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
-from farebox.storage.every_bucket import all_at_hand, rows_at_hand, rows_everywhere
+from farebox.storage.every_bucket import list_available, rows_available, rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
 CLOCKS_APART_MS = 300_000
@@ -43,7 +43,7 @@ class Clawback:
 
 def latest_refunds(connection: Connection, limit: int) -> tuple[list[Refund], bool]:
     """The latest refunds of all accounts, newest first, and whether none are missing because a node is unavailable."""
-    found, complete = all_at_hand(
+    found, complete = list_available(
         connection, f"SELECT {_REFUND} FROM refunds WHERE bucket = ? ORDER BY created_at DESC LIMIT ?", limit
     )
     return sorted(map(_refund, found), key=lambda refund: -refund.created_at)[:limit], complete
@@ -51,7 +51,7 @@ def latest_refunds(connection: Connection, limit: int) -> tuple[list[Refund], bo
 
 def latest_disputes(connection: Connection, limit: int) -> tuple[list[Dispute], bool]:
     """The latest disputes of all accounts, newest first, and whether none are missing because a node is unavailable."""
-    found, complete = all_at_hand(
+    found, complete = list_available(
         connection, f"SELECT {_DISPUTE} FROM disputes WHERE bucket = ? ORDER BY created_at DESC LIMIT ?", limit
     )
     return sorted(map(_dispute, found), key=lambda dispute: -dispute.created_at)[:limit], complete
@@ -136,7 +136,7 @@ def refunds_of(connection: Connection, bucket: int, account_id: str, top_up_id: 
 
 def due_refunds(connection: Connection, at: int, limit: int) -> list[tuple[int, Refund]]:
     """Due refunds of any account, with their bucket; the most overdue first."""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         f"SELECT bucket, {_REFUND} FROM refunds INDEXED BY refunds_due WHERE bucket = ? AND next_at <= ? "
         "ORDER BY next_at, refund_id LIMIT ?",
@@ -198,7 +198,7 @@ def open_disputes_of(connection: Connection, account_id: str, limit: int) -> lis
 
 def count_open_disputes(connection: Connection, limit: int) -> int:
     """How many disputes of all accounts have not ended; at most `limit` are counted in each bucket."""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         "SELECT count(*) FROM (SELECT 1 FROM disputes INDEXED BY disputes_open WHERE bucket = ? "
         "AND state IN ('inquiry', 'open') LIMIT ?) d",

@@ -5,8 +5,8 @@ bound to their names. An account's entries are in one slot (`{…}` in their nam
 and a hash of their sizes, by which a script enforces the account's bound; the bound for all accounts is the server's
 own `maxmemory`.
 
-The server may be away: after the first failure, no requests are sent to it until it has responded again, and calls
-proceed as if nothing were stored.
+The server may be unavailable: after the first failure, no requests are sent to it until it has responded again, and
+calls proceed as if nothing were stored.
 """
 
 import asyncio
@@ -157,7 +157,7 @@ class SharedResponses:
             return None
         except _FAILURES as error:
             self._count("failed")
-            self._is_away(error)
+            self._note_failure(error)
             return None
         if kept:
             self._refused = False
@@ -166,7 +166,7 @@ class SharedResponses:
             self._count("miss")
         return answer
 
-    def _is_away(self, error: BaseException) -> None:
+    def _note_failure(self, error: BaseException) -> None:
         if self._probe is None:
             log.warning("the shared cache is away", why=str(error) or type(error).__name__)
             self._probe = asyncio.get_running_loop().create_task(self._await_return())

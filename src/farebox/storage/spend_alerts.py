@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from farebox.storage.account_keys import key_of
-from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.every_bucket import rows_available
 from farebox.storage.sql import Connection, rows
 
 
@@ -62,7 +62,7 @@ def slots_from(connection: Connection, account_id: str, scope: str, end: str, li
 
 def accounts_with_budgets(connection: Connection, at: int) -> list[str]:
     """Accounts with budgets that count something. Reads all budgets."""
-    found = rows_at_hand(
+    found = rows_available(
         connection, "SELECT DISTINCT account_id FROM budgets WHERE bucket = ? AND ends_at > ? AND spent > 0", at
     )
     return [account_id for (account_id,) in found]
@@ -70,7 +70,7 @@ def accounts_with_budgets(connection: Connection, at: int) -> list[str]:
 
 def limited_accounts(connection: Connection) -> dict[str, tuple[int, int]]:
     """Accounts that have spent half of a spending limit, or more, with what is spent and the limit."""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         "SELECT account_id, limit_spent, limit_amount FROM balances INDEXED BY balances_limited WHERE bucket = ? "
         "AND limit_amount IS NOT NULL AND limit_spent * 2 >= limit_amount",

@@ -25,7 +25,7 @@ class DatabaseUnavailable(RuntimeError):
     remedy: ClassVar[str] = "check that the database is running and reachable from here"
 
 
-class NodeAway(DatabaseUnavailable):
+class NodeUnavailable(DatabaseUnavailable):
     """A node of Citus that the statement needed is unavailable: for accounts in its buckets, or to change a table that
     is replicated to every node. The database as a whole is available."""
 

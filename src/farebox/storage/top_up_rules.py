@@ -7,7 +7,7 @@ from farebox.payments.model import Rule
 from farebox.payments.states import DISABLED_REASONS, OPEN_TOP_UPS, RULE_STATES
 from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, find_key, key_of
 from farebox.storage.activity import note_activity
-from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.every_bucket import rows_available
 from farebox.storage.sql import Connection, row
 
 _FIELDS = Rule.__struct_fields__
@@ -127,7 +127,7 @@ def rules_to_sweep(connection: Connection, at: int, after: str, limit: int, *, s
     """Accounts above `after`, in order, whose rule needs attention although no event triggers it: its pause has ended,
     it is armed and the balance is below the threshold, or it is active but not armed although no top-up is open; and
     with `switched_on`, rules that were paused because the operator had switched auto top-up off."""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         "SELECT r.account_id FROM top_up_rules r JOIN balances b ON b.bucket = r.bucket "
         "AND b.account_id = r.account_id WHERE r.bucket = ?1 AND r.account_id > ?2 AND ("

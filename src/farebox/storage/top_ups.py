@@ -12,7 +12,7 @@ from farebox.payments.model import TopUp
 from farebox.payments.states import OPEN_TOP_UPS, PENDING_TOP_UPS, TOP_UP_STATES
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.activity import note_activity
-from farebox.storage.every_bucket import all_at_hand, rows_at_hand
+from farebox.storage.every_bucket import list_available, rows_available
 from farebox.storage.sql import Connection, row, rows
 from farebox.storage.top_up_rules import rearm, request_auto, rule_of
 
@@ -173,7 +173,7 @@ def latest_paid_or_open(connection: Connection, account_id: str, limit: int) -> 
 def latest_everywhere(connection: Connection, limit: int) -> tuple[list[TopUp], bool]:
     """The latest purchases of all accounts, newest first, in whatever state, and whether none are missing because a
     node is unavailable."""
-    found, complete = all_at_hand(
+    found, complete = list_available(
         connection, f"SELECT {_COLUMNS} FROM top_ups WHERE bucket = ? ORDER BY created_at DESC LIMIT ?", limit
     )
     return sorted(map(_from_row, found), key=lambda top_up: -top_up.created_at)[:limit], complete
@@ -182,7 +182,7 @@ def latest_everywhere(connection: Connection, limit: int) -> tuple[list[TopUp], 
 def due(connection: Connection, at: int, limit: int, *, requests_only: bool = False) -> list[tuple[str, str]]:
     """Account and ID of due top-ups, the most overdue first; or only of requests among them."""
     only = "AND state = 'requested' " if requests_only else ""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         "SELECT next_at, account_id, top_up_id FROM top_ups INDEXED BY top_ups_due "
         f"WHERE bucket = ? AND next_at <= ? {only}ORDER BY next_at LIMIT ?",

@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from farebox.calendar import DAY_MS
 from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, find_key, key_of
-from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.every_bucket import rows_available
 from farebox.storage.sql import Connection, row, rows
 
 Span: TypeAlias = Literal["hour", "day"]
@@ -189,7 +189,7 @@ def metadata_keys(connection: Connection, account_id: str, start: int, end: int)
 
 def accounts_behind(connection: Connection, transfers: int, limit: int) -> list[str]:
     """Accounts with at least this many transfers above their mark; at most `limit` from each bucket."""
-    found = rows_at_hand(
+    found = rows_available(
         connection,
         "SELECT b.account_id FROM balances b LEFT JOIN usage_marks m "
         "ON m.bucket = b.bucket AND m.account_id = b.account_id "

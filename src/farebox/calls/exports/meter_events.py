@@ -103,10 +103,10 @@ def _done(connection: Connection, gateway: GatewayKey, log_ids: Sequence[str], a
     succeeded(connection, gateway, "meter", at)
 
 
-async def _fail(services: Services, gateway: GatewayKey, sent: Sent, told: str) -> bool:
+async def _fail(services: Services, gateway: GatewayKey, sent: Sent, shown: str) -> bool:
     log_failure(gateway, "meter", sent.error)
     at = services.clock.now_ms()
-    fail = partial(failed, gateway=gateway, kind="meter", error=told, at=at, retry_after=sent.retry_after)
+    fail = partial(failed, gateway=gateway, kind="meter", error=shown, at=at, retry_after=sent.retry_after)
     await services.database.write(fail)
     return False
 

@@ -140,12 +140,14 @@ def _metadata(call: Call) -> Iterable[tuple[str, Value]]:
 
 def _events(start: int, notes: SpanNotes | None) -> Iterable[Event]:
     for number, attempt in enumerate(() if notes is None else notes.tries, 1):
-        told: list[tuple[str, Value]] = [
+        attributes: list[tuple[str, Value]] = [
             ("farebox.attempt", number),
             ("farebox.attempt.duration_ms", attempt.ended_ms - attempt.began_ms),
         ]
-        told.append(("error.type", attempt.cause) if attempt.cause else ("http.response.status_code", attempt.status))
-        yield Event(start + attempt.ended_ms * _NS_PER_MS, "farebox.attempt", told)
+        attributes.append(
+            ("error.type", attempt.cause) if attempt.cause else ("http.response.status_code", attempt.status)
+        )
+        yield Event(start + attempt.ended_ms * _NS_PER_MS, "farebox.attempt", attributes)
 
 
 def _body(body: bytes | None) -> bytes | None:

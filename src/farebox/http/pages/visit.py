@@ -13,7 +13,7 @@ from farebox.errors import (
     LINK_EXPIRED,
     METHOD_NOT_ALLOWED,
     NO_ROUTE,
-    NODE_AWAY,
+    NODE_UNAVAILABLE,
     Problem,
 )
 from farebox.http.envelope import HTML, Response
@@ -208,7 +208,7 @@ def problem_page(problem: Problem, _: Pages) -> Response:
     expired = problem.kind is LINK_EXPIRED
     text = f"{with_our_quotes(problem.words).rstrip('.')}."
     title = "Please open a new link" if expired else "That did not work"
-    if problem.kind in (DATABASE_UNAVAILABLE, NODE_AWAY):
+    if problem.kind in (DATABASE_UNAVAILABLE, NODE_UNAVAILABLE):
         # It may be the page after a form that has been carried out.
         title, text = "The database is unavailable", f"{text} {_CHECK_FIRST}"
     retry = () if problem.retry_after is None else (("retry-after", str(problem.retry_after)),)

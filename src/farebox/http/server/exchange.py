@@ -112,7 +112,7 @@ class Http1Exchange:
     async def body(self, limit: int) -> bytes:
         return whole(await self.content(limit))
 
-    def at_hand(self, limit: int) -> bytes | None:
+    def received_body(self, limit: int) -> bytes | None:
         small = self._small
         if small is None or len(small) > limit:
             return None
@@ -125,7 +125,7 @@ class Http1Exchange:
         return self._small
 
     async def content(self, limit: int) -> Body:
-        small = self.at_hand(limit)
+        small = self.received_body(limit)
         if small is not None:
             return small
         if (self.length or 0) > limit:

@@ -13,7 +13,7 @@ from greenlet import getcurrent, greenlet
 
 from farebox.storage.activity import Notes
 from farebox.storage.buckets import KnownBuckets
-from farebox.storage.postgres.connecting import Session, node_away
+from farebox.storage.postgres.connecting import Session, node_unavailable
 from farebox.storage.postgres.dialect import has_rows, storable, translated
 from farebox.storage.queues import fills_queue
 from farebox.storage.sql import Connection
@@ -102,13 +102,13 @@ async def execute(session: Session, sql: str, values: tuple[Any, ...]) -> tuple[
     """Execute a statement of a store; returns its rows, and how many rows it changed (None if it is not a statement
     that changes rows).
 
-    Raises NodeAway, which a job may expect; the caller of the job handles other errors of the driver.
+    Raises NodeUnavailable, which a job may expect; the caller of the job handles other errors of the driver.
     """
     try:
         return await _execute(session, sql, values)
     except of.PostgresError as error:
-        if (away := node_away(error)) is not None:
-            raise away from error
+        if (unavailable := node_unavailable(error)) is not None:
+            raise unavailable from error
         raise
 
 

@@ -10,7 +10,7 @@ import asyncpg
 from asyncpg import exceptions as of
 
 from farebox.storage.postgres.url import Target, parse
-from farebox.storage.sql import DatabaseDamaged, DatabaseFull, DatabaseUnavailable, NodeAway
+from farebox.storage.sql import DatabaseDamaged, DatabaseFull, DatabaseUnavailable, NodeUnavailable
 
 CONNECT_SECONDS = 5.0
 RECONNECTS_MAX = 6
@@ -86,8 +86,9 @@ _TO_A_NODE = re.compile(
 Session = asyncpg.Connection
 
 
-def node_away(error: BaseException) -> NodeAway | None:
-    """NodeAway if the Citus coordinator responds and reports another node as unavailable; None for other errors."""
+def node_unavailable(error: BaseException) -> NodeUnavailable | None:
+    """NodeUnavailable if the Citus coordinator responds and reports another node as unavailable; None for other
+    errors."""
     if not isinstance(error, of.PostgresError) or not (isinstance(error, _UNAVAILABLE) or _is_of_citus(error)):
         return None
     context = getattr(error, "context", None) or ""
@@ -98,7 +99,7 @@ def node_away(error: BaseException) -> NodeAway | None:
         node = context.partition(_ON_A_NODE)[2].split()[0]
     else:
         return None
-    return NodeAway(f"a node of the database cannot be used now: {error}", node)
+    return NodeUnavailable(f"a node of the database cannot be used now: {error}", node)
 
 
 def _is_of_citus(error: BaseException) -> bool:
@@ -127,8 +128,8 @@ def _translated(error: BaseException) -> DatabaseUnavailable | None:
         return DatabaseDamaged(f"the database is damaged: {error}")
     if not isinstance(error, _UNAVAILABLE) and not _is_of_citus(error):
         return None
-    if (away := node_away(error)) is not None:
-        return away
+    if (unavailable := node_unavailable(error)) is not None:
+        return unavailable
     if "statement pooling mode" in str(error):
         return DatabaseUnavailable(POOLED)
     # A server that shuts down because its disk is full reports that last, and then the connection is lost.
@@ -144,7 +145,7 @@ _ENDED = (ConnectionError, of.CrashShutdownError, *_TERMINATED)
 
 def has_ended(session: Session, error: DatabaseUnavailable) -> bool:
     """Whether the session has ended, as opposed to the database being unreachable or too slow."""
-    return session.is_closed() or (isinstance(error.__cause__, _ENDED) and not isinstance(error, NodeAway))
+    return session.is_closed() or (isinstance(error.__cause__, _ENDED) and not isinstance(error, NodeUnavailable))
 
 
 async def connect(url: str, *, timeout: float, name: str = "farebox", plan_each: bool = False) -> Session:

@@ -25,7 +25,7 @@ from farebox.storage.postgres.health import Health, Standby, check_fitness
 from farebox.storage.postgres.migrations import TURN, migrate
 from farebox.storage.postgres.pooler import require_sessions
 from farebox.storage.postgres.shared_reads import SharedReads
-from farebox.storage.sql import Connection, DatabaseFull, DatabaseUnavailable, NodeAway
+from farebox.storage.sql import Connection, DatabaseFull, DatabaseUnavailable, NodeUnavailable
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class Sessions:
         try:
             with translate_errors():
                 return await work(session)
-        except NodeAway as error:  # the session still works
+        except NodeUnavailable as error:  # the session still works
             self._health.failed(error)
             raise
         except DatabaseUnavailable as error:

@@ -21,7 +21,7 @@ from farebox.storage.sql import (
     DatabaseFull,
     DatabaseGoneFull,
     DatabaseUnavailable,
-    NodeAway,
+    NodeUnavailable,
     StandbyMissing,
 )
 
@@ -67,7 +67,7 @@ class Health:
         self._url = url
         self._timeout = timeout
         self._standby: Standby = standby
-        self._away: DatabaseUnavailable | None = None
+        self._unavailable: DatabaseUnavailable | None = None
         self._full = ""
         """The error of a full disk, until there is space again."""
         self._standby_missing = False
@@ -88,8 +88,8 @@ class Health:
 
     def check_reads(self) -> None:
         """Raises DatabaseUnavailable if the database is unavailable."""
-        if self._away is not None:
-            raise type(self._away)(str(self._away))
+        if self._unavailable is not None:
+            raise type(self._unavailable)(str(self._unavailable))
 
     def check(self) -> None:
         """Raises DatabaseUnavailable if the database is unavailable, or lacks a required standby."""
@@ -104,9 +104,9 @@ class Health:
         Damage does not make the database unavailable: it was found in one place, and others may be intact. Nor does
         an unavailable node of Citus: work for other nodes continues. In a cluster, a statement that took too long may
         also have waited for a node: the watch finds out whether the coordinator responds."""
-        if isinstance(error, NodeAway):
+        if isinstance(error, NodeUnavailable):
             self.is_cluster = True
-            self._mark_node_away(error)
+            self._mark_node_unavailable(error)
             return
         if self.is_cluster and isinstance(error.__cause__, TimeoutError):
             self._probe_now.set()
@@ -117,8 +117,8 @@ class Health:
         if isinstance(error, DatabaseDamaged):
             self._damage, self._damage_met = error, asyncio.get_running_loop().time()
             return
-        if self._away is None and not self._standby_missing and self._watching is not None:
-            self._away = error
+        if self._unavailable is None and not self._standby_missing and self._watching is not None:
+            self._unavailable = error
             self._since = asyncio.get_running_loop().time()
             self._probe_now.set()
 
@@ -162,7 +162,7 @@ class Health:
                 await self._probe()
             except Exception as error:  # noqa: BLE001 - whatever the error: a watch that ended would never see a recovery
                 with contextlib.suppress(Exception):  # nor does it end because logging failed
-                    self._mark_away(error)
+                    self._mark_unavailable(error)
                 self._drop()
             self._probe_now.clear()
             with contextlib.suppress(TimeoutError):
@@ -194,13 +194,13 @@ class Health:
                 await _check_space(session)
             if self._nodes:
                 await self._probe_node(session, next(iter(self._nodes)))
-            if self._away is not None and isinstance(self._away.__cause__, asyncpg.InternalServerError):
+            if self._unavailable is not None and isinstance(self._unavailable.__cause__, asyncpg.InternalServerError):
                 await session.execute(_CITUS)  # only with Citus does such an error mean that a node is unavailable
-            if self._away is not None or self._standby_missing:
+            if self._unavailable is not None or self._standby_missing:
                 await session.execute(_COMMIT_PROBE, timeout=min(COMMIT_PROBE_SECONDS, self._timeout))
         self._mark_available()
 
-    def _mark_node_away(self, error: NodeAway) -> None:
+    def _mark_node_unavailable(self, error: NodeUnavailable) -> None:
         if error.node not in self._nodes:
             self._nodes[error.node] = asyncio.get_running_loop().time()
             until = "calls of its accounts are refused, and their charges journaled, until it is back"
@@ -224,32 +224,32 @@ class Health:
             with contextlib.suppress(Exception):  # dropped, whatever its state
                 session.terminate()
 
-    def _mark_away(self, error: Exception) -> None:
-        if self._away is None and not self._standby_missing:
+    def _mark_unavailable(self, error: Exception) -> None:
+        if self._unavailable is None and not self._standby_missing:
             self._since = asyncio.get_running_loop().time()
         if not isinstance(error, DatabaseUnavailable):
             error = DatabaseUnavailable(f"{type(error).__name__}: {error}")
-        self._away = self._with_cause(error)
+        self._unavailable = self._with_cause(error)
         if not self._logged:
             self._logged = True
             until = "calls are refused, and charges journaled, until it is back"
-            log.error("database away", why=str(self._away), until=until)
+            log.error("database away", why=str(self._unavailable), until=until)
 
     def _mark_standby_missing(self) -> None:
         """Note that the primary responds, but no synchronous standby is streaming from it."""
-        if self._away is None and not self._standby_missing:
+        if self._unavailable is None and not self._standby_missing:
             self._since = asyncio.get_running_loop().time()
-        self._away = None
+        self._unavailable = None
         if not self._standby_missing:
             self._standby_missing, self._logged = True, True
             log.error("standby missing", until="calls are refused, and charges journaled, until one streams")
 
     def _mark_available(self) -> None:
-        if self._away is None and not self._standby_missing:
+        if self._unavailable is None and not self._standby_missing:
             return
         seconds = round(asyncio.get_running_loop().time() - self._since, 3)
-        logged, why, self._full = self._logged, str(self._away), ""
-        self._away, self._standby_missing, self._logged = None, False, False
+        logged, why, self._full = self._logged, str(self._unavailable), ""
+        self._unavailable, self._standby_missing, self._logged = None, False, False
         if logged:
             log.warning("database back", seconds=seconds)
         else:

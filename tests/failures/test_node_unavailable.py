@@ -19,9 +19,9 @@ from farebox.model import Role
 from farebox.storage.account_keys import key_of
 from farebox.storage.accounts import add_account, find_account
 from farebox.storage.deliveries import add_delivery, count_given_up
-from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
+from farebox.storage.every_bucket import rows_available, rows_everywhere
 from farebox.storage.notices import add_notice
-from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
+from farebox.storage.sql import Connection, DatabaseUnavailable, NodeUnavailable
 from tests import engines
 from tests.calls.gate import MODEL, SLUG, Gate, gated
 from tests.calls.kit import differences, log_rows
@@ -202,7 +202,7 @@ def test_a_coordinator_in_the_middle_of_a_citus_upgrade_counts_as_unavailable(wo
 
 
 def test_calls_that_are_refused_at_once_leave_nothing_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "NODE_AWAY_SECONDS", 600.0)
+    monkeypatch.setattr(lanes, "NODE_UNAVAILABLE_SECONDS", 600.0)
     journal = world.farebox.services.journal
     assert journal is not None
     world.farebox.run(world.farebox.services.configuration.notice_changes())
@@ -290,8 +290,8 @@ def test_a_charge_that_waits_for_the_node_does_not_delay_others(world: World) ->
 def test_due_work_is_found_without_the_lost_node_and_a_report_fails(world: World) -> None:
     database, sql = world.farebox.services.database, "SELECT account_id FROM balances WHERE bucket = ?"
 
-    def at_hand(connection: Connection) -> set[str]:
-        return {account_id for (account_id,) in rows_at_hand(connection, sql)}
+    def available(connection: Connection) -> set[str]:
+        return {account_id for (account_id,) in rows_available(connection, sql)}
 
     def everywhere(connection: Connection) -> set[str]:
         return {account_id for (account_id,) in rows_everywhere(connection, sql)}
@@ -299,10 +299,10 @@ def test_due_work_is_found_without_the_lost_node_and_a_report_fails(world: World
     all_of_them = world.farebox.run(database.get(everywhere))
     assert {world.here.account_id, world.there.account_id} <= all_of_them
     world.take_away()
-    found = world.farebox.run(database.get(at_hand))
+    found = world.farebox.run(database.get(available))
     assert world.here.account_id in found
     assert world.there.account_id not in found
-    with pytest.raises(NodeAway) as error:
+    with pytest.raises(NodeUnavailable) as error:
         world.farebox.run(database.get(everywhere))
     assert error.value.node == "db1:5432"
 
