@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from farebox.calls.keys import wait_of
+from farebox.calls.key_selection import retry_after_seconds
 from farebox.limits.paused_keys import ACCOUNT_BYTES_MAX, PausedKeys
 from farebox.operator.shared_keys import remove_key, set_key
 from farebox.runtime import last_uses
-from farebox.shares import drawn
 from farebox.storage.buckets import OPERATOR
 from farebox.storage.config import list_provider_keys
 from farebox.storage.last_uses import uses_of
 from farebox.storage.sql import Connection
+from farebox.weighted_choice import weighted_index
 from tests.calls.kit import OPERATOR_KEY, differences, forget, log_row, set_gateway, set_price, set_provider
 from tests.calls.upstream import Sent, Upstream, serving
 from tests.engines import ON_BOTH_ENGINES, TESTER, read_now
@@ -122,7 +122,7 @@ def test_keys_share_the_calls_by_weight(
         store(customer, "c", THIRD, 0, default_config=True)
     chance = seeded(farebox, monkeypatch)
     assert {call(customer) for _ in range(60)} == {200}
-    expected = [(FIRST, SECOND)[drawn((1, 3), chance.random())] for _ in range(60)]
+    expected = [(FIRST, SECOND)[weighted_index((1, 3), chance.random())] for _ in range(60)]
     assert provider.asked == expected
     assert 10 <= Counter(expected)[FIRST] <= 20, "about a quarter of them"
     assert (customer.balance.posted < 5_000_000_000) == operators
@@ -243,7 +243,7 @@ def test_an_alias_shares_its_requests_by_weight(
     models = [customer.chat(model="fast").headers["cf-aig-model"] for _ in range(40)]
     expected = []
     for _ in range(40):
-        expected.append(("any", "other")[drawn((3, 1), chance.random())])
+        expected.append(("any", "other")[weighted_index((3, 1), chance.random())])
         chance.random()  # for the next target
     assert models == expected
     provider.refused = {OPERATOR_KEY: 500}
@@ -271,7 +271,7 @@ def test_an_alias_shares_its_requests_by_weight(
     ],
 )
 def test_a_key_rests_as_long_as_the_provider_asks(headers: list[tuple[str, str]], seconds: float) -> None:
-    assert wait_of(headers, 10_000) == seconds
+    assert retry_after_seconds(headers, 10_000) == seconds
 
 
 def test_the_number_of_paused_keys_is_bounded_for_each_account() -> None:

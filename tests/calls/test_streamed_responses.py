@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from farebox.calls.responses import reading_on, relay
+from farebox.calls.responses import drain, relay
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server import RunningServer, serve
 from tests.calls.kit import log_rows, price_of, set_price, set_provider, within
@@ -150,8 +150,8 @@ async def test_an_earlier_disconnect_pays_by_the_policy_and_ends_the_provider_ca
 async def test_missing_usage_is_awaited_only_briefly(
     customer: Customer, monkeypatch: pytest.MonkeyPatch, says: str
 ) -> None:
-    monkeypatch.setattr(reading_on, "READ_ON_SECONDS", 0.2 if says == "nothing" else 60)
-    monkeypatch.setattr(reading_on, "AFTER_END_MAX", 1000)
+    monkeypatch.setattr(drain, "DRAIN_SECONDS", 0.2 if says == "nothing" else 60)
+    monkeypatch.setattr(drain, "AFTER_END_MAX", 1000)
 
     async def handle(self: Provider, exchange: Exchange) -> None:
         stream = exchange.start(200, EVENTS)

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from farebox import app, worker
-from farebox.calls.responses import reading_on, relay
+from farebox.calls.responses import drain, relay
 from farebox.calls.watch import Interrupted, Watch, Watches
 from farebox.ledger.commands import Command, Hold, Verdict
 from tests.calls.gate import SLUG as GATED
@@ -81,13 +81,13 @@ def event(finish: str | None = None, **more: Any) -> bytes:
 async def test_calls_that_the_server_cuts_when_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are settled at the stop, not left to the next start, which would charge their whole holds here."""
     monkeypatch.setattr(app, "GRACE_SECONDS", 0.01)
-    reading_on, read_on = [], relay._Relay._read_on
+    drained, drain_response = [], relay._Relay._drain_response
 
     async def watched(self: Any, cut: str) -> str | None:
-        reading_on.append(1)
-        return await read_on(self, cut)
+        drained.append(1)
+        return await drain_response(self, cut)
 
-    monkeypatch.setattr(relay._Relay, "_read_on", watched)
+    monkeypatch.setattr(relay._Relay, "_drain_response", watched)
     callers: dict[str, tuple[Customer, int]] = {}
     with running_farebox(tmp_path, in_doubt="charge", helper_processes=1) as farebox:
         # Start the counting helper beforehand: on a busy machine that may take longer than a stop.
@@ -109,7 +109,7 @@ async def test_calls_that_the_server_cuts_when_it_stops(tmp_path: Path, monkeypa
                 callers[how] = customer, customer.balance.held
                 if how == "as its client has left":
                     wire.hang_up()
-            await eventually(lambda: reading_on, "the gateway reads on")
+            await eventually(lambda: drained, "the gateway reads on")
             await asyncio.get_running_loop().run_in_executor(None, farebox.stop)
     with running_farebox(tmp_path, in_doubt="charge") as farebox:
         for how, (caller, hold) in callers.items():
@@ -136,7 +136,7 @@ async def test_usage_reported_before_an_interruption_is_charged(
 ) -> None:
     """The report has a thousand input tokens, which the request's text does not have, and more output than was
     delivered."""
-    monkeypatch.setattr(reading_on, "READ_ON_SECONDS", 0.2)
+    monkeypatch.setattr(drain, "DRAIN_SECONDS", 0.2)
     usage = {"prompt_tokens": 1_000, "completion_tokens": 70, "total_tokens": 1_070}
     async with speaking(customer.farebox, HEAD + event(finish, usage=usage), hangs=by == "client"):
         wire = await start(customer, body("cut-1", stream=True), "groq/chat/completions")

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from msgspec import structs
 
 from farebox.calls.counting import count_input
+from farebox.calls.hold_estimator import HoldEstimator
 from farebox.calls.model import Call
-from farebox.calls.offer import Offer
 from farebox.calls.slices import SLICE, is_countable, may_slice
 from farebox.calls.spending.credit_refusal import credit_refusal
 from farebox.calls.spending.rule_refusal import spend_refusal
@@ -56,37 +56,39 @@ async def hold_credit(context: CallContext, terms: Terms, price: ModelPrice) -> 
     services, call, demand = context.services, context.call, terms.parsed.demand
     if demand.unseen:
         _check_paid_for(services, demand)
-    offer = Offer(demand, price, terms.markup, _unseen_tokens(services, call) if demand.unseen else _no_unseen_tokens)
+    estimator = HoldEstimator(
+        demand, price, terms.markup, _unseen_tokens(services, call) if demand.unseen else _no_unseen_tokens
+    )
     if services.settings.output_default:
-        offer = _with_default(offer, services.settings.output_default)
-    wanted = offer.estimate()
+        estimator = _with_default(estimator, services.settings.output_default)
+    wanted = estimator.estimate()
     cap = services.settings.estimate_max_cents * NANOS_PER_CENT
     if cap and wanted.amount > cap:
-        offer = await _within_cap(services, call, offer, cap)
-        wanted = offer.estimate()
+        estimator = await _within_cap(services, call, estimator, cap)
+        wanted = estimator.estimate()
     posted, available = services.credit.get(call.account_id) or await _read_credit(services, call)
-    if available < NEAR * wanted.amount and _count_pays(offer, wanted, posted):
-        offer = await _counted(services, call, offer)
-        wanted = offer.estimate()
+    if available < NEAR * wanted.amount and _count_pays(estimator, wanted, posted):
+        estimator = await _counted(services, call, estimator)
+        wanted = estimator.estimate()
     verdict = await _try(services, call, wanted)
     if verdict.ok:
-        return Held(wanted, verdict, offer.limit)
-    if may_slice(context, terms, offer.demand):
-        offer = structs.replace(offer, in_slices=True)
-    return await _hold_affordable(services, call, offer)
+        return Held(wanted, verdict, estimator.limit)
+    if may_slice(context, terms, estimator.demand):
+        estimator = structs.replace(estimator, in_slices=True)
+    return await _hold_affordable(services, call, estimator)
 
 
-def _with_default(offer: Offer, tokens: int) -> Offer:
-    """The offer with the operator's default output limit, if the request has none and the model can produce more."""
-    demand = offer.demand
+def _with_default(estimator: HoldEstimator, tokens: int) -> HoldEstimator:
+    """The same with the operator's default output limit, if the request has none and the model can produce more."""
+    demand = estimator.demand
     if (
         demand.output_max is not None
         or not demand.clampable
         or demand.no_output
-        or output_ceiling(offer.price) <= tokens
+        or output_ceiling(estimator.price) <= tokens
     ):
-        return offer
-    return structs.replace(offer, demand=structs.replace(demand, output_max=tokens), limit=tokens)
+        return estimator
+    return structs.replace(estimator, demand=structs.replace(demand, output_max=tokens), limit=tokens)
 
 
 async def _read_credit(services: Services, call: Call) -> tuple[int, int]:
@@ -100,46 +102,46 @@ async def _read_credit(services: Services, call: Call) -> tuple[int, int]:
     return (0, 0) if balance is None else (balance.posted, balance.available)
 
 
-def _count_pays(offer: Offer, wanted: Estimate, posted: int) -> bool:
+def _count_pays(estimator: HoldEstimator, wanted: Estimate, posted: int) -> bool:
     """Whether holding for the exact count of the input, on calls like this one, may leave room for one more of them.
     Nearly all of the byte bound is assumed to be saved."""
-    if not has_tokenizer(offer.price.provider, offer.price.model):
+    if not has_tokenizer(estimator.price.provider, estimator.price.model):
         return False
-    return offer.estimate(0).amount * max(posted, wanted.amount) * COUNT_FROM >= wanted.amount**2
+    return estimator.estimate(0).amount * max(posted, wanted.amount) * COUNT_FROM >= wanted.amount**2
 
 
-async def _hold_part(services: Services, call: Call, offer: Offer) -> Held | None:
+async def _hold_part(services: Services, call: Call, estimator: HoldEstimator) -> Held | None:
     """A hold for the input and a first slice of the output; None if a slice would be all of the output, or is refused.
     If the account cannot pay for all of the output, the provider is given the limit that it can pay for, so that it
     ends the response itself."""
-    part = offer.estimate(SLICE)
-    if part.output_tokens >= offer.estimate().output_tokens:
+    part = estimator.estimate(SLICE)
+    if part.output_tokens >= estimator.estimate().output_tokens:
         return None
     verdict = await _try(services, call, part)
     if not verdict.ok:
         return None
-    most, limit = offer.output_within(verdict.posted), offer.limit
-    if offer.demand.clampable and most < offer.estimate().output_tokens:
+    most, limit = estimator.output_within(verdict.posted), estimator.limit
+    if estimator.demand.clampable and most < estimator.estimate().output_tokens:
         limit = max(most, part.output_tokens)
-        offer = structs.replace(offer, demand=structs.replace(offer.demand, output_max=limit))
-    return Held(part, verdict, limit, offer)
+        estimator = structs.replace(estimator, demand=structs.replace(estimator.demand, output_max=limit))
+    return Held(part, verdict, limit, estimator)
 
 
-async def _hold_affordable(services: Services, call: Call, offer: Offer) -> Held:
+async def _hold_affordable(services: Services, call: Call, estimator: HoldEstimator) -> Held:
     """A hold after the first estimate was refused: counted exactly, made smaller, or tried again once other calls have
     ended."""
-    offer = await _counted(services, call, offer)
-    wanted = offer.estimate()
+    estimator = await _counted(services, call, estimator)
+    wanted = estimator.estimate()
     deadline = services.clock.monotonic() + services.settings.hold_wait_ms / 1000
     while True:
-        held = await _retry_smaller(services, call, offer, wanted)
+        held = await _retry_smaller(services, call, estimator, wanted)
         if isinstance(held, Held):
             return held
         left = deadline - services.clock.monotonic()
         may_wait = held.outcome is Outcome.HELD_ELSEWHERE and left > 0
         if not may_wait or not await services.waiters.wait(call.account_id, left):
-            least = offer.with_single_uses(services.unseen_rules) or offer
-            raise await _refusal(services, call, held, least, why=offer.why(wanted.input_tokens))
+            least = estimator.with_single_uses(services.unseen_rules) or estimator
+            raise await _refusal(services, call, held, least, why=estimator.why(wanted.input_tokens))
 
 
 async def reserve(context: CallContext, terms: Terms) -> None:
@@ -147,24 +149,26 @@ async def reserve(context: CallContext, terms: Terms) -> None:
     on the account. Raises Problem (SPEND_LIMITED, LIMIT_TOO_LOW, CREDIT_HELD), DatabaseUnavailable."""
     services, call, demand = context.services, context.call, terms.parsed.demand
     unseen_tokens = _unseen_tokens(services, call) if demand.unseen else _no_unseen_tokens
-    offer = Offer(demand, terms.price, Markup(), unseen_tokens)
+    estimator = HoldEstimator(demand, terms.price, Markup(), unseen_tokens)
     deadline = services.clock.monotonic() + services.settings.hold_wait_ms / 1000
-    verdict = await _try(services, call, offer.estimate())
+    verdict = await _try(services, call, estimator.estimate())
     if verdict.ok:
         return
-    offer = await _counted(services, call, offer)
-    wanted = offer.estimate()
+    estimator = await _counted(services, call, estimator)
+    wanted = estimator.estimate()
     while not (verdict := await _try(services, call, wanted)).ok:
         left = deadline - services.clock.monotonic()
         may_wait = verdict.outcome is Outcome.HELD_ELSEWHERE and left > 0
         if not may_wait or not await services.waiters.wait(call.account_id, left):
-            raise await _refusal(services, call, verdict, offer)
+            raise await _refusal(services, call, verdict, estimator)
 
 
-async def _refusal(services: Services, call: Call, verdict: Verdict, offer: Offer, *, why: str = "") -> Problem:
-    asked = offer.estimate().amount
-    limited = offer.demand.clampable and not call.own_key
-    least = min(asked, offer.estimate(OUTPUT_MIN).amount) if limited else asked
+async def _refusal(
+    services: Services, call: Call, verdict: Verdict, estimator: HoldEstimator, *, why: str = ""
+) -> Problem:
+    asked = estimator.estimate().amount
+    limited = estimator.demand.clampable and not call.own_key
+    least = min(asked, estimator.estimate(OUTPUT_MIN).amount) if limited else asked
     if verdict.budget is not None:
         return await spend_refusal(services, call, verdict, asked, least)
     return await credit_refusal(services, call.account_id, verdict, asked, least=least, why=why)
@@ -200,37 +204,39 @@ def _no_unseen_tokens(_: Demand) -> UnseenTokens:
     return NO_UNSEEN_TOKENS
 
 
-async def _retry_smaller(services: Services, call: Call, offer: Offer, wanted: Estimate) -> Held | Verdict:
+async def _retry_smaller(services: Services, call: Call, estimator: HoldEstimator, wanted: Estimate) -> Held | Verdict:
     """A hold for the whole estimate, else for what the balance affords; the ledger's refusal if neither is possible."""
     verdict = await _try(services, call, wanted)
     if verdict.ok:
-        return Held(wanted, verdict, offer.limit)
-    if offer.in_slices and (verdict.held or is_countable(call, offer)):  # a call that is alone may take all there is
-        held = await _hold_part(services, call, offer)
+        return Held(wanted, verdict, estimator.limit)
+    if estimator.in_slices and (
+        verdict.held or is_countable(call, estimator)
+    ):  # a call that is alone may take all there is
+        held = await _hold_part(services, call, estimator)
         if held is not None:
             return held
     if verdict.outcome not in (Outcome.REFUSED, Outcome.LIMITED):
         return verdict
-    fewer = offer.with_single_uses(services.unseen_rules)
+    fewer = estimator.with_single_uses(services.unseen_rules)
     if fewer is not None:
         least = fewer.estimate().amount
         if least <= verdict.affordable:  # all of the balance, for the tool uses that it affords
             clamped = structs.replace(wanted, amount=min(wanted.amount, verdict.affordable))
             response = await _try(services, call, clamped)
-            return Held(clamped, response, offer.limit) if response.ok else _later(response)
+            return Held(clamped, response, estimator.limit) if response.ok else _later(response)
         if least <= verdict.affordable_in_time:
             return _later(verdict)
-        offer = fewer
-    return await _limited(services, call, offer, verdict) if offer.demand.clampable else verdict
+        estimator = fewer
+    return await _limited(services, call, estimator, verdict) if estimator.demand.clampable else verdict
 
 
-async def _limited(services: Services, call: Call, offer: Offer, verdict: Verdict) -> Held | Verdict:
+async def _limited(services: Services, call: Call, estimator: HoldEstimator, verdict: Verdict) -> Held | Verdict:
     """A hold for as much output as the balance affords, by the ledger's latest answer."""
     for _ in range(CLAMPS):
-        limit = _shared(offer, offer.output_within(verdict.affordable))
+        limit = _shared(estimator, estimator.output_within(verdict.affordable))
         if limit < OUTPUT_MIN:
             break
-        limited = offer.estimate(limit)
+        limited = estimator.estimate(limit)
         response = await _try(services, call, limited)
         if response.ok:
             return Held(limited, response, limit)
@@ -239,15 +245,15 @@ async def _limited(services: Services, call: Call, offer: Offer, verdict: Verdic
         verdict = response  # by another limit, which leaves less
     else:
         return _later(verdict)
-    if offer.output_within(verdict.affordable_in_time) >= OUTPUT_MIN:
+    if estimator.output_within(verdict.affordable_in_time) >= OUTPUT_MIN:
         return _later(verdict)
     return verdict
 
 
-def _shared(offer: Offer, affordable: int) -> int:
+def _shared(estimator: HoldEstimator, affordable: int) -> int:
     """The output limit to use if this many tokens are affordable: all of them, unless that is more than is usually
     needed."""
-    reasons = offer.demand.hides_reasoning or not shows_output(offer.price.provider, offer.price.model)
+    reasons = estimator.demand.hides_reasoning or not shows_output(estimator.price.provider, estimator.price.model)
     return min(affordable, max(ROOMY_REASONING if reasons else ROOMY, affordable // 4))
 
 
@@ -256,28 +262,28 @@ def _later(verdict: Verdict) -> Verdict:
     return structs.replace(verdict, outcome=Outcome.HELD_ELSEWHERE)
 
 
-async def _within_cap(services: Services, call: Call, offer: Offer, cap: int) -> Offer:
-    """The offer, made to cost no more than the operator's cap on one call: if needed, its input is counted and its
-    output limited. Raises Problem (ESTIMATE_CAPPED)."""
-    offer = await _counted(services, call, offer)
-    wanted = offer.estimate()
+async def _within_cap(services: Services, call: Call, estimator: HoldEstimator, cap: int) -> HoldEstimator:
+    """The estimator, limited to cost no more than the operator's cap on one call: if needed, its input is counted and
+    its output limited. Raises Problem (ESTIMATE_CAPPED)."""
+    estimator = await _counted(services, call, estimator)
+    wanted = estimator.estimate()
     if wanted.amount <= cap:
-        return offer
-    limit = offer.output_within(cap) if offer.demand.clampable else 0
+        return estimator
+    limit = estimator.output_within(cap) if estimator.demand.clampable else 0
     if limit >= OUTPUT_MIN:
-        return structs.replace(offer, demand=structs.replace(offer.demand, output_max=limit), limit=limit)
+        return structs.replace(estimator, demand=structs.replace(estimator.demand, output_max=limit), limit=limit)
     raise Problem(
         ESTIMATE_CAPPED,
         f"The call may cost up to {format_usd(wanted.amount)} USD ({wanted.input_tokens} input and "
         f"{wanted.output_tokens} output tokens), and no call may cost more than {format_usd(cap)} USD here."
-        + offer.why(wanted.input_tokens),
+        + estimator.why(wanted.input_tokens),
     )
 
 
-async def _counted(services: Services, call: Call, offer: Offer) -> Offer:
-    if offer.counted is not None:
-        return offer
-    return structs.replace(offer, counted=await count_input(services, call, offer.demand, offer.price))
+async def _counted(services: Services, call: Call, estimator: HoldEstimator) -> HoldEstimator:
+    if estimator.counted is not None:
+        return estimator
+    return structs.replace(estimator, counted=await count_input(services, call, estimator.demand, estimator.price))
 
 
 async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:

@@ -1,6 +1,6 @@
 """The attempts of a call, as they appear in its receipt."""
 
-from farebox.calls.record import Ended
+from farebox.calls.record import CallOutcome
 from farebox.calls.stages import Admitted, Priced
 from farebox.pricing.receipt import ReceiptAttempt
 
@@ -13,7 +13,7 @@ def attempt_of(stage: Priced, status: int | None, error: str = "", *, charged: b
     return ReceiptAttempt(call.provider, call.model, status, error, charged, alias, call.log_id)
 
 
-def record_attempts(stage: Priced, ended: Ended) -> None:
+def record_attempts(stage: Priced, ended: CallOutcome) -> None:
     """Record a call's attempts when it ends, if there was more than one; also in the trail for the steps that
     follow."""
     trail = stage.context.call.trail

@@ -13,7 +13,7 @@ from farebox.calls.endings import (
     TOO_LONG,
 )
 from farebox.calls.price import REPORTED_FAILURE
-from farebox.calls.record import Ended
+from farebox.calls.record import CallOutcome
 from farebox.counts import OTHER
 
 _BY_TEXT: Final = {
@@ -28,7 +28,7 @@ _BY_TEXT: Final = {
 }
 
 
-def cause_of(ended: Ended) -> str:
+def cause_of(ended: CallOutcome) -> str:
     """One of metrics.families.CAUSES; empty if the call ended well."""
     if ended.cause:
         return ended.cause

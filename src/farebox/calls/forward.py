@@ -12,7 +12,7 @@ from farebox import backoff
 from farebox.calls.attempts import attempt_of
 from farebox.calls.endings import CALLER_TIMEOUT, INTERRUPTED, OPERATOR_TIMEOUT
 from farebox.calls.exports.notes import with_notes
-from farebox.calls.keys import REFUSED, another, note_use, set_aside
+from farebox.calls.key_selection import REFUSED, another_key, note_use, pause_key
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call, KeyChoice, Try
 from farebox.calls.operator_key import checked
@@ -179,9 +179,9 @@ def _other_key(
     other."""
     call, services, attempts = stage.context.call, stage.context.services, stage.attempts
     refused = call.key_id if attempts.key is None else attempts.key.key_id
-    set_aside(services, call, refused, status, headers)
+    pause_key(services, call, refused, status, headers)
     attempts.refused += (refused,)
-    key = another(services, call, attempts.refused)
+    key = another_key(services, call, attempts.refused)
     return None if key is None else (key, replace(request, headers=key.headers, head=key.sent_head))
 
 

@@ -134,7 +134,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """ID of a stored key or of the operator's key."""
     key_limit: KeyLimit | None = None
     keys: tuple[KeyChoice, ...] = ()
-    """All keys that share the calls, if there are several (calls.keys)."""
+    """All keys that share the calls, if there are several (calls.key_selection)."""
     secrets: tuple[str, ...] = ()
     """What no response may contain: the operator's key, or the account's stored secrets; not the caller's own key."""
     models: Mapping[str, str] = {}

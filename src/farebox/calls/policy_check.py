@@ -16,7 +16,7 @@ DENIED: Final = "Access denied by policy"
 """Cloudflare's words. Only the owner may learn which policy it is, and why: by `simulate`."""
 
 
-def policed(
+def apply_policies(
     policies: Policies, call: Call, token: AccessToken | None, counted_model: str = "", *, ambiguous: bool = False
 ) -> Call:
     """The call with the policy limits that it must fit in. `counted_model`: the model whose tokens it counts, free of

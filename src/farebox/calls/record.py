@@ -24,7 +24,7 @@ its provider the usage, and the product of the two could exceed what the columns
 log = structlog.get_logger("farebox.calls")
 
 
-class Ended(msgspec.Struct):
+class CallOutcome(msgspec.Struct):
     """How a call ended, as far as its record needs that."""
 
     outcome: str
@@ -83,7 +83,7 @@ class CallRecord(msgspec.Struct, CallWritten):
     """The record, written in the commit that ends the hold, so that there is no charge without its receipt."""
 
     call: Call
-    ended: Ended
+    ended: CallOutcome
     priced: PricedUsage
     price: ModelPrice | None
     markup: Markup | None

@@ -7,13 +7,13 @@ from farebox.calls.causes import cause_of
 from farebox.calls.counting import may_count, price_by_count
 from farebox.calls.endings import BALANCE_ENDED, BY_CALLER, CLIENT_CLOSED_STATUS, CLIENT_GONE, SERVER_STOPPED, EarlyEnd
 from farebox.calls.exports.spans import queue_span
-from farebox.calls.keys import note_use
+from farebox.calls.key_selection import note_use
 from farebox.calls.logged_body import LoggedBody, logged_request, logged_response
 from farebox.calls.model import Call
 from farebox.calls.ownership import keep_handed_out
 from farebox.calls.persist import persist
 from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, PricedUsage, price_response
-from farebox.calls.record import CallRecord, Ended, log
+from farebox.calls.record import CallOutcome, CallRecord, log
 from farebox.calls.screening.findings import Findings
 from farebox.calls.spending.rules import may_count as counts_somewhere
 from farebox.calls.stages import Admitted, Attempts, CallContext, Priced, Responded, Settled, Terms
@@ -62,7 +62,7 @@ async def settle_call(
     policy when it expires.
     """
     context, call, logged, terms = stage.context, stage.context.call, stage.logged, stage.terms
-    ended = Ended(
+    ended = CallOutcome(
         "own_key" if call.own_key else "free",
         stage.response.status if interruption is None else _interrupted_status(stage, interruption, broken_status),
         context.elapsed_ms(),
@@ -106,7 +106,7 @@ async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | 
     arrived.
     """
     attempts = stage.attempts if isinstance(stage, Admitted) else _NO_ATTEMPTS
-    ended = Ended(
+    ended = CallOutcome(
         end.outcome,
         status=problem.kind.status if problem else attempts.status or end.status,
         duration_ms=stage.context.elapsed_ms(),
@@ -137,7 +137,7 @@ def end_hit(
 ) -> CallRecord:
     """End a call that was answered with a response from the cache, or with an error in its place: it used nothing, and
     costs nothing. The caller must still write the record (calls.hit_records)."""
-    ended = Ended(
+    ended = CallOutcome(
         "free",
         200,
         duration_ms,
@@ -162,12 +162,12 @@ def end_hit(
     return record
 
 
-def _block(ended: Ended, problem: Problem) -> None:
+def _block(ended: CallOutcome, problem: Problem) -> None:
     """Record that a rule of the gateway blocked the response."""
     ended.status, ended.error, ended.cause = problem.kind.status, _named(problem), problem.kind.name
 
 
-def _add_findings(ended: Ended, findings: Findings) -> None:
+def _add_findings(ended: CallOutcome, findings: Findings) -> None:
     ended.dlp_action, ended.screened = findings.dlp_action, findings.screened()
 
 
@@ -246,7 +246,7 @@ def _ending(context: CallContext, interruption: str | None) -> Ending:
 
 async def end_call(
     stage: Priced,
-    ended: Ended,
+    ended: CallOutcome,
     priced: PricedUsage,
     price: ModelPrice | None,
     *,
@@ -298,7 +298,7 @@ async def end_call(
     return Settled(verdict if ended_hold else None, priced.usage)
 
 
-def _count(services: Services, call: Call, ended: Ended, seconds: float | None) -> None:
+def _count(services: Services, call: Call, ended: CallOutcome, seconds: float | None) -> None:
     """Update the metrics; `seconds` is how long the ledger took, if the call waited for it. Raises nothing."""
     try:
         if seconds is not None:

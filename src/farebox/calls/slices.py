@@ -14,8 +14,8 @@ from typing import Final
 from msgspec import structs
 
 from farebox.calls.counting import count_input, count_output
+from farebox.calls.hold_estimator import HoldEstimator
 from farebox.calls.model import Call
-from farebox.calls.offer import Offer
 from farebox.calls.spending.rules import may_count, rules_for
 from farebox.calls.stages import CallContext, Held, Responded, Terms
 from farebox.ledger.commands import Extend, Outcome, Verdict
@@ -62,16 +62,16 @@ def may_slice(context: CallContext, terms: Terms, demand: Demand) -> bool:
     )
 
 
-def is_countable(call: Call, offer: Offer) -> bool:
+def is_countable(call: Call, estimator: HoldEstimator) -> bool:
     """Whether the output can be counted exactly as it passes. The text of tool calls does not show all of their
     tokens."""
-    return not offer.demand.tools and has_tokenizer(call.provider, offer.price.model)
+    return not estimator.demand.tools and has_tokenizer(call.provider, estimator.price.model)
 
 
 class Slices:
     """What is held for one stream, and what has passed of it."""
 
-    def __init__(self, stage: Responded, held: Held, part: Offer) -> None:
+    def __init__(self, stage: Responded, held: Held, part: HoldEstimator) -> None:
         self._context, self._part = stage.context, part
         self.held = held
         self._limit = part.estimate().output_tokens

@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 import msgspec
 
+from farebox.calls.hold_estimator import HoldEstimator
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call, KeyChoice, Sink, SpanNotes
-from farebox.calls.offer import Offer
 from farebox.calls.screening.screen import Screening
 from farebox.calls.watch import Watch
 from farebox.ledger.commands import Verdict
@@ -109,7 +109,7 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     verdict: Verdict
     output_limit: int | None = None
     """Output tokens per choice that the request must be limited to; None if it can stay as it is."""
-    part: Offer | None = None
+    part: HoldEstimator | None = None
     """If only a part of the output is held, and more as it passes (calls.slices): what that is estimated by."""
 
 

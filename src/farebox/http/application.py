@@ -249,10 +249,9 @@ def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Proble
         return error
     where = {"request_id": request_id, "method": exchange.method, "path": shown(exchange.path)}
     if isinstance(error, DatabaseUnavailable):
-        say = (
-            log.info if isinstance(error, NodeUnavailable) else log.error
-        )  # the unavailable node has already been logged
-        say("database unavailable", **where, reason=str(error))
+        # the unavailable node has already been logged
+        write = log.info if isinstance(error, NodeUnavailable) else log.error
+        write("database unavailable", **where, reason=str(error))
         return database_unavailable(error)
     log.error("internal error", **where, exc_info=error)
     return Problem(INTERNAL, f"Internal error. Request ID: {request_id}")

@@ -9,7 +9,7 @@ import structlog
 
 from farebox.calls.cache import answer_hit
 from farebox.calls.hit_records import write_later
-from farebox.calls.keys import keyed
+from farebox.calls.key_selection import choose_key
 from farebox.calls.large_body import LARGE_BODY
 from farebox.calls.model import Call
 from farebox.calls.serve import serve_call
@@ -136,10 +136,9 @@ class DataPlane:
             sink.fail(problem)
             if not sink.call_known:
                 self._services.metrics.count(REFUSED, problem.kind.name)
-            say = (
-                log.info if isinstance(error, NodeUnavailable) else log.error
-            )  # the unavailable node has already been logged
-            say("database unavailable", request_id=request_id, why=str(error))
+            # the unavailable node has already been logged
+            write = log.info if isinstance(error, NodeUnavailable) else log.error
+            write("database unavailable", request_id=request_id, why=str(error))
         else:
             sink.fail(Problem(INTERNAL, f"Internal error. Request ID: {request_id}"))
             log.error("call failed", request_id=request_id, exc_info=error)
@@ -195,7 +194,7 @@ class DataPlane:
                     self._remember_hit(exchange, understood)
                     return
                 if call.keys or call.key_limit is not None:
-                    call = keyed(services, call)
+                    call = choose_key(services, call)
                 sink.of(call)
                 await (serve_call if call.cache is None else serve_missed)(services, call, sink, watch)
         finally:

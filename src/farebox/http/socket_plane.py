@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from farebox.calls.endings import CLIENT_GONE, early_end
 from farebox.calls.forward import unreachable
-from farebox.calls.keys import keyed
+from farebox.calls.key_selection import choose_key
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call
 from farebox.calls.operator_key import ReadError, checked
@@ -155,7 +155,7 @@ class SocketRequest:
             raise no_socket(
                 f"A WebSocket at {quoted(path)} needs your own key for {access.provider.name}{because}."
             ) from problem
-        call = keyed(services, call)
+        call = choose_key(services, call)
         self._sink.of(call)
         return CallContext(services, call, self._sink, self._watch, services.clock.monotonic()), found
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
-from farebox.calls.keys import keyed
+from farebox.calls.key_selection import choose_key
 from farebox.calls.model import Call, TraceContext
 from farebox.calls.watch import Watch
 from farebox.errors import (
@@ -116,7 +116,7 @@ async def serve_steps(services: Services, steps: Steps, sink: HttpSink, watch: W
             call = replace(await steps.call(), trail=trail)
             if call.cache is not None and await answered_from_cache(services, call, sink, watch):
                 return
-            call = keyed(services, call)
+            call = choose_key(services, call)
             sink.of(call)
             if await serve_missed(services, call, sink, watch, steps.more):
                 return

@@ -3,7 +3,7 @@
 import re
 
 from farebox.calls.model import Call
-from farebox.calls.policy_check import policed
+from farebox.calls.policy_check import apply_policies
 from farebox.errors import MODEL_NOT_ALLOWED, Problem
 from farebox.model import AccessToken
 from farebox.policies.decide import Policies
@@ -54,4 +54,4 @@ def check_policies(policies: Policies, call: Call, token: AccessToken | None, re
     """The call with the limits of its gateway's policies. Raises Problem if they refuse it."""
     counted = _counted_model(call, read) if read.parsed is None else ""
     ambiguous = read.named is not None and read.named.ambiguous
-    return policed(policies, call, token, counted, ambiguous=ambiguous)
+    return apply_policies(policies, call, token, counted, ambiguous=ambiguous)

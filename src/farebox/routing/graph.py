@@ -27,7 +27,7 @@ from farebox.routing.elements import (
     StartOutputs,
     edges,
 )
-from farebox.shares import drawn
+from farebox.weighted_choice import weighted_index
 
 WEIGHT_MAX: Final = 1_000
 PERCENTAGES_MAX: Final = 5
@@ -172,13 +172,13 @@ def graph_of_targets(targets: Sequence[Target]) -> Graph:
 
 
 def balanced(graph: Graph, chance: Callable[[], float]) -> Graph:
-    """The route of a model alias for one request. The first target is drawn at random by weight, and so is each next
-    one if that fails; targets without a weight follow in their order."""
+    """The route of a model alias for one request. The first target is drawn at random by weight, and so is
+    each next one if that fails; targets without a weight follow in their order."""
     if not graph.weights:
         return graph
     left, order = list(graph.weights), list[str]()
     while any(left):
-        at = drawn(left, chance())
+        at = weighted_index(left, chance())
         order.append(str(at))
         left[at] = 0
     order += [str(at) for at, weight in enumerate(graph.weights) if not weight]

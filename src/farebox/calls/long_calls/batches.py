@@ -11,7 +11,7 @@ from farebox.calls.admit import HOLD_GRACE_MS
 from farebox.calls.long_calls.work import BatchTerms, as_responded, own_request, work_of
 from farebox.calls.ownership import owned
 from farebox.calls.price import PricedUsage
-from farebox.calls.record import Ended
+from farebox.calls.record import CallOutcome
 from farebox.calls.settle import end_call
 from farebox.calls.spending.credit_refusal import credit_refusal
 from farebox.calls.stages import Admitted, Attempts, CallContext, Held
@@ -342,7 +342,7 @@ async def settle_batch(services: Services, long: LongCall, described: dict[str, 
     except (UpstreamFailed, InvalidRequest, Problem, Busy, Died, TooMuch) as error:
         return _later(long, error)
     models = work.batch.models
-    ended = Ended(
+    ended = CallOutcome(
         "charged" if priced.charge else "free",
         200,
         stage.context.elapsed_ms(),

@@ -19,9 +19,9 @@ from farebox.calls.endings import (
     interruption_of,
 )
 from farebox.calls.model import SinkStream
+from farebox.calls.responses.drain import AFTER_END_MAX, drain_response
 from farebox.calls.responses.headers import hold_headers, passed_headers
 from farebox.calls.responses.reader import reader_of
-from farebox.calls.responses.reading_on import AFTER_END_MAX, read_on
 from farebox.calls.responses.screened_stream import Blocked, screened_stream
 from farebox.calls.responses.sliced_stream import SlicedStream, sliced_stream
 from farebox.calls.responses.whole import read_document, send_whole, undelivered
@@ -170,7 +170,7 @@ class _Relay:
             return
         if interruption in (CLIENT_GONE, BLOCKED):
             self._recording = None
-            interruption = await self._read_on(interruption)
+            interruption = await self._drain_response(interruption)
         if self._finished:
             interruption = None  # the terminal event has arrived: a connection error after it is no interruption
         tail, observed = self._close(interruption)
@@ -250,10 +250,10 @@ class _Relay:
             await settle_call(self._stage, observed, SERVER_STOPPED)
             raise
 
-    async def _read_on(self, cut: str) -> str | None:
+    async def _drain_response(self, cut: str) -> str | None:
         """Read what may still arrive. Returns why the call is interrupted, or None."""
         try:
-            return await read_on(self._stage, self._response, self._reader, cut)
+            return await drain_response(self._stage, self._response, self._reader, cut)
         except asyncio.CancelledError:
             await self._stopped()
             raise

@@ -93,7 +93,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         return self.by == "token" or any(isinstance(rule.token, Selector) for rule in self.rules)
 
 
-class Past(msgspec.Struct, frozen=True):
+class PastCall(msgspec.Struct, frozen=True):
     """A past call as far as rules are concerned: the values that they select by."""
 
     detail: CallDetail
@@ -216,7 +216,7 @@ class Replay:
             return True
         return False
 
-    def _would(self, call: CallToPrice, receipt: Receipt, detail: CallDetail) -> tuple[Past, _Wanted]:
+    def _would(self, call: CallToPrice, receipt: Receipt, detail: CallDetail) -> tuple[PastCall, _Wanted]:
         """The call with the scenario's changes: its properties, and what it would have cost."""
         user = None
         if self._scenario.reads_bodies:
@@ -225,7 +225,7 @@ class Replay:
         if self._scenario.reads_tokens:
             self._tables.unknown["token"] += not detail.token_id
         provider, model = self._model(call.row.provider, receipt.model, detail.route)
-        past = Past(detail, provider, model, user)
+        past = PastCall(detail, provider, model, user)
         charge, hold = receipt.charge_nanos + receipt.written_off_nanos, receipt.hold_nanos
         if detail.own_key:
             return past, _Wanted(0, 0, call.row.cost)
@@ -270,7 +270,7 @@ class Replay:
             return None
         return self._own.find(self._account_id, provider, model, at)
 
-    def _rules(self, gateway_id: str, past: Past) -> list[tuple[SpendRule, str]]:
+    def _rules(self, gateway_id: str, past: PastCall) -> list[tuple[SpendRule, str]]:
         if gateway_id != self._scenario.gateway_id:
             return []
         found = [(rule, scope_of(gateway_id, rule, past)) for rule in self._scenario.rules if rule.enabled]
@@ -309,7 +309,7 @@ class Replay:
         while forget_slots(self._ledger, self._account_id, at):
             pass
 
-    def _group(self, past: Past) -> str | None:
+    def _group(self, past: PastCall) -> str | None:
         by = self._scenario.by
         found = past.metadata(by.removeprefix("metadata.")) if by.startswith("metadata.") else past.values(by)
         return found[0] if found else None

@@ -9,7 +9,7 @@ from farebox.pricing.unseen import has_unreported_cost
 from farebox.providers.formats.base import ResponseReader
 from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 
-READ_ON_SECONDS: Final = 5.0
+DRAIN_SECONDS: Final = 5.0
 """How long to read on after the client has left, if only the usage can follow."""
 UNREPORTED_SECONDS: Final = 120.0
 """The same if only the end of the response shows what was read: input that the request does not show."""
@@ -18,7 +18,9 @@ AFTER_END_MAX: Final = 2**20
 """Maximum bytes that are read of a response beyond its end, or after its client has left."""
 
 
-async def read_on(stage: Responded, response: UpstreamResponse, reader: ResponseReader | None, cut: str) -> str | None:
+async def drain_response(
+    stage: Responded, response: UpstreamResponse, reader: ResponseReader | None, cut: str
+) -> str | None:
     """Read on after the client has left, or gets no more (`cut` says which). If every choice has ended, only the usage
     can follow, and this waits for it. It also waits if only the end shows what was read: otherwise a client could avoid
     paying for unseen input by disconnecting in time. Returns why the call is interrupted, or None."""
@@ -33,10 +35,10 @@ async def read_on(stage: Responded, response: UpstreamResponse, reader: Response
     hidden = charged and has_unreported_cost(metered.parsed.demand, input_reported=reader.input_reported)
     if not hidden and not reader.all_ended:
         return cut
-    left, seconds = AFTER_END_MAX, READ_ON_SECONDS
+    left, seconds = AFTER_END_MAX, DRAIN_SECONDS
     if hidden:  # within the call's maximum duration, because its hold expires soon after
         rest = (settings.call_timeout_ms - stage.context.elapsed_ms()) / 1000
-        left, seconds = UNREPORTED_BYTES_MAX, max(READ_ON_SECONDS, min(UNREPORTED_SECONDS, rest))
+        left, seconds = UNREPORTED_BYTES_MAX, max(DRAIN_SECONDS, min(UNREPORTED_SECONDS, rest))
     try:
         async with asyncio.timeout(seconds):
             while left > 0 and not over:

@@ -14,8 +14,8 @@ from farebox.errors import KEY_RATE_LIMITED, Problem
 from farebox.http_date import http_date
 from farebox.quoting import quoted
 from farebox.runtime.services import Services
-from farebox.shares import drawn
 from farebox.storage.buckets import OPERATOR
+from farebox.weighted_choice import weighted_index
 
 REFUSED: Final = (401, 402, 403, 429)
 """Statuses that concern the key or what it may do, so that another key may succeed."""
@@ -29,7 +29,7 @@ PAUSE_MAX_SECONDS: Final = 3_600
 log = structlog.get_logger("farebox.calls")
 
 
-def keyed(services: Services, call: Call) -> Call:
+def choose_key(services: Services, call: Call) -> Call:
     """The call with the key that it is made with, counted against that key's rate limit, if it has one. If all keys
     that share the calls are paused, the one whose pause ends first is chosen. Raises Problem (KEY_RATE_LIMITED)."""
     if not call.keys:
@@ -41,10 +41,10 @@ def keyed(services: Services, call: Call) -> Call:
         return call
     until = {key.key_id: _until(services, call, key) for key in call.keys}
     now, opens = services.clock.now_ms(), list[int]()
-    key = _drawn(services, call, [key for key in call.keys if until[key.key_id] <= now], opens)
+    key = _choose(services, call, [key for key in call.keys if until[key.key_id] <= now], opens)
     paused = sorted((key for key in call.keys if until[key.key_id] > now), key=lambda key: until[key.key_id])
     while key is None and paused:
-        key = _drawn(services, call, [paused.pop(0)], opens)
+        key = _choose(services, call, [paused.pop(0)], opens)
     if key is None:
         words = f"all stored keys for {call.provider} have taken as many calls as they may"
         raise _limited(services, words, min(opens))
@@ -59,18 +59,18 @@ def keyed(services: Services, call: Call) -> Call:
     )
 
 
-def another(services: Services, call: Call, tried: tuple[str, ...]) -> KeyChoice | None:
+def another_key(services: Services, call: Call, tried: tuple[str, ...]) -> KeyChoice | None:
     """A key that has not been tried for the call and is not paused, counted against its rate limit; None if there is
     none."""
     now = services.clock.now_ms()
     left = [key for key in call.keys if key.key_id not in tried]
-    return _drawn(services, call, [key for key in left if _until(services, call, key) <= now], [])
+    return _choose(services, call, [key for key in left if _until(services, call, key) <= now], [])
 
 
-def set_aside(services: Services, call: Call, key_id: str, status: int, headers: list[tuple[str, str]]) -> None:
+def pause_key(services: Services, call: Call, key_id: str, status: int, headers: list[tuple[str, str]]) -> None:
     """Pause the key that got this response, for as long as the provider asks."""
     now = services.clock.now_ms()
-    seconds = wait_of(headers, now) or (LIMITED_SECONDS if status == 429 else PAUSE_SECONDS)
+    seconds = retry_after_seconds(headers, now) or (LIMITED_SECONDS if status == 429 else PAUSE_SECONDS)
     seconds = min(max(seconds, 1), PAUSE_MAX_SECONDS)
     model = "" if status in _OF_THE_KEY else call.model
     services.paused_keys.pause(_owner(call), key_id, model, now + round(seconds * 1000))
@@ -85,7 +85,7 @@ def note_use(services: Services, call: Call, key_id: str, at: int) -> None:
         services.last_uses.note((call.account_id, "provider_config", key_id), at)
 
 
-def wait_of(headers: list[tuple[str, str]], now: int) -> float:
+def retry_after_seconds(headers: list[tuple[str, str]], now: int) -> float:
     """The seconds that a response asks to wait (`Retry-After` in seconds or as a date, or OpenAI's `retry-after-ms`); 0
     if it does not say."""
     found = {name.lower(): value.strip() for name, value in headers}
@@ -109,11 +109,11 @@ def _until(services: Services, call: Call, key: KeyChoice) -> int:
     return services.paused_keys.until(_owner(call), key.key_id, call.model)
 
 
-def _drawn(services: Services, call: Call, keys: list[KeyChoice], opens: list[int]) -> KeyChoice | None:
+def _choose(services: Services, call: Call, keys: list[KeyChoice], opens: list[int]) -> KeyChoice | None:
     """One of these keys, chosen at random by weight, whose rate limit admits the call. For each key whose limit does
     not, the time when it admits a call again is added to `opens`."""
     while keys:
-        key = keys.pop(drawn([key.weight for key in keys], services.ids.chance()))
+        key = keys.pop(weighted_index([key.weight for key in keys], services.ids.chance()))
         at = _count(services, call, key.limit)
         if at is None:
             return key

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-def drawn(weights: Sequence[int], chance: float) -> int:
+def weighted_index(weights: Sequence[int], chance: float) -> int:
     """The index of a weight chosen at random in proportion to the weights. `chance` is from 0 up to, but not including,
     1; at least one weight must be above 0."""
     mark = chance * sum(weights)

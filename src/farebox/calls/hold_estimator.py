@@ -11,7 +11,7 @@ from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.unseen import Rules, UnseenTokens, with_single_uses
 
 
-class Offer(msgspec.Struct, frozen=True):
+class HoldEstimator(msgspec.Struct, frozen=True):
     """What the estimate of a hold is computed from."""
 
     demand: Demand
@@ -51,7 +51,7 @@ class Offer(msgspec.Struct, frozen=True):
             unseen=self.unseen_tokens(self.demand),
         )
 
-    def with_single_uses(self, rules: Rules) -> "Offer | None":
+    def with_single_uses(self, rules: Rules) -> "HoldEstimator | None":
         """The same with one use of each tool whose needs are learned, if the request allows more; otherwise None."""
         fewer = with_single_uses(self.demand, rules)
         return None if fewer is None else structs.replace(self, demand=fewer)
