@@ -25,7 +25,7 @@ from pathlib import Path
 from bench.served import Farebox, Mock, run, serving
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server import serve
-from farebox.limits.held import ByteBudget
+from farebox.limits.byte_budget import ByteBudget
 from farebox.model import Permission
 
 MIB = 2**20

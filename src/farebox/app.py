@@ -150,7 +150,7 @@ async def gateway(
         data_plane = DataPlane(services)
         server = await _listening(services, host_resources, data_plane, port_shared=port_shared)
         stack.push_async_callback(server.close)
-        stack.callback(services.watching.stop)
+        stack.callback(services.live_pages.stop)
         await stack.enter_async_context(_measured(services, host_resources, port_shared=port_shared))
         stack.push_async_callback(send_spans.flush, services)
         stack.push_async_callback(data_plane.drain, GRACE_SECONDS)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from farebox.dns_txt import servers_of
+from farebox.ingress import check_ingress
 from farebox.key_file import decoded_key, key_of_file
 from farebox.proxies import Proxies, proxies_of
-from farebox.set_together import check_together
+from farebox.setting_checks import check_combinations
 from farebox.setting_values import parse_value, values_of_file
-from farebox.standing import check_standing
 
 PREFIX = "FAREBOX_"
 
@@ -373,8 +373,8 @@ def _loaded(environment: Mapping[str, str], overrides: Mapping[str, object]) -> 
             raise SettingsError(f"{PREFIX}{name.upper()} is not a setting of Farebox; docs/settings.md lists them all")
         parsed[name] = parse_value(PREFIX + name.upper(), value, known[name].type, known[name].metadata)
     settings = Settings(**parsed)
-    check_standing(settings.public_url, settings.trusted_proxies, settings.proxy_protocol)
-    check_together(settings)
+    check_ingress(settings.public_url, settings.trusted_proxies, settings.proxy_protocol)
+    check_combinations(settings)
     servers_of(settings.dns_servers)
     return settings
 

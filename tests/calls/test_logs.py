@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.limits import logged
+from farebox.limits import logged_bytes
 from farebox.storage.accounts import read_balance
 from farebox.storage.sql import Connection, rows
 from tests.calls.kit import log_row, log_rows, price_of, set_gateway
@@ -103,10 +103,10 @@ async def test_a_response_that_is_too_large_is_not_kept_and_its_row_is(customer:
 async def test_large_bodies_are_kept_at_a_rate(
     farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logged, "LARGE_BYTES", 1000)
-    monkeypatch.setattr(logged, "BURST_BYTES", 5_000)
-    monkeypatch.setattr(logged, "BYTES_PER_SECOND", 0)
-    monkeypatch.setattr(farebox.services.logged, "_taken", {})
+    monkeypatch.setattr(logged_bytes, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(logged_bytes, "BURST_BYTES", 5_000)
+    monkeypatch.setattr(logged_bytes, "BYTES_PER_SECOND", 0)
+    monkeypatch.setattr(farebox.services.logged_bytes, "_taken", {})
     large, small = native_body("word " * 400), native_body("word " * 40)
     log_ids = [(await post(customer, body, NATIVE)).log_id for body in (large, large, large, small)]
     assert [stored(customer, log_id, "request").status_code for log_id in log_ids] == [200, 200, 404, 200]

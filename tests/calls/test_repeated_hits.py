@@ -296,7 +296,7 @@ def test_a_hit_whose_row_has_to_wait_takes_the_usual_path(
     customer: Customer, connection: Repeater, at_once: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection.repeat()
-    monkeypatch.setattr("farebox.limits.unwritten.NUMBER_MAX", 0)
+    monkeypatch.setattr("farebox.limits.pending_writes.NUMBER_MAX", 0)
     _, headers, _ = connection.ask()
     assert (headers["cf-aig-cache-status"], at_once) == ("HIT", [False])
     assert row_of(customer, headers["cf-aig-log-id"])["cached"]
@@ -308,7 +308,7 @@ def test_no_row_is_lost_if_the_kept_body_is_longer_than_the_received_one(
     """On the operator's key, Farebox adds the request for usage to a stream."""
     first = connection.repeat(STREAM)
     until(lambda: not customer.farebox.services.tasks.running("records of hits"))
-    monkeypatch.setattr("farebox.limits.unwritten.BYTES_MAX", _ROW_BYTES + len(STREAM) + len(first))
+    monkeypatch.setattr("farebox.limits.pending_writes.BYTES_MAX", _ROW_BYTES + len(STREAM) + len(first))
     _, headers, _ = connection.ask(STREAM)
     assert (headers["cf-aig-cache-status"], at_once) == ("HIT", [False])
     assert row_of(customer, headers["cf-aig-log-id"])["cached"]

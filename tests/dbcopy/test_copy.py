@@ -17,9 +17,9 @@ import pytest
 from farebox.clock import SystemClock
 from farebox.operator.copying import CopyRefused, copy_installation
 from farebox.storage.buckets import bucket_numbers, hashint4, shard_of
+from farebox.storage.copy_mark import COPY_PROGRESS
 from farebox.storage.dbcopy import Progress, Row
 from farebox.storage.dbcopy.sqlite import SqliteSource, SqliteTarget
-from farebox.storage.half_copied import COPYING
 from farebox.storage.tables import Table, tables
 from tests import processes
 from tests.dbcopy.kit import (
@@ -235,7 +235,7 @@ def _has_come(server: PostgresServer, url: str, batches: int) -> bool:
 
 def _batches(server: PostgresServer, url: str) -> int:
     """How many tables and batches have reached the target."""
-    if server.query(f"SELECT to_regclass('{COPYING}')", url)[0][0] is None:
+    if server.query(f"SELECT to_regclass('{COPY_PROGRESS}')", url)[0][0] is None:
         return 0
     return int(
         server.query("SELECT count(*) / 5000 FROM (SELECT 1 FROM calls UNION ALL SELECT 1 FROM holds) x", url)[0][0]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from farebox.errors import Problem
 from farebox.http.exchange import Exchange
 from farebox.http.server.state import PROGRESS_BYTES
-from farebox.limits.held import UNCLAIMED, ByteBudget
+from farebox.limits.byte_budget import UNCLAIMED, ByteBudget
 from tests.http.serving import Peer, Recorder, Served, request, serving, until
 
 KIB = 2**10

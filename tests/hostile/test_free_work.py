@@ -16,7 +16,7 @@ from farebox.clock import Clock, SystemClock
 from farebox.errors import GIVEN_UP, PROVIDER_UNAVAILABLE, UPSTREAM_TIMEOUT
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server import serve
-from farebox.limits.unpaid import Unpaid
+from farebox.limits.unpaid import UnpaidWork
 from farebox.providers.formats.openai_chat import OpenAIChat
 from farebox.providers.http1.pool import PooledUpstream
 from tests.calls.kit import differences, log_row, log_rows, price_of, set_price, set_provider
@@ -321,7 +321,7 @@ async def test_paid_calls_raise_the_limit_of_abandoned_ones(farebox: Farebox, pr
 
 def test_the_count_of_unpaid_calls_decays_evenly() -> None:
     hour = 3_600_000
-    unpaid = Unpaid()
+    unpaid = UnpaidWork()
     assert unpaid.wait("acme", 100, 0) is None
     unpaid.add("acme", 99, 100, 0)
     assert unpaid.wait("acme", 100, 0) is None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from farebox.calls.large_body import LARGE_BODY
 from farebox.http.request import BODY_MAX
 from farebox.http.webhooks import BODY_LIMIT as WEBHOOK_MAX
-from farebox.limits.held import UNCLAIMED_SHARE
+from farebox.limits.byte_budget import UNCLAIMED_SHARE
 from farebox.operator import prices
 from farebox.payments.model import Rule
 from farebox.storage.accounts import find_account

@@ -11,9 +11,9 @@ import pytest
 from farebox import http
 from farebox.http.envelope import HTML, Response
 from farebox.http.public_path import rooted
+from farebox.ingress import path_of
 from farebox.people import sessions
 from farebox.settings import SettingsError, load
-from farebox.standing import path_of
 from tests.hostile.proxies import PROXIES
 from tests.sdks import cloudflare
 from tests.support import Farebox, free_port, running_farebox

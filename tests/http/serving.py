@@ -10,7 +10,7 @@ from typing import Any
 from farebox.http.exchange import Exchange
 from farebox.http.server import Limits, RunningServer, serve
 from farebox.http.server.connection import ClientConnection
-from farebox.limits.held import ByteBudget
+from farebox.limits.byte_budget import ByteBudget
 
 BODY_LIMIT = 1 << 20
 SECONDS = 10.0

@@ -13,7 +13,7 @@ from farebox.http.server.connection import ClientConnection
 from farebox.http.server.headers import Dates
 from farebox.http.server.outlet import WRITE_HIGH, WRITE_LOW
 from farebox.http.server.state import PROGRESS_BYTES, Limits, ServerState
-from farebox.limits.held import ByteBudget
+from farebox.limits.byte_budget import ByteBudget
 from tests.http.serving import BODY_LIMIT, request
 
 BIG = b"x" * (2 * WRITE_HIGH)

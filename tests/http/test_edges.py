@@ -12,7 +12,7 @@ from farebox.http.data_plane import DataPlane
 from farebox.http.exchange import ClientGone, Exchange, HeaderList, RequestHead
 from farebox.http.request import BODY_MAX
 from farebox.http.routes import ROUTES
-from farebox.limits.held import Lease
+from farebox.limits.byte_budget import Lease
 from farebox.storage.sql import DatabaseUnavailable
 from tests.http.support import errors, http, result
 from tests.support import Customer, Farebox

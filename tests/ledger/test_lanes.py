@@ -17,7 +17,7 @@ from farebox.ledger.lanes import LaneLedger
 from farebox.ledger.spending import window_start
 from farebox.storage.accounts import add_account, find_buckets
 from farebox.storage.activity import Activity
-from farebox.storage.patience import TURNS_MAX
+from farebox.storage.batch_wait import TURNS_MAX
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.lanes import Lane

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from farebox.http.pages import live
-from farebox.limits.watching import PERSON_MAX
+from farebox.limits.live_pages import PERSON_MAX
 from farebox.model import Role
 from farebox.people import sessions
 from farebox.storage.sql import Connection
@@ -125,7 +125,7 @@ def test_the_number_of_streams_of_a_person_is_limited(farebox: Farebox, owner: P
         opened = [watching(stack, owner, "overview") for _ in range(PERSON_MAX)]
         assert [bool(events.next) for events in opened] == [True] * PERSON_MAX
         assert list(watching(stack, owner, "overview")) == [("full", "")]
-        farebox.services.watching.stop()
+        farebox.services.live_pages.stop()
         assert [list(events) for events in opened] == [[]] * PERSON_MAX, (
             "a stopping server does not wait for open streams"
         )

@@ -8,7 +8,7 @@ import apsw
 import pytest
 
 from farebox.storage.activity import Activity
-from farebox.storage.patience import TURNS_MAX
+from farebox.storage.batch_wait import TURNS_MAX
 from farebox.storage.sql import Connection, DatabaseLocked, DatabaseUnavailable
 from farebox.storage.sqlite import SqliteConnection, connect
 from farebox.storage.sqlite.checkpoints import Checkpoints

@@ -7,7 +7,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from farebox.errors import ACCOUNT_BYTES_FULL
-from farebox.limits.held import Lease
+from farebox.limits.byte_budget import Lease
 from tests.calls.kit import differences, log_rows, price_of, set_gateway
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer

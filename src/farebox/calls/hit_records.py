@@ -21,7 +21,7 @@ _ROW_BYTES: Final = 1024
 
 async def write_soon(services: Services, record: CallRecord) -> None:
     """Write the record in the background, or at once if too much is waiting. Raises nothing."""
-    if services.unwritten.fits(_size(record)):
+    if services.pending_writes.fits(_size(record)):
         write_later(services, record)
     else:
         await _write(services, [record])
@@ -29,13 +29,13 @@ async def write_soon(services: Services, record: CallRecord) -> None:
 
 def write_later(services: Services, record: CallRecord) -> None:
     """Write a record in the background, if `fits` says that there is room. Raises nothing."""
-    services.unwritten.add(record, _size(record))
+    services.pending_writes.add(record, _size(record))
     services.tasks.begin("records of hits", partial(_write_all, services))
 
 
 def fits(services: Services, call: Call, response: bytes) -> bool:
     """Whether there is room now for the record of the call with this response; the two bodies are its largest part."""
-    return services.unwritten.fits(_ROW_BYTES + len(call.body) + len(response))
+    return services.pending_writes.fits(_ROW_BYTES + len(call.body) + len(response))
 
 
 def _size(record: CallRecord) -> int:
@@ -43,9 +43,9 @@ def _size(record: CallRecord) -> int:
 
 
 async def _write_all(services: Services) -> None:
-    while services.unwritten:
+    while services.pending_writes:
         await services.clock.sleep(COLLECT_SECONDS)
-        await _write(services, services.unwritten.take())
+        await _write(services, services.pending_writes.take())
 
 
 async def _write(services: Services, records: list[CallRecord]) -> None:

@@ -3,7 +3,7 @@
 import msgspec
 
 from farebox.calls.model import Call
-from farebox.limits import logged
+from farebox.limits import logged_bytes
 from farebox.memfile import whole
 from farebox.providers.scrubbing import Scrubber
 from farebox.runtime.services import Services
@@ -62,6 +62,6 @@ def logged_request(services: Services, call: Call) -> bytes | None:
 
 
 def _log_takes(services: Services, call: Call, size: int) -> bool:
-    if size <= logged.LARGE_BYTES:  # needs no look at the clock
+    if size <= logged_bytes.LARGE_BYTES:  # needs no look at the clock
         return True
-    return services.logged.takes(call.account_id, size, services.clock.monotonic())
+    return services.logged_bytes.takes(call.account_id, size, services.clock.monotonic())

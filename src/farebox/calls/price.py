@@ -8,12 +8,12 @@ import msgspec
 from msgspec.structs import replace
 
 from farebox.money import ceil_div
-from farebox.pricing.belief import check_possible
 from farebox.pricing.ceilings import hides_reasoning
 from farebox.pricing.charge import charge_of, cost_of, unpriced_meters
 from farebox.pricing.count import TEXT_BYTES_PER_TOKEN, count_request, count_text
 from farebox.pricing.media import speech_tokens
 from farebox.pricing.model import Cost, Demand, Estimate, Markup, ModelPrice
+from farebox.pricing.plausibility import check_plausible
 from farebox.pricing.receipt import UsageSource
 from farebox.pricing.unseen import has_unreported_cost
 from farebox.providers.formats.base import Observed
@@ -102,7 +102,7 @@ class _Counter(msgspec.Struct, frozen=True):
             policy = "the provider reports no usage: free"
             return PricedUsage("provider", {}, Cost(0, self.price.denominator, ()), 0, policy, notes)
         try:
-            check_possible(observed.usage, self.demand, self.price, self.bound)
+            check_plausible(observed.usage, self.demand, self.price, self.bound)
         except AbsurdUsage as error:
             return self._implausible(str(error), notes)
         if not missing and (observed.complete or not self._lags(observed.usage)):

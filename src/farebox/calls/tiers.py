@@ -16,13 +16,13 @@ from farebox.calls.price import PricedUsage
 from farebox.calls.stages import CallContext, Terms
 from farebox.calls.unlisted import OPENROUTER, plain_model, price_without_list, with_variant
 from farebox.errors import MODEL_UNPRICED, NOT_METERED, Problem
-from farebox.pricing.belief import check_possible
 from farebox.pricing.bill import LONG_CACHE, at_highest, combined, doubts_of, with_fee
 from farebox.pricing.charge import charge_of, cost_of
 from farebox.pricing.compiler import STANDARD
 from farebox.pricing.custom_costs import CustomCosts
 from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Demand, Estimate, FurtherModel, Markup, ModelPrice
+from farebox.pricing.plausibility import check_plausible
 from farebox.providers.formats.base import Observed
 from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.quoting import quoted
@@ -203,7 +203,7 @@ def with_further(
         price, doubts = known_price(context, terms, price, passed.usage)
         notes += doubts
         try:
-            check_possible(passed.usage, Demand(price.model), price, _NO_BOUND)
+            check_plausible(passed.usage, Demand(price.model), price, _NO_BOUND)
             parts.append((price, cost_of(price, passed.usage)))
         except AbsurdUsage as absurd:
             implausible = str(absurd)

@@ -28,11 +28,11 @@ from farebox.http.router import Access, AccountRead, MethodNotAllowed, Route, Ro
 from farebox.http.routes import ROUTES
 from farebox.http.server.state import Handler
 from farebox.http.validation import read, read_body
-from farebox.limits.held import ANONYMOUS
+from farebox.ingress import path_of
+from farebox.limits.byte_budget import ANONYMOUS
 from farebox.limits.last_uses import Used
 from farebox.runtime.known_accounts import KnownAccount
 from farebox.runtime.services import Services
-from farebox.standing import path_of
 from farebox.storage.sql import DatabaseUnavailable, NodeUnavailable
 
 log = structlog.get_logger("farebox.http")

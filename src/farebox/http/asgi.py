@@ -13,7 +13,7 @@ from farebox.errors import BODY_TOO_LARGE, Problem
 from farebox.http.exchange import ClientGone, HeaderList, RequestHead
 from farebox.http.server.headers import PATH_SAFE, add_header, header_lines
 from farebox.http.server.state import Handler
-from farebox.limits.held import Lease
+from farebox.limits.byte_budget import Lease
 from farebox.memfile import Body
 
 Message: TypeAlias = MutableMapping[str, Any]

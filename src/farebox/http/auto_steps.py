@@ -75,7 +75,7 @@ async def auto_steps(services: Services, request: ProxyRequest, path: str) -> St
     )
     choices = _choices(services, request, needs, await _pool(services, request))
     turn = _turn(request, needs)
-    pinned = None if turn is None else services.turns.find(request.account_id, turn)
+    pinned = None if turn is None else services.turn_models.find(request.account_id, turn)
     first = next((choice for choice in choices if choice.name == pinned), None)
     reason = ONLY if len(choices) == 1 else CHEAPEST
     if first is not None:
@@ -99,7 +99,7 @@ class _AutoSteps:
     def more(self) -> bool:
         if self._number + 1 >= len(self._choices):
             if self._turn is not None:  # none has answered: the turn is not bound to the one that was tried last
-                self._services.turns.forget(self._asked.account_id, self._turn)
+                self._services.turn_models.forget(self._asked.account_id, self._turn)
             return False
         self._number += 1
         self._reason = FALLBACK
@@ -120,7 +120,7 @@ class _AutoSteps:
         call = await compat_call(services, of_step, choice.name)
         assert not isinstance(call, RouteName)
         if self._turn is not None:
-            services.turns.remember(request.account_id, self._turn, choice.name)
+            services.turn_models.remember(request.account_id, self._turn, choice.name)
         routing = Routing(routed_name(choice.slug, choice.model), self._reason, request.log_id)
         return replace(call, route=f"{AUTO_MODEL}/{self._reason}", routing=routing)
 

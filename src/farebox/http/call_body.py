@@ -12,7 +12,7 @@ from farebox.errors import BODY_LATE, BODY_TOO_LARGE, CODING_UNKNOWN, INVALID_RE
 from farebox.http.call_target import RUN
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.parse_body import in_helper
-from farebox.limits.held import Lease
+from farebox.limits.byte_budget import Lease
 from farebox.memfile import LARGE_BYTES, Body, LargeBody, MemoryFile, whole
 from farebox.offload.decode import decode_into
 from farebox.providers.catalogue import format_of, provider_of, upstream_path

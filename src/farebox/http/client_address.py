@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from farebox.http.exchange import Exchange, RequestHeaders
+from farebox.ingress import networks_of
 from farebox.settings import Settings
-from farebox.standing import networks_of
 
 HOPS_MAX = 16
 """Maximum number of chained proxies: more than anyone has."""

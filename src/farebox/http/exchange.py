@@ -5,7 +5,7 @@ from typing import Protocol, TypeAlias
 
 from farebox.channels import Channel
 from farebox.errors import ClientGone as ClientGone
-from farebox.limits.held import Lease
+from farebox.limits.byte_budget import Lease
 from farebox.memfile import Body
 
 HeaderList: TypeAlias = list[tuple[str, str]]

@@ -5,7 +5,7 @@ import asyncio
 from farebox.channels import Channel
 from farebox.errors import ClientGone
 from farebox.http.exchange import HeaderList, RequestHead
-from farebox.limits.held import Lease
+from farebox.limits.byte_budget import Lease
 
 
 class InnerExchange:

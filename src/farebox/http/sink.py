@@ -18,7 +18,7 @@ from farebox.http.provider_errors import (
 )
 from farebox.http.refusals import Pages
 from farebox.http.server.headers import sendable
-from farebox.limits.held import Lease
+from farebox.limits.byte_budget import Lease
 
 PRIVATE = ("cache-control", "no-store")
 """On every response: whatever is between us and the caller, a call's content is only for the caller."""

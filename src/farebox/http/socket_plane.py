@@ -31,7 +31,7 @@ from farebox.http.proxy_request import ProxyRequest
 from farebox.http.sink import HttpSink
 from farebox.http.subprotocols import HEADER, Offered
 from farebox.http.universal_socket import Handle, UniversalSession
-from farebox.limits.held import Lease
+from farebox.limits.byte_budget import Lease
 from farebox.providers.catalogue import upstream_path
 from farebox.providers.formats.base import Observed, ParsedRequest
 from farebox.providers.provider import FREE, UNMETERED

@@ -39,8 +39,8 @@ from farebox.ledger.lane_values import (
 )
 from farebox.ledger.posting import apply_left
 from farebox.storage.account_keys import NO_BUCKET
+from farebox.storage.batch_wait import wait_for_more
 from farebox.storage.instances import fence
-from farebox.storage.patience import wait_for_more
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.lanes import Lane as Sender
 from farebox.storage.sql import Connection, DatabaseUnavailable, NodeUnavailable

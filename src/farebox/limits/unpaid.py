@@ -20,7 +20,7 @@ class _Bucket:
     at: int
 
 
-class Unpaid:
+class UnpaidWork:
     """What each account has recently left unpaid. `hourly` is both the limit and what leaks in an hour."""
 
     def __init__(self) -> None:

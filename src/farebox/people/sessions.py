@@ -281,7 +281,7 @@ def _roles(connection: Connection, sign_in: SignIn) -> frozenset[Role]:
     return frozenset(filter(None, [members.role_of(connection, place, sign_in.email) for place in places]))
 
 
-def proven_email(opened: Session) -> str | None:
+def verified_email(opened: Session) -> str | None:
     """The e-mail address of the session's person, if it is proven for all accounts: not for a link without an address,
     nor for one that an owner of an account has created."""
     return None if opened.sign_in.vouched else opened.sign_in.email
@@ -309,21 +309,21 @@ async def end_named(services: Services, account_id: str, session_id: str) -> Non
 async def end_others(services: Services, opened: Session) -> None:
     """End all other sessions and links of the person whose session this is, on all their accounts. Raises Problem
     (VALIDATION_FAILED) if it is not known whose it is."""
-    email, kept = proven_email(opened), opened.sign_in.session_id
+    email, kept = verified_email(opened), opened.sign_in.session_id
     if email is None:
         raise Problem(VALIDATION_FAILED, "This session does not show who you are: end the others one by one")
     await services.database.write(lambda connection: store.remove_others(connection, email, kept))
 
 
-async def turn_to(services: Services, opened: Session, account_id: str) -> None:
+async def switch_account(services: Services, opened: Session, account_id: str) -> None:
     """Switch this session to another account of the member. Raises Problem (NOT_FOUND) if they are not a member of
     it."""
-    email, hashed = proven_email(opened), services.vault.hash_token(opened.secret)
+    email, hashed = verified_email(opened), services.vault.hash_token(opened.secret)
 
     def job(connection: Connection) -> bool:
         if email is None or not account_id or members.role_of(connection, account_id, email) is None:
             return False
-        store.turn_to(connection, hashed, account_id)
+        store.switch_account(connection, hashed, account_id)
         return True
 
     if not await services.database.write(job):

@@ -40,7 +40,7 @@ class _Uses:
         return self._ordered[min(len(self._ordered) - 1, len(self._ordered) * percentile // 100)]
 
 
-class Learned:
+class LearnedSizes:
     """What one process has learned."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Learned:
         return max(usual, own.level(percentile) if own else 0)
 
 
-def learn(learned: Learned, account_id: str, provider: str, demand: Demand, usage: Usage, reference: str) -> None:
+def learn(learned: LearnedSizes, account_id: str, provider: str, demand: Demand, usage: Usage, reference: str) -> None:
     """Learn from a complete response and the provider's own figures, for later holds."""
     read = int(usage.get("input_tokens", 0))
     if reference and not demand.cuts_input:

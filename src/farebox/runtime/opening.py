@@ -11,8 +11,8 @@ from farebox.addresses import networks
 from farebox.clock import Clock, Ids
 from farebox.jobs import Jobs
 from farebox.ledger.ledger import Ledger, ledger_of
+from farebox.limits.byte_budget import ByteBudget
 from farebox.limits.concurrent import CallsInFlight
-from farebox.limits.held import ByteBudget
 from farebox.limits.rate import RateLimiter
 from farebox.metrics.families import SHARED_CACHE
 from farebox.metrics.metrics import Metrics

@@ -5,7 +5,7 @@ from collections import Counter
 from farebox.counts import OTHER, Place
 from farebox.jobs import Jobs
 from farebox.ledger.ledger import Ledger
-from farebox.limits.held import ByteBudget
+from farebox.limits.byte_budget import ByteBudget
 from farebox.logs import Dropped
 from farebox.metrics import families as of
 from farebox.providers.upstream import Upstream

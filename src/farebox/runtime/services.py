@@ -7,23 +7,23 @@ from farebox.clock import Clock, Ids
 from farebox.errors import PAYMENTS_OFF, Problem
 from farebox.jobs import Jobs
 from farebox.ledger.ledger import Ledger
+from farebox.limits.byte_budget import ByteBudget
 from farebox.limits.concurrent import CallsInFlight
-from farebox.limits.held import ByteBudget
 from farebox.limits.known_credit import KnownCredit
 from farebox.limits.last_uses import LastUses
+from farebox.limits.live_pages import LivePages
 from farebox.limits.log_room import LogRoom
-from farebox.limits.logged import LoggedBytes
+from farebox.limits.logged_bytes import LoggedBytes
 from farebox.limits.paused_keys import PausedKeys
+from farebox.limits.pending_writes import PendingWrites
 from farebox.limits.rate import RateLimiter
 from farebox.limits.spend_watch import SpendWatch
-from farebox.limits.turns import Turns
-from farebox.limits.unpaid import Unpaid
-from farebox.limits.unwritten import Unwritten
-from farebox.limits.watching import Watching
+from farebox.limits.turn_models import TurnModels
+from farebox.limits.unpaid import UnpaidWork
 from farebox.metrics.metrics import Metrics
 from farebox.offload import Pool
 from farebox.payments.processor import Processor
-from farebox.pricing.learned import Learned
+from farebox.pricing.learned import LearnedSizes
 from farebox.pricing.unseen import Rules
 from farebox.providers.capabilities import Candidate
 from farebox.providers.reading import Refused
@@ -83,7 +83,7 @@ class Services:
     """Where cached responses are stored, if not in the database."""
     tasks: Tasks = field(default_factory=Tasks)
     """Charges that continue after their caller has disconnected."""
-    learned: Learned = field(default_factory=Learned)
+    learned: LearnedSizes = field(default_factory=LearnedSizes)
     """Sizes of unseen input, learned from responses."""
     unseen_rules: Rules = field(default_factory=Rules)
     """What is held for unseen input, by kind."""
@@ -109,7 +109,7 @@ class Services:
     """When keys were used, until it is written."""
     paused_keys: PausedKeys = field(default_factory=PausedKeys)
     """Keys that a provider has refused or rate limited."""
-    turns: Turns = field(default_factory=Turns)
+    turn_models: TurnModels = field(default_factory=TurnModels)
     """Which model answered the current turn of a conversation."""
     refusals: Mapping[str, Refused] = field(default_factory=dict)
     """Request fields and tools that the operator refuses, by provider."""
@@ -119,7 +119,7 @@ class Services:
     """What accounts had available after their latest holds."""
     calls: CallsInFlight = field(default_factory=CallsInFlight)
     """Counts the calls in flight of each account."""
-    logged: LoggedBytes = field(default_factory=LoggedBytes)
+    logged_bytes: LoggedBytes = field(default_factory=LoggedBytes)
     """Counts the bytes of large bodies that the log keeps, by account."""
     log_room: LogRoom = field(default_factory=LogRoom)
     """Counts the calls in logs that accept no more once they are full."""
@@ -127,7 +127,7 @@ class Services:
     """How long it took to settle the latest calls."""
     spend_watch: SpendWatch = field(default_factory=SpendWatch)
     """Accounts for which spend alerts may be due."""
-    watching: Watching = field(default_factory=Watching)
+    live_pages: LivePages = field(default_factory=LivePages)
     """Counts the pages that receive live updates."""
     jobs: Jobs = field(default_factory=Jobs)
     """Background jobs: how often each was restarted, and which of them hang."""
@@ -153,9 +153,9 @@ class Services:
 
     metrics: Metrics = field(default_factory=Metrics)
     """The process's metrics."""
-    unwritten: Unwritten = field(default_factory=Unwritten)
+    pending_writes: PendingWrites = field(default_factory=PendingWrites)
     """Records of calls answered from the cache that wait to be written."""
-    unpaid: Unpaid = field(default_factory=Unpaid)
+    unpaid: UnpaidWork = field(default_factory=UnpaidWork)
     """What calls abandoned before their response may cost the operator, by account."""
 
 

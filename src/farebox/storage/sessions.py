@@ -92,7 +92,7 @@ def renew(connection: Connection, old_hash: bytes, new_hash: bytes, at: int) -> 
     return True
 
 
-def turn_to(connection: Connection, secret_hash: bytes, account_id: str) -> None:
+def switch_account(connection: Connection, secret_hash: bytes, account_id: str) -> None:
     """Switch the session to another account's pages."""
     connection.execute("UPDATE sessions SET account_id = ? WHERE hash = ?", (account_id, secret_hash))
 

@@ -54,7 +54,7 @@ def browser_of(request: Request) -> Browser:
 async def arrived(request: Request, session: Session, landing: str) -> Response:
     """Redirect to the page that the person came for, with the session's cookie. To a person with several accounts, it
     names the one that is shown, because anyone may have added them to one."""
-    sign_in, roles, email = session.sign_in, sorted(session.roles), sessions.proven_email(session)
+    sign_in, roles, email = session.sign_in, sorted(session.roles), sessions.verified_email(session)
     log.info(
         "signed in",
         account=sign_in.account_id,

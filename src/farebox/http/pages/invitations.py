@@ -9,7 +9,7 @@ from farebox.people import membership, sessions
 
 async def invitation_list(visit: Visit) -> Shown:
     """The person's invitations."""
-    email = sessions.proven_email(visit.session)
+    email = sessions.verified_email(visit.session)
     found = [] if email is None else await membership.invitations(visit.services, email)
     return {"invitations": found, "person": email}
 
@@ -18,7 +18,7 @@ async def accept(visit: Visit, form: Fields) -> Response:
     """Accept an invitation, and show the account."""
     account_id = form.get("account", "")
     await membership.accept(visit.services, _person(visit), account_id)
-    await sessions.turn_to(visit.services, visit.session, account_id)
+    await sessions.switch_account(visit.services, visit.session, account_id)
     return see_other(HOME)
 
 
@@ -29,7 +29,7 @@ async def decline(visit: Visit, form: Fields) -> str:
 
 
 def _person(visit: Visit) -> str:
-    email = sessions.proven_email(visit.session)
+    email = sessions.verified_email(visit.session)
     if email is None:
         raise Problem(
             VALIDATION_FAILED,

@@ -42,7 +42,7 @@ async def events(visit: Visit) -> Response:
 async def _feed(visit: Visit, look: Look, stream: ResponseStream, gone: Awaitable[None]) -> None:
     """Send changes until the client disconnects, the session ends or changes, or the process stops."""
     person = visit.session.sign_in.email or visit.session.sign_in.session_id
-    with visit.services.watching.place(visit.account_id, person) as stopped:
+    with visit.services.live_pages.place(visit.account_id, person) as stopped:
         if stopped is None:
             await stream.send(b"event: full\ndata:\n\n")
             return

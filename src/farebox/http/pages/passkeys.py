@@ -84,7 +84,7 @@ async def remove(visit: Visit, form: Fields) -> str:
 
 def _person(visit: Visit) -> str:
     """The person whose session this is. Raises Problem (VALIDATION_FAILED) if that is not known."""
-    email = sessions.proven_email(visit.session)
+    email = sessions.verified_email(visit.session)
     if email is None:
         raise Problem(
             VALIDATION_FAILED,

@@ -329,7 +329,7 @@ FORM_ROWS: tuple[Form, ...] = (
     Form(path="/ui/sessions/end-others", does="End all of one's other sessions", roles=ANYBODY,
          act=signing.end_others, back="/ui/sessions"),
     Form(path="/ui/account", does="Switch to another of one's accounts", roles=ANYBODY,
-         act=signing.turn_to, back="/ui/sessions"),
+         act=signing.switch_account, back="/ui/sessions"),
     Form(path="/ui/sign-out", does="Sign out", roles=ANYBODY, without_role=True,
          act=signing.sign_out, back="/ui/sessions"),
 )

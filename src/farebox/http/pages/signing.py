@@ -126,7 +126,7 @@ async def confirm(visit: Visit) -> Shown | Response:
     if sessions.confirmed(visit.services, visit.session):
         return see_other(wanted)
     mail_to = visit.session.sign_in.email if mailing.available(visit.services) else None
-    person = sessions.proven_email(visit.session)
+    person = sessions.verified_email(visit.session)
     return {
         "next": wanted,
         "mail_to": mail_to,
@@ -168,7 +168,7 @@ async def session_list(visit: Visit) -> Shown:
     found = await sessions.list_open(visit.services, visit.account_id)
     if not visit.may(OWNER):
         found = [each for each in found if each.email == own.email and (own.email or each == own)]
-    email = sessions.proven_email(visit.session)
+    email = sessions.verified_email(visit.session)
     accounts = {} if email is None else await membership.accounts_of(visit.services, email)
     return {
         "own": own,
@@ -184,7 +184,7 @@ async def session_list(visit: Visit) -> Shown:
 
 
 async def _passkeys(visit: Visit) -> list[Passkey]:
-    email = sessions.proven_email(visit.session)
+    email = sessions.verified_email(visit.session)
     return [] if email is None else await passkeys.of_person(visit.services, email)
 
 
@@ -204,9 +204,9 @@ async def end_others(visit: Visit, form: Fields) -> str:
     return "All your other sessions have ended, and links that were sent to you no longer work."
 
 
-async def turn_to(visit: Visit, form: Fields) -> Response:
+async def switch_account(visit: Visit, form: Fields) -> Response:
     """Switch to another account, for a member of several."""
-    await sessions.turn_to(visit.services, visit.session, form.get("account", ""))
+    await sessions.switch_account(visit.services, visit.session, form.get("account", ""))
     return see_other(own_path(form.get("next", "")))
 
 

@@ -21,7 +21,7 @@ async def begin(request: Request, _: None) -> Response:
 
 async def confirm(visit: Visit, form: Fields) -> Response:
     """Confirm the person's identity at the provider, which is asked to authenticate them again."""
-    email = sessions.proven_email(visit.session)
+    email = sessions.verified_email(visit.session)
     if email is None:
         raise Problem(VALIDATION_FAILED, "The person behind this session is unknown: confirm in another way")
     return await _begun(visit.request, own_path(form.get("next", "")), email)

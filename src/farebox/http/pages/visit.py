@@ -23,12 +23,12 @@ from farebox.http.pages.fault_words import with_our_quotes
 from farebox.http.pages.view import Flash
 from farebox.http.refusals import Pages
 from farebox.http.request import Request
+from farebox.ingress import path_of
 from farebox.model import Operator, Role
 from farebox.people import sessions
 from farebox.people.attempts import ATTEMPT_MS
 from farebox.people.sessions import SESSION_MS, Session
 from farebox.runtime.services import Services
-from farebox.standing import path_of
 
 HOME = "/ui/overview"
 SESSION_COOKIE = "farebox_sid"

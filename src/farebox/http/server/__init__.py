@@ -15,7 +15,7 @@ from farebox.http.server.connection import ClientConnection
 from farebox.http.server.headers import Dates
 from farebox.http.server.state import Handler, Limits, ServerState
 from farebox.jobs import OnFailure
-from farebox.limits.held import ByteBudget
+from farebox.limits.byte_budget import ByteBudget
 
 __all__ = ["AddressInUse", "Handler", "Limits", "RunningServer", "reserve", "serve"]
 

@@ -1,6 +1,6 @@
 """Memory of a connection in addition to the exchange in progress, counted on leases of its own."""
 
-from farebox.limits.held import ByteBudget, Lease
+from farebox.limits.byte_budget import ByteBudget, Lease
 
 UNCLAIMED_FREE = 4 * 2**10
 """Bytes of unfinished request heads and of unrequested data that are not counted: most heads fit."""

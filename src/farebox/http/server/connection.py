@@ -16,7 +16,7 @@ from farebox.http.server.outlet import WRITE_HIGH, Outlet
 from farebox.http.server.preface import peer_of, read_preface
 from farebox.http.server.reader import RequestReader
 from farebox.http.server.state import PAUSE_ABOVE, PROGRESS_BYTES, REST_BYTES, ServerState
-from farebox.limits.held import Lease
+from farebox.limits.byte_budget import Lease
 
 log = structlog.get_logger("farebox.http")
 

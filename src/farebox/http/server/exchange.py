@@ -10,7 +10,7 @@ from farebox.http.server.headers import header_lines, status_line
 from farebox.http.server.incoming import Incoming
 from farebox.http.server.lifecycle import BODY, BodyState, Life
 from farebox.http.server.switched import Switched, SwitchedWire
-from farebox.limits.held import Lease
+from farebox.limits.byte_budget import Lease
 from farebox.memfile import LARGE_BYTES, Body, whole
 
 JOINED_MAX = 64 * 2**10

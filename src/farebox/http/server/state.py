@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from farebox.http.exchange import Exchange
 from farebox.http.server.headers import Dates
 from farebox.jobs import OnFailure
-from farebox.limits.held import ByteBudget
+from farebox.limits.byte_budget import ByteBudget
 
 PAUSE_ABOVE = 256 * 2**10
 """Bytes of a body or of further requests that a client may send before anything asks for them; above that, reading is

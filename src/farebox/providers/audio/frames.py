@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from typing import Final
 
-from farebox.providers.audio.measure import SLOWEST, STEPS_MAX, Measure, believed
+from farebox.providers.audio.measure import SLOWEST, STEPS_MAX, Measure, plausible_length
 
 _MPEG_RATES: Final = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 """Samples a second, by the version bits (3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5)."""
@@ -167,7 +167,7 @@ def flac_frames(data: bytes, start: int, information: bytes) -> Measure | None:
     declared = total / rate if total else None
     if rest:
         return Measure(min(max(seconds, declared or 0.0), seconds + rest), seconds + rest)
-    return Measure(believed(declared, seconds), seconds)
+    return Measure(plausible_length(declared, seconds), seconds)
 
 
 def _flac_frame(head: bytes) -> tuple[int, int] | None:

@@ -4,7 +4,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
-from farebox.providers.audio.measure import SLOWEST, STEPS_MAX, Measure, believed, within
+from farebox.providers.audio.measure import SLOWEST, STEPS_MAX, Measure, plausible_length, within
 from farebox.providers.audio.ogg import OPUS_LONGEST, opus_seconds
 
 _SEGMENT: Final = 0x18538067
@@ -72,7 +72,7 @@ def length(data: bytes, start: int) -> Measure | None:
     rest = max(0, len(data) - at)
     if all(track.opus and not track.other for track in sounds):
         counted = max(file.opus.get(track.number, 0.0) for track in sounds)
-        return Measure(believed(seconds, counted) + rest / SLOWEST, counted + rest * OPUS_LONGEST)
+        return Measure(plausible_length(seconds, counted) + rest / SLOWEST, counted + rest * OPUS_LONGEST)
     latest = max(file.latest.get(track.number, 0) for track in sounds)
     return within(seconds or latest * file.scale / 1e9, len(data) - start)
 

@@ -26,7 +26,7 @@ class Measure(NamedTuple):
     """
 
 
-def believed(declared: float | None, counted: float) -> float:
+def plausible_length(declared: float | None, counted: float) -> float:
     """The declared length if the counted frames agree with it, else the counted one."""
     if declared is not None and counted - _TRIMMED <= declared <= counted:
         return declared

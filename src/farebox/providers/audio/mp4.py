@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from farebox.providers.audio.measure import Measure, believed, within
+from farebox.providers.audio.measure import Measure, plausible_length, within
 from farebox.providers.audio.ogg import OPUS_LONGEST
 
 _HOLDERS: Final = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"})
@@ -56,7 +56,7 @@ def _length(track: _Track, scale: int, size: int) -> Measure:
     if not known or len(known) < len(track.per_packet):
         return within(declared, size)
     counted = min(track.packets, size) * max(known)
-    return Measure(believed(declared, counted), counted)
+    return Measure(plausible_length(declared, counted), counted)
 
 
 def _describe(data: bytes, name: bytes, at: int, end: int, track: _Track) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from farebox.providers.audio.frames import flac_frames
-from farebox.providers.audio.measure import SLOWEST, STEPS_MAX, Measure, believed, within
+from farebox.providers.audio.measure import SLOWEST, STEPS_MAX, Measure, plausible_length, within
 
 OPUS_LONGEST: Final = 0.12
 """Most seconds that one Opus packet can hold."""
@@ -104,7 +104,7 @@ def _length(data: bytes, stream: _Stream, uncounted: int) -> Measure | None:
     first = stream.first
     if first.startswith(b"OpusHead"):
         declared = (stream.granule - int.from_bytes(first[10:12], "little")) / 48_000
-        seconds = believed(declared, stream.opus)
+        seconds = plausible_length(declared, stream.opus)
         # uncounted bytes, as if they were packets of one or two bytes
         return Measure(seconds + uncounted / SLOWEST, stream.opus + uncounted * OPUS_LONGEST)
     if first.startswith(b"\x01vorbis") and len(first) >= 29:

@@ -1,7 +1,7 @@
 """The two ends of a copy, whatever their engine; and the marks of a copy in progress.
 
-The target keeps one row in COPYING for each table, written in the commit that writes the rows it describes, and one for
-the copy as a whole. While that table exists, the database is half copied, and no other command opens it.
+The target keeps one row in COPY_PROGRESS for each table, written in the commit that writes the rows it describes, and
+one for the copy as a whole. While that table exists, the database is half copied, and no other command opens it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,13 +9,13 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from farebox.storage.half_copied import COPYING
+from farebox.storage.copy_mark import COPY_PROGRESS
 from farebox.storage.sql import Connection, row, rows
 from farebox.storage.tables import Table, tables
 
 Row: TypeAlias = tuple[Any, ...]
 
-_CREATE = f"CREATE TABLE IF NOT EXISTS {COPYING} (name TEXT PRIMARY KEY, state BYTEA NOT NULL)"
+_CREATE = f"CREATE TABLE IF NOT EXISTS {COPY_PROGRESS} (name TEXT PRIMARY KEY, state BYTEA NOT NULL)"
 _SEEDED = ("config_version",)
 """Tables that the schema puts a row into. It is unchanged unless a server or a command has changed something."""
 
@@ -85,7 +85,7 @@ def begin(connection: Connection, copy: dict[str, Any]) -> dict[str, Any]:
 
 def _begin(connection: Connection, copy: dict[str, Any]) -> dict[str, Any]:
     connection.execute(_CREATE)
-    found = row(connection, f"SELECT state FROM {COPYING} WHERE name = ''")
+    found = row(connection, f"SELECT state FROM {COPY_PROGRESS} WHERE name = ''")
     if found is not None:
         begun: dict[str, Any] = msgspec.json.decode(found[0])
         return begun
@@ -94,7 +94,7 @@ def _begin(connection: Connection, copy: dict[str, Any]) -> dict[str, Any]:
             raise TableHasRows(table.name)
     for name in _SEEDED:
         connection.execute(f"DELETE FROM {name}")
-    connection.execute(f"INSERT INTO {COPYING} (name, state) VALUES ('', ?)", (msgspec.json.encode(copy),))
+    connection.execute(f"INSERT INTO {COPY_PROGRESS} (name, state) VALUES ('', ?)", (msgspec.json.encode(copy),))
     return copy
 
 
@@ -104,11 +104,13 @@ class TableHasRows(Exception):
 
 def progress_of(connection: Connection) -> dict[str, Progress]:
     """The progress of each table; tables not started are missing."""
-    found = rows(connection, f"SELECT name, state FROM {COPYING} WHERE name != ''")
+    found = rows(connection, f"SELECT name, state FROM {COPY_PROGRESS} WHERE name != ''")
     return {name: msgspec.msgpack.decode(state, type=Progress) for name, state in found}
 
 
-MARK = f"INSERT INTO {COPYING} (name, state) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET state = excluded.state"
+MARK = (
+    f"INSERT INTO {COPY_PROGRESS} (name, state) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET state = excluded.state"
+)
 
 
 def mark(table: Table, progress: Progress) -> tuple[str, bytes]:

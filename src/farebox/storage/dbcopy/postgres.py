@@ -5,8 +5,8 @@ from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 from farebox.storage.buckets import KnownBuckets
+from farebox.storage.copy_mark import COPY_PROGRESS
 from farebox.storage.dbcopy.ends import MARK, Progress, Row, mark, select
-from farebox.storage.half_copied import COPYING
 from farebox.storage.postgres.bridge import FoundRows, execute
 from farebox.storage.postgres.connecting import Session, connect, translate_errors
 from farebox.storage.postgres.dialect import translated
@@ -118,7 +118,9 @@ class PostgresTarget:
             ((alone,),) = self._connected.execute(f"SELECT pg_try_advisory_lock({_COPYING_LOCK})").fetchall()
             if not alone:
                 raise DatabaseUnavailable("another `farebox copy` is at work on the target: stop it first")
-            self._connected.run(migrate(self._connected.session, half_copied=True, buckets=buckets, may_change=True))
+            self._connected.run(
+                migrate(self._connected.session, copy_incomplete=True, buckets=buckets, may_change=True)
+            )
         except BaseException:
             self._connected.close()
             raise
@@ -135,7 +137,7 @@ class PostgresTarget:
         self._connected.execute(f"VACUUM (ANALYZE) {', '.join(table.name for table in tables())}")
 
     def finish(self) -> None:
-        self._connected.execute(f"DROP TABLE {COPYING}")
+        self._connected.execute(f"DROP TABLE {COPY_PROGRESS}")
 
     def close(self) -> None:
         self._connected.close()

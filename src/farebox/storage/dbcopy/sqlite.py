@@ -8,8 +8,8 @@ from typing import IO, Any
 
 import apsw
 
+from farebox.storage.copy_mark import COPY_PROGRESS
 from farebox.storage.dbcopy.ends import MARK, Progress, Row, mark, select
-from farebox.storage.half_copied import COPYING
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import connect, migrate, open_file
 from farebox.storage.tables import Table
@@ -54,7 +54,7 @@ class SqliteTarget:
         self._lock = _locked(path)
         try:
             self._connection = connect(path)
-            migrate(self._connection, half_copied=True)
+            migrate(self._connection, copy_incomplete=True)
         except BaseException:
             self._lock.close()
             raise
@@ -73,7 +73,7 @@ class SqliteTarget:
         """Nothing to do: SQLite plans without statistics."""
 
     def finish(self) -> None:
-        self._connection.execute(f"DROP TABLE {COPYING}")
+        self._connection.execute(f"DROP TABLE {COPY_PROGRESS}")
 
     def close(self) -> None:
         self._connection.close()

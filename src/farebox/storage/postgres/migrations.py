@@ -5,7 +5,7 @@ from importlib import resources
 
 from asyncpg.exceptions import DuplicateTableError, InsufficientPrivilegeError
 
-from farebox.storage.half_copied import COPYING, HALF_COPIED
+from farebox.storage.copy_mark import COPY_INCOMPLETE, COPY_PROGRESS
 from farebox.storage.postgres.connecting import Session
 from farebox.storage.postgres.dialect import schema
 from farebox.storage.postgres.distributing import ONE_BY_ONE, Distribution, distribute, is_distributed
@@ -65,7 +65,7 @@ async def _found(session: Session) -> tuple[str, int]:
 
 
 async def migrate(
-    session: Session, *, half_copied: bool = False, buckets: int | None = None, may_change: bool = False
+    session: Session, *, copy_incomplete: bool = False, buckets: int | None = None, may_change: bool = False
 ) -> list[int]:
     """Bring the schema to this release's version, and define the functions as this release has them; return the
     versions that were applied. With `buckets`, that number is stored, or compared with the stored one
@@ -74,8 +74,8 @@ async def migrate(
     On Citus, new tables are then placed on its nodes. Raises SchemaMismatch if the database was written by a newer
     release or one too old to upgrade from, is unexpectedly half copied, or has another number of buckets.
     """
-    if not half_copied and await session.fetchval(_IS_THERE, COPYING):
-        raise SchemaMismatch(HALF_COPIED)
+    if not copy_incomplete and await session.fetchval(_IS_THERE, COPY_PROGRESS):
+        raise SchemaMismatch(COPY_INCOMPLETE)
     spread = await is_distributed(session)
     async with session.transaction():
         if spread:

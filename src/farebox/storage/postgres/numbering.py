@@ -6,7 +6,7 @@ refused.
 """
 
 from farebox.storage.buckets import bucket_numbers
-from farebox.storage.half_copied import COPYING
+from farebox.storage.copy_mark import COPY_PROGRESS
 from farebox.storage.postgres.connecting import Session
 from farebox.storage.postgres.distributing import is_distributed
 from farebox.storage.sql import SchemaMismatch
@@ -27,8 +27,8 @@ async def require_buckets(session: Session, buckets: int, *, may_change: bool = 
     spread = stored is not None and await is_distributed(session)
     if stored is not None and (spread or not may_change):
         raise SchemaMismatch(_other_count_text(stored, buckets, spread=spread))
-    half_copied = await session.fetchval("SELECT to_regclass($1)", COPYING) is not None
-    used = set() if half_copied else {bucket for (bucket,) in await session.fetch(_USED)}
+    copy_incomplete = await session.fetchval("SELECT to_regclass($1)", COPY_PROGRESS) is not None
+    used = set() if copy_incomplete else {bucket for (bucket,) in await session.fetch(_USED)}
     if not used.issubset(bucket_numbers(buckets)):
         raise SchemaMismatch(
             f"the database has accounts in buckets that do not exist with FAREBOX_BUCKETS={buckets}: set it to the "

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from farebox.storage.patience import wait_for_more
+from farebox.storage.batch_wait import wait_for_more
 from farebox.storage.sql import Connection, DatabaseUnavailable
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 
 from farebox.storage.buckets import KnownBuckets
-from farebox.storage.half_copied import COPYING, HALF_COPIED
+from farebox.storage.copy_mark import COPY_INCOMPLETE, COPY_PROGRESS
 from farebox.storage.schema import missing
 from farebox.storage.sql import DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, SchemaMismatch
 from farebox.storage.sqlite.failures import translate_errors, translated
@@ -100,14 +100,17 @@ def schema_version(connection: SqliteConnection) -> int:
     return int(version)
 
 
-def migrate(connection: SqliteConnection, *, half_copied: bool = False) -> list[int]:
+def migrate(connection: SqliteConnection, *, copy_incomplete: bool = False) -> list[int]:
     """Bring the schema to this release's version, in one transaction; return the versions that were applied.
 
     Raises SchemaMismatch if the file was written by a newer release or one too old to upgrade from, or is unexpectedly
     half copied.
     """
-    if not half_copied and connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (COPYING,)).fetchone():
-        raise SchemaMismatch(HALF_COPIED)
+    if (
+        not copy_incomplete
+        and connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (COPY_PROGRESS,)).fetchone()
+    ):
+        raise SchemaMismatch(COPY_INCOMPLETE)
     if not missing(schema_version(connection)):
         return []
     applied = []

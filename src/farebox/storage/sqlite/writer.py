@@ -24,7 +24,7 @@ import apsw
 from farebox.clock import SystemClock
 from farebox.jobs import OnFailure
 from farebox.storage.activity import Activity
-from farebox.storage.patience import PATIENCE, TURNS_MAX
+from farebox.storage.batch_wait import IDLE_TURNS_MAX, TURNS_MAX
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import BUSY_TIMEOUT_MS, SqliteConnection, connect
 from farebox.storage.sqlite.checkpoints import Checkpoints
@@ -88,8 +88,8 @@ class Writer:
         """Whether the writer waits for another process that is writing."""
         self._pending: deque[_Waiting] = deque()
         self._working = False
-        self._patience = 1
-        """PATIENCE, or 1."""
+        self._idle_turns_max = 1
+        """IDLE_TURNS_MAX, or 1."""
         self._idle = asyncio.Event()
         self._closed = False
         self._blocking: queue.SimpleQueue[tuple[Callable[[], None], _Batch] | None]
@@ -152,14 +152,14 @@ class Writer:
         a row that have brought nothing; `waited`: iterations in all."""
         count = len(self._pending)
         idle = 0 if seen < count else idle + 1
-        if count < BATCH_MAX and idle < self._patience and waited < TURNS_MAX:
+        if count < BATCH_MAX and idle < self._idle_turns_max and waited < TURNS_MAX:
             self._loop.call_soon(self._collect_pending, count, idle, waited + 1)
         else:
             self._begin()
 
     def _begin(self) -> None:
         batch = [self._pending.popleft() for _ in range(min(len(self._pending), BATCH_MAX))]
-        self._patience = PATIENCE if len(batch) > 1 else 1
+        self._idle_turns_max = IDLE_TURNS_MAX if len(batch) > 1 else 1
         try:
             if self._unusable:
                 self._on_thread(partial(self._connect_again, batch), batch)

@@ -1,9 +1,9 @@
 """The mark of a database that `farebox copy` has not finished."""
 
-COPYING = "copy_progress"
+COPY_PROGRESS = "copy_progress"
 """The table that exists for as long as the copy is in progress (storage.dbcopy)."""
 
-HALF_COPIED = (
+COPY_INCOMPLETE = (
     "the database is half copied: run the same `farebox copy` again until it completes; or empty the database (a file: "
     "delete it with its -wal and -shm) and start again"
 )

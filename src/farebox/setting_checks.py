@@ -50,20 +50,20 @@ class _Settings(Protocol):
     def oidc_client_secret_file(self) -> str: ...
 
 
-def check_together(settings: _Settings) -> None:
+def check_combinations(settings: _Settings) -> None:
     """Raises ValueError, which names the invalid setting."""
     if settings.database_url and not settings.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
         raise ValueError(
             f"FAREBOX_DATABASE_URL begins with {quoted(settings.database_url.split(':')[0])}: write sqlite:///PATH or "
             "postgresql://USER:PASSWORD@HOST:PORT/NAME"
         )
-    _check_money_in(settings)
+    _check_payments(settings)
     _check_scorer(settings)
     _check_classifier(settings)
     _check_single_sign_on(settings)
 
 
-def _check_money_in(settings: _Settings) -> None:
+def _check_payments(settings: _Settings) -> None:
     """Check the settings for payments and messages."""
     if settings.stripe_secret_key and not settings.stripe_webhook_secret:
         raise ValueError(

@@ -26,7 +26,7 @@ def networks_of(text: str) -> Networks:
     return tuple(ip_network(network.strip()) for network in text.split(",") if network.strip())
 
 
-def check_standing(public_url: str, trusted_proxies: str, proxy_protocol: str) -> None:
+def check_ingress(public_url: str, trusted_proxies: str, proxy_protocol: str) -> None:
     """Raises ValueError, which names the invalid setting and says what is valid."""
     if public_url and not _is_public_url(public_url):
         raise ValueError(

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from farebox.storage.patience import AMORTIZED_AT, PATIENCE, TURNS_MAX, wait_for_more
+from farebox.storage.batch_wait import AMORTIZED_AT, IDLE_TURNS_MAX, TURNS_MAX, wait_for_more
 
 
 async def _turns(pending: list[int], *, after: int, more: bool = False) -> int:
@@ -23,8 +23,8 @@ async def _turns(pending: list[int], *, after: int, more: bool = False) -> int:
     ("pending", "after", "turns"),
     [
         pytest.param(1, 1, 1, id="no other is expected"),
-        pytest.param(1, 2, PATIENCE, id="others are expected"),
-        pytest.param(AMORTIZED_AT - 1, 2, PATIENCE, id="nearly enough"),
+        pytest.param(1, 2, IDLE_TURNS_MAX, id="others are expected"),
+        pytest.param(AMORTIZED_AT - 1, 2, IDLE_TURNS_MAX, id="nearly enough"),
         pytest.param(AMORTIZED_AT, 2, 1, id="enough that waiting gains nothing"),
         pytest.param(100, 2, 0, id="full"),
     ],

@@ -9,7 +9,7 @@ BATCH_BYTES: Final = 2 * 2**20
 """Bytes written in one transaction; the last entry may exceed them."""
 
 
-class Unwritten:
+class PendingWrites:
     """The waiting entries, oldest first."""
 
     def __init__(self) -> None:

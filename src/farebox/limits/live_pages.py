@@ -11,7 +11,7 @@ ACCOUNT_MAX = 20
 PROCESS_MAX = 200
 
 
-class Watching:
+class LivePages:
     """Counts these pages, and ends their updates when the process stops."""
 
     __slots__ = ("_counts", "_stopped", "_total")

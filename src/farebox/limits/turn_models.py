@@ -8,7 +8,7 @@ TURNS_MAX: Final = 500
 ACCOUNTS_MAX: Final = 2_000
 
 
-class Turns:
+class TurnModels:
     """By account: turns with the names of their models, the most recently remembered last. Kept in the memory of this
     process."""
 

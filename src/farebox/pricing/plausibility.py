@@ -14,7 +14,7 @@ UNKNOWN_MARGIN = 4
 """An assumed window or ceiling of a model is multiplied by this."""
 
 
-def check_possible(usage: Usage, demand: Demand, price: ModelPrice, bound: Estimate) -> None:
+def check_plausible(usage: Usage, demand: Demand, price: ModelPrice, bound: Estimate) -> None:
     """Raises AbsurdUsage if a call with this request cannot have used that much: more input than the context window
     holds in each pass that the request allows, or more output than the model can generate in each.
 

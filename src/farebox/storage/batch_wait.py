@@ -4,7 +4,7 @@ time as all the rest of a call, however few items share it."""
 import asyncio
 from collections.abc import Sized
 
-PATIENCE = 4
+IDLE_TURNS_MAX = 4
 """Turns of the loop without a new item, after a batch of several. After a single item no other is expected, so one turn
 is enough."""
 AMORTIZED_AT = 16
@@ -20,7 +20,7 @@ async def wait_for_more(pending: Sized, *, after: int, enough: int) -> None:
     for _ in range(TURNS_MAX):
         count = len(pending)
         idle = 0 if seen < count else idle + 1
-        if count >= enough or idle >= (PATIENCE if after > 1 and count < AMORTIZED_AT else 1):
+        if count >= enough or idle >= (IDLE_TURNS_MAX if after > 1 and count < AMORTIZED_AT else 1):
             return
         seen = count
         await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop, no time
