@@ -14,7 +14,7 @@ import uvloop
 
 from farebox.calls.hit_records import _ROW_BYTES
 from farebox.http.data_plane import DataPlane
-from farebox.http.server.outlet import WRITE_HIGH
+from farebox.http.server.write_buffer import WRITE_HIGH
 from farebox.metrics.families import CACHE_LOOKUPS, CALLS
 from farebox.operator import administer, tokens
 from farebox.storage.sql import Connection

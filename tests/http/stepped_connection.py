@@ -11,8 +11,8 @@ from farebox.errors import Problem
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server.connection import ClientConnection
 from farebox.http.server.headers import Dates
-from farebox.http.server.outlet import WRITE_HIGH, WRITE_LOW
 from farebox.http.server.state import PROGRESS_BYTES, Limits, ServerState
+from farebox.http.server.write_buffer import WRITE_HIGH, WRITE_LOW
 from farebox.limits.byte_budget import ByteBudget
 from tests.http.serving import BODY_LIMIT, request
 
@@ -34,12 +34,12 @@ class FakeTransport(asyncio.Transport):
         assert not self.closing
         self.sent += data
         self.waiting += len(data) if self.stuck else 0
-        if self.waiting > WRITE_HIGH and not self.connection.outlet.stalled:
+        if self.waiting > WRITE_HIGH and not self.connection.write_buffer.stalled:
             self.connection.pause_writing()
 
     def take(self, size: int) -> None:
         self.waiting = max(0, self.waiting - size)
-        if self.waiting <= WRITE_LOW and self.connection.outlet.stalled:
+        if self.waiting <= WRITE_LOW and self.connection.write_buffer.stalled:
             self.connection.resume_writing()
         if self.closing and not self.waiting:
             self.lose()
@@ -206,7 +206,7 @@ class Stepped:
         busy = connection._current is not None
         assert busy == (connection.task is not None)
         if life.response != "closed":
-            stalled = connection.outlet.stalled
+            stalled = connection.write_buffer.stalled
             if life.response != "responded" or not stalled:
                 assert busy != (life.response in ("idle", "lingering", "closing")), life.response
             assert busy or connection.deadline < float("inf"), "no wait is unbounded"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.http.server import lifecycle
-from farebox.http.server.lifecycle import BODY, REQUEST, RESPONSE, IllegalEvent, Life
+from farebox.http.server.lifecycle import BODY, REQUEST, RESPONSE, IllegalEvent, Lifecycle
 from tests.http.stepped_connection import ACTIONS, OFTEN, run, walk
 from tests.long import times
 
@@ -64,7 +64,7 @@ def test_an_event_that_a_state_lacks_raises(role: str) -> None:
 
 @given(st.lists(st.sampled_from(sorted(EVENTS["response"] | EVENTS["request"]))))
 def test_every_request_has_exactly_one_response(events: list[str]) -> None:
-    life, begun, ended = Life(), 0, 0
+    life, begun, ended = Lifecycle(), 0, 0
     for event in events:
         before = (life.request, life.response)
         act: Callable[[Any], None] = life.reads if event in get_args(lifecycle.RequestEvent) else life.responds

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
-from farebox.http.server.outlet import WRITE_HIGH
 from farebox.http.server.reader import PIPELINED_MAX
 from farebox.http.server.state import PROGRESS_BYTES
+from farebox.http.server.write_buffer import WRITE_HIGH
 from tests.http.serving import Recorder, request, serving, until
 
 GET, HEAD = request(), request("HEAD")
@@ -410,7 +410,7 @@ async def test_a_slow_reader_is_not_cut_as_long_as_it_reads() -> None:
         await until(lambda: served.server._state.connections)
         connection = served.connection()
         await until(lambda: connection.life.ending)
-        unsent, times_up, got = connection.outlet._unsent, 0, 0
+        unsent, times_up, got = connection.write_buffer._unsent, 0, 0
         while data := await loop.sock_recv(slow, 1 << 17):
             got += len(data)
             left = connection._transport.get_write_buffer_size()

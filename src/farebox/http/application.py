@@ -19,7 +19,7 @@ from farebox.http.client_address import Clients
 from farebox.http.custom_hosts import gateway_of_host, on_own_host
 from farebox.http.envelope import Response, Stream, database_unavailable, failure, send_headers
 from farebox.http.exchange import ClientGone, Exchange
-from farebox.http.pages.visit import browses, lost
+from farebox.http.pages.visit import error_page, is_browser
 from farebox.http.public_path import below, rooted
 from farebox.http.quotas import anonymous_client, spend
 from farebox.http.refusals import Pages, public_url
@@ -179,8 +179,8 @@ class Application:
 
     async def _failed(self, route: Route | None, error: Exception, exchange: Exchange, request_id: str) -> Response:
         """The response to an exception. `route`: None if there is none for the request."""
-        if (route is None or route.on_problem is failure) and browses(exchange.headers, exchange.path):
-            return await lost(_problem_of(error, exchange, request_id), *_allowed(error))
+        if (route is None or route.on_problem is failure) and is_browser(exchange.headers, exchange.path):
+            return await error_page(_problem_of(error, exchange, request_id), *_allowed(error))
         return self._refusal(route, error, exchange, request_id)
 
     def _refusal(self, route: Route | None, error: Exception, exchange: Exchange, request_id: str) -> Response:

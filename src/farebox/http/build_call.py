@@ -18,8 +18,8 @@ from farebox.http.key_choices import key_choices, secrets_of
 from farebox.http.metadata import custom_cost_of, end_user_of, metadata_of
 from farebox.http.parse_body import parse_body, parse_here, parse_in_helper, unreadable
 from farebox.http.payer import access_of, alias_of, flag
-from farebox.http.pieces import declared, piece_of
 from farebox.http.proxy_request import ProxyRequest, RouteName
+from farebox.http.resumable_uploads import upload_chunk, upload_start
 from farebox.http.token_models import check_model, check_policies
 from farebox.http.trace_context import trace_of
 from farebox.http.upstream_endpoint import UpstreamEndpoint, endpoint_of
@@ -91,8 +91,8 @@ async def _object(services: Services, request: ProxyRequest, access: ProviderAcc
         return found
     if found is not None and (found.form, found.kind, found.does) == (GOOGLE, "file", "create"):
         if request.upload is not None:
-            return piece_of(request, request.upload, found)
-        found = declared(request, found)
+            return upload_chunk(request, request.upload, found)
+        found = upload_start(request, found)
     found = COUNT if found is None else found
     if (found.kind, found.does) == ("batch", "create"):
         _check_batch(request)

@@ -21,7 +21,7 @@ from farebox.runtime.own_providers import NOTHING, OwnProviders
 from farebox.runtime.services import Services
 
 
-class Asking(Protocol):
+class PermitRequest(Protocol):
     """A request that needs a permit."""
 
     @property
@@ -80,7 +80,7 @@ class Understood(msgspec.Struct):
     """None if there was no hit, or only one that cannot be answered at once."""
 
 
-async def permit_of(services: Services, exchange: Asking, target: Target) -> Permit:
+async def permit_of(services: Services, exchange: PermitRequest, target: Target) -> Permit:
     """The permit for a request. Callers without a token are served only if the gateway has authentication off, and only
     on their own key. Raises Problem."""
     _check_payment(exchange, target)
@@ -118,7 +118,7 @@ def _check_frozen(gateway: ServedGateway) -> None:
         raise Problem(ACCOUNT_FROZEN, "The account is frozen. Nothing was charged.")
 
 
-def _check_payment(exchange: Asking, target: Target) -> None:
+def _check_payment(exchange: PermitRequest, target: Target) -> None:
     """A call that asks to be paid by x402, as Cloudflare supports, is refused rather than paid from credit. Raises
     Problem (INVALID_REQUEST)."""
     method = (exchange.headers.get("payment-method") or "").strip().lower()

@@ -29,7 +29,7 @@ class Fault:
     path: Path
     message: str
     words: str = ""
-    """The same for people on a page, if the message does not suit them; `pages.fault_words` knows those of schemas."""
+    """The same for people on a page, if the message does not suit them; `pages.fault_texts` knows those of schemas."""
 
 
 class InvalidInput(Problem):

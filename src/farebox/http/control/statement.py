@@ -8,9 +8,9 @@ import msgspec
 
 from farebox.billing import reports
 from farebox.http.control.wire import Moment, Paging, iso, iso_or_none, moment
+from farebox.http.csv_output import CSV, asks_for_csv, csv_table
 from farebox.http.envelope import Response, page
 from farebox.http.request import Request
-from farebox.http.spreadsheets import CSV, asks_for_csv, table
 from farebox.http.validation import invalid
 from farebox.ledger.books import TRANSFERS
 from farebox.money import format_usd
@@ -115,7 +115,7 @@ def _csv(found: Iterable[TransferRow], total: int) -> Response:
         ("x-content-type-options", "nosniff"),
         ("x-total-count", str(total)),
     )
-    return Response(table(CSV_COLUMNS, map(cells, found)), content_type=CSV, headers=headers)
+    return Response(csv_table(CSV_COLUMNS, map(cells, found)), content_type=CSV, headers=headers)
 
 
 async def lots(request: Request, query: LotsQuery) -> Response:

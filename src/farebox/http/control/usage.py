@@ -8,9 +8,9 @@ import msgspec
 from farebox.calls import usage_report
 from farebox.calls.usage_report import STEPS_MAX, Per, Usage, fault_of, is_dimension, period
 from farebox.http.control.wire import Moment, iso, iso_or_none, moment
+from farebox.http.csv_output import CSV, asks_for_csv, csv_table
 from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
-from farebox.http.spreadsheets import CSV, asks_for_csv, table
 from farebox.http.validation import invalid
 from farebox.money import format_usd
 from farebox.storage.usage_values import OTHER, ValueSum
@@ -121,7 +121,7 @@ def lines(by: str, found: Sequence[Usage]) -> Iterator[tuple[str | int, ...]]:
 
 
 def as_csv(by: str, found: Sequence[Usage]) -> bytes:
-    return table(columns(by), lines(by, found))
+    return csv_table(columns(by), lines(by, found))
 
 
 def _names(by: str, each: ValueSum) -> tuple[str, ...]:

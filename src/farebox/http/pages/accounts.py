@@ -7,8 +7,8 @@ from typing import Final
 from farebox.billing import refund as refunds
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.envelope import Response
-from farebox.http.pages.operating import amount, day, done, signed_amount, text, wrong
 from farebox.http.pages.operator_attention import operator_attention
+from farebox.http.pages.operator_forms import amount, day, invalid, run_act, signed_amount, text
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit, see_other
 from farebox.model import Account, Balance, Role
@@ -68,7 +68,7 @@ async def create(visit: Visit, form: Fields) -> Response:
     """Create an account, and open its page."""
     services = visit.services
     account_id = text(form, "id") or None
-    made = await done(
+    made = await run_act(
         visit,
         lambda connection, by: administer.create_account(
             connection,
@@ -116,7 +116,7 @@ async def grant(visit: Visit, form: Fields) -> str:
     """Grant credit."""
     services, account_id, nanos = visit.services, visit.request.path["account_id"], amount(form)
     expires_at, note = day(form, "expires"), text(form, "note")
-    posted = await done(
+    posted = await run_act(
         visit,
         lambda connection, by: administer.grant(
             connection,
@@ -138,7 +138,7 @@ async def grant(visit: Visit, form: Fields) -> str:
 async def correct(visit: Visit, form: Fields) -> str:
     """Correct a charge: give back or charge."""
     services, account_id, signed = visit.services, visit.request.path["account_id"], signed_amount(form)
-    posted = await done(
+    posted = await run_act(
         visit,
         lambda connection, by: administer.correct(
             connection,
@@ -161,7 +161,7 @@ async def refund(visit: Visit, form: Fields) -> str:
     """Refund a purchase to the card."""
     nanos = amount(form) if form.get("amount", "").strip() else None
     if nanos is not None and nanos % NANOS_PER_CENT:
-        raise wrong("Enter a whole number of cents: cards cannot be refunded fractions of a cent")
+        raise invalid("Enter a whole number of cents: cards cannot be refunded fractions of a cent")
     made = await refunds.refund(
         visit.services,
         visit.request.path["account_id"],
@@ -173,7 +173,7 @@ async def refund(visit: Visit, form: Fields) -> str:
         by=visit.operator,
     )
     if made.state == "failed":
-        raise wrong(f"The refund failed: {made.error}. The credit has been restored.")
+        raise invalid(f"The refund failed: {made.error}. The credit has been restored.")
     money, credit = (format_usd(cents * NANOS_PER_CENT) for cents in (made.amount_cents, made.credit_cents))
     sent = "will be returned once the processor confirms it" if made.state == "requested" else "were returned"
     return f"Took {credit} USD of credit; {money} USD {sent}."
@@ -184,9 +184,9 @@ async def link(visit: Visit, form: Fields) -> Response:
     services, account_id = visit.services, visit.request.path["account_id"]
     role = next((role for role in Role if role == form.get("role") and role is not Role.OPERATOR), None)
     if role is None:
-        raise wrong("Choose one of the roles")
+        raise invalid("Choose one of the roles")
     holder, at = LinkHolder(account_id=account_id, role=role), services.clock.now_ms()
-    made = await done(
+    made = await run_act(
         visit,
         lambda connection, by: sessions.new_link(
             connection, services.vault, services.ids, services.base_url, holder, at=at, by=by
@@ -200,7 +200,7 @@ async def freeze(visit: Visit, form: Fields) -> str:
     """Freeze or unfreeze the account."""
     does = form.get("do")
     if does not in ("freeze", "unfreeze"):
-        raise wrong("Choose whether to freeze or unfreeze the account")
+        raise invalid("Choose whether to freeze or unfreeze the account")
     change = partial(
         administer.set_frozen,
         account_id=visit.request.path["account_id"],
@@ -208,7 +208,7 @@ async def freeze(visit: Visit, form: Fields) -> str:
         reason=text(form, "reason"),
         at=visit.services.clock.now_ms(),
     )
-    changed = await done(visit, lambda connection, by: change(connection, by=by))
+    changed = await run_act(visit, lambda connection, by: change(connection, by=by))
     if does == "freeze":
         return f"The account is {'now' if changed else 'already'} frozen: its calls and purchases are refused."
     return "The account is no longer frozen." if changed else "The account was not frozen."

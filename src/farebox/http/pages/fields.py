@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from farebox.http.pages.fault_words import fault_text, place_of, with_place
+from farebox.http.pages.fault_texts import fault_text, place_of, with_place
 from farebox.http.validation import Fault, InvalidInput
 
 Kind: TypeAlias = Literal["switch", "number", "choice", "text", "area", "lines", "pairs", "json", "several"]

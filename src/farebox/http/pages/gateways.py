@@ -8,7 +8,7 @@ from farebox.errors import NOT_FOUND, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
 from farebox.http.control import gateways as api
 from farebox.http.envelope import Response
-from farebox.http.pages.fault_words import renamed
+from farebox.http.pages.fault_texts import renamed
 from farebox.http.pages.fields import shown
 from farebox.http.pages.gateway_fields import GROUPS
 from farebox.http.pages.own_api import all_items, invoke, submit

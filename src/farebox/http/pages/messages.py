@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from farebox.http.pages.operating import done, text, wrong
+from farebox.http.pages.operator_forms import invalid, run_act, text
 from farebox.http.pages.table import Fields, Shown
 from farebox.http.pages.visit import Visit
 from farebox.model import Operator
@@ -36,14 +36,14 @@ async def resend(visit: Visit, form: Fields) -> str:
     """Deliver a message again, to its current recipients."""
     services = visit.services
     account_id, notice_id = text(form, "of"), text(form, "message")
-    count = await done(
+    count = await run_act(
         visit,
         lambda connection, by: acts.replay_notice(
             connection, services.settings, account_id, notice_id, services.clock.now_ms(), by=by
         ),
     )
     if count is None:
-        raise wrong("This message does not exist")
+        raise invalid("This message does not exist")
     if not count:
         return "This message has no recipient: there is no endpoint and no e-mail address for it."
     return _due_again(count)
@@ -56,7 +56,7 @@ async def resend_failed(visit: Visit, _: Fields) -> str:
     while count < COUNTED and found == acts.AGAIN_AT_ONCE:
         try:
             items = await visit.services.database.scan(acts.some_given_up)
-            again = await done(visit, partial(_retry, items, at))
+            again = await run_act(visit, partial(_retry, items, at))
         except DatabaseUnavailable:
             if not count:
                 raise

@@ -4,7 +4,7 @@ form."""
 from farebox.errors import SIGN_IN_FAILED, VALIDATION_FAILED, Problem
 from farebox.http.envelope import JSON, Response
 from farebox.http.pages import render
-from farebox.http.pages.arriving import arrived, begun, browser_of, require_own_form, taken
+from farebox.http.pages.sign_in_attempts import begin_attempt, browser_of, require_own_form, signed_in, take_attempt
 from farebox.http.pages.table import Fields
 from farebox.http.pages.visit import Visit, own_path, see_other, session_cookie
 from farebox.http.quotas import SIGN_INS, anonymous_client, spend
@@ -19,7 +19,7 @@ async def sign_in_options(request: Request, _: None) -> Response:
     """Options for using any passkey of this site."""
     require_own_form(request)
     options, kept = await passkeys.assertion(request.services)
-    return _options(options, await begun(request, kept))
+    return _options(options, await begin_attempt(request, kept))
 
 
 async def sign_in(request: Request, _: None) -> Response:
@@ -28,10 +28,10 @@ async def sign_in(request: Request, _: None) -> Response:
     require_own_form(request)
     spend(request.services, SIGN_INS, anonymous_client(request.client))
     form = request.form()
-    kept = await taken(request, Asserting)
+    kept = await take_attempt(request, Asserting)
     email = await passkeys.prove(request.services, None if kept and kept.email else kept, form.get("credential", ""))
     session = await sessions.begin(request.services, email, "passkey", browser_of(request))
-    return await arrived(request, session, own_path(form.get("next", "")))
+    return await signed_in(request, session, own_path(form.get("next", "")))
 
 
 # --- proving who is there ---------------------------------------------------------------------------------------------
@@ -40,12 +40,12 @@ async def sign_in(request: Request, _: None) -> Response:
 async def confirm_options(visit: Visit, form: Fields) -> Response:
     """Options for using one of this person's passkeys."""
     options, kept = await passkeys.assertion(visit.services, _person(visit))
-    return _options(options, await begun(visit.request, kept))
+    return _options(options, await begin_attempt(visit.request, kept))
 
 
 async def confirm(visit: Visit, form: Fields) -> Response:
     """Confirm the person's identity by one of their passkeys."""
-    kept = await taken(visit.request, Asserting)
+    kept = await take_attempt(visit.request, Asserting)
     own = kept if kept and kept.email == _person(visit) else None
     await passkeys.prove(visit.services, own, form.get("credential", ""))
     session = await sessions.confirm(visit.services, visit.session)
@@ -60,12 +60,12 @@ async def confirm(visit: Visit, form: Fields) -> Response:
 async def register_options(visit: Visit, form: Fields) -> Response:
     """Options for creating a passkey."""
     options, kept = await passkeys.registration(visit.services, _person(visit))
-    return _options(options, await begun(visit.request, kept))
+    return _options(options, await begin_attempt(visit.request, kept))
 
 
 async def register(visit: Visit, form: Fields) -> str:
     """Add the passkey that the browser has created."""
-    kept = await taken(visit.request, Registering)
+    kept = await take_attempt(visit.request, Registering)
     added = await passkeys.register(
         visit.services, kept, _person(visit), form.get("credential", ""), form.get("name", "")
     )

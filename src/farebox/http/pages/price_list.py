@@ -9,7 +9,7 @@ from typing import Final
 
 from farebox.http.envelope import Response
 from farebox.http.pages import labels
-from farebox.http.pages.operating import day, done, refused, text, wrong
+from farebox.http.pages.operator_forms import day, invalid, refusal, run_act, text
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.operator import price_effect
@@ -77,11 +77,11 @@ async def set_price(visit: Visit, form: Fields) -> Response | str:
     services, at = visit.services, visit.services.clock.now_ms()
     provider, model, rates = text(form, "provider"), text(form, "model"), _rates(form)
     if not provider:
-        raise wrong("Choose a provider, such as openai")
+        raise invalid("Choose a provider, such as openai")
     account_id, valid_from = text(form, "account") or None, day(form, "from")
     if form.get("do") == "preview":
         return shell(visit, "prices.html", await _page(visit, form, await _price_effect(visit, form, rates)), HERE)
-    row = await done(
+    row = await run_act(
         visit,
         lambda connection, by: acts.set_price(
             connection,
@@ -101,10 +101,10 @@ async def set_price(visit: Visit, form: Fields) -> Response | str:
 def _rates(form: Fields) -> dict[str, str]:
     found = {key: text(form, key) for key in RATES if text(form, key)}
     if not found:
-        raise wrong("Enter at least one price; for a free model, enter 0 for the input")
+        raise invalid("Enter at least one price; for a free model, enter 0 for the input")
     for key, usd in found.items():
         if not _USD.fullmatch(usd):
-            raise wrong(f"{RATES[key]}: enter US dollars per million tokens, such as 0.25")
+            raise invalid(f"{RATES[key]}: enter US dollars per million tokens, such as 0.25")
     return found
 
 
@@ -115,7 +115,9 @@ async def _price_effect(visit: Visit, form: Fields, rates: Mapping[str, str]) ->
         provider = provider_slug(text(form, "provider"))
         new = check_price(OwnPrice("preview", provider, model, None, dict(rates), at, None))
     except (Refused, InvalidPrice) as error:
-        raise wrong(f"This price cannot be charged: {error.words if isinstance(error, Refused) else error}") from error
+        raise invalid(
+            f"This price cannot be charged: {error.words if isinstance(error, Refused) else error}"
+        ) from error
     book = services.configuration.prices
     markup = book.markup(account_id, provider, model, at)
     since = at - price_effect.PAST_MS
@@ -135,14 +137,14 @@ async def set_markup(visit: Visit, form: Fields) -> Response | str:
     services, at = visit.services, visit.services.clock.now_ms()
     percent = text(form, "percent")
     if not _PERCENT.fullmatch(percent):
-        raise wrong("Enter a percentage, such as 20 or 12.5, with at most four decimals")
+        raise invalid("Enter a percentage, such as 20 or 12.5, with at most four decimals")
     parts = int(Decimal(percent) * 10_000) + 1_000_000
     account_id, provider, model = (text(form, name) or None for name in ("account", "provider", "model"))
     valid_from = day(form, "from")
     if form.get("do") == "preview":
         preview = await _markup_effect(visit, parts, account_id, provider, model)
         return shell(visit, "prices.html", await _page(visit, form, preview), HERE)
-    row = await done(
+    row = await run_act(
         visit,
         lambda connection, by: acts.set_markup(
             connection,
@@ -166,7 +168,7 @@ async def _markup_effect(
     try:
         slug = None if provider is None else provider_slug(provider)
     except Refused as error:
-        raise refused(error) from error
+        raise refusal(error) from error
     before: Markup = services.configuration.prices.markup(account_id or "", slug or "", (model or "").rstrip("*"), at)
     usage = await services.database.scan(
         partial(past_usage, provider=slug, model=model, account_id=account_id, since=at - price_effect.PAST_MS)

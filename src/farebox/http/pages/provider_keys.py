@@ -6,7 +6,7 @@ from typing import Any
 from farebox.http.control import provider_configs as api
 from farebox.http.control.wire import Paging
 from farebox.http.envelope import Response
-from farebox.http.pages.fault_words import renamed
+from farebox.http.pages.fault_texts import renamed
 from farebox.http.pages.fields import Field, Group, Values, shown, values_of
 from farebox.http.pages.gateways import HERE, gateway
 from farebox.http.pages.own_api import all_items, invoke, submit

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.http.pages.operating import wrong
+from farebox.http.pages.operator_forms import invalid
 from farebox.http.pages.table import Fields, Shown
 from farebox.http.pages.visit import Visit
 from farebox.operator import reports
@@ -50,7 +50,7 @@ async def _shown(visit: Visit, kind: Kind, of: type[Any]) -> dict[str, Any]:
 
 async def _begin(visit: Visit, _: Fields, kind: Kind) -> str:
     if not await reports.begin(visit.services, kind, visit.operator):
-        raise wrong("It is already running: wait until it has finished")
+        raise invalid("It is already running: wait until it has finished")
     return "It has been started. This page shows its progress."
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farebox.http.pages.fault_words import fault_text, place_of, with_place
+from farebox.http.pages.fault_texts import fault_text, place_of, with_place
 from farebox.http.pages.fields import Field, ShownGroup, group, shown, values_of
 from farebox.http.pages.route_picture import KINDS, Element, outputs
 from farebox.http.validation import Fault, InvalidInput

@@ -40,7 +40,7 @@ from farebox.http.pages import (
     try_call,
     usage,
 )
-from farebox.http.pages.arriving import failed
+from farebox.http.pages.sign_in_attempts import failed
 from farebox.http.pages.table import (
     ANYBODY,
     BUILD,

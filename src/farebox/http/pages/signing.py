@@ -6,8 +6,8 @@ from farebox.calendar import MINUTE_MS
 from farebox.errors import SIGN_IN_FAILED, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages import render
-from farebox.http.pages.arriving import arrived, browser_of, require_own_form
 from farebox.http.pages.render import SignInMethods
+from farebox.http.pages.sign_in_attempts import browser_of, require_own_form, signed_in
 from farebox.http.pages.table import OWNER, Fields, Shown
 from farebox.http.pages.visit import HOME, Visit, html, own_path, see_other, session_cookie, session_of
 from farebox.http.quotas import MAIL_REQUESTS, MAILS, anonymous_client, spend
@@ -81,7 +81,7 @@ async def _open(request: Request, landing: str) -> Response:
     require_own_form(request)
     form = request.form()
     session = await sessions.open_link(request.services, form.get("link", ""), browser_of(request))
-    return await arrived(request, session, own_path(form.get("next") or landing))
+    return await signed_in(request, session, own_path(form.get("next") or landing))
 
 
 async def ask_for_link(request: Request, _: None) -> Response:

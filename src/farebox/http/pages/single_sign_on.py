@@ -3,7 +3,7 @@
 from farebox.errors import VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages import render
-from farebox.http.pages.arriving import arrived, begun, browser_of, require_own_form, taken
+from farebox.http.pages.sign_in_attempts import begin_attempt, browser_of, require_own_form, signed_in, take_attempt
 from farebox.http.pages.table import Fields
 from farebox.http.pages.visit import Visit, leave, own_path, see_other
 from farebox.http.quotas import SIGN_INS, anonymous_client, spend
@@ -29,17 +29,17 @@ async def confirm(visit: Visit, form: Fields) -> Response:
 
 async def _begun(request: Request, wanted: str, email: str) -> Response:
     url, kept = await single_sign_on.begin(request.services, wanted, email)
-    return leave(url, single_sign_on.provider_of(request.services).name, await begun(request, kept))
+    return leave(url, single_sign_on.provider_of(request.services).name, await begin_attempt(request, kept))
 
 
 async def done(request: Request, _: None) -> Response:
     """Where the provider sends the browser back to."""
     await render.ready()
     spend(request.services, SIGN_INS, anonymous_client(request.client))
-    kept = await taken(request, SigningOn)
+    kept = await take_attempt(request, SigningOn)
     email = await single_sign_on.finish(request.services, kept, dict(request.query_pairs()))
     session = await sessions.begin(request.services, email, "oidc", browser_of(request))
-    return await arrived(request, session, own_path(kept.wanted if kept else ""))
+    return await signed_in(request, session, own_path(kept.wanted if kept else ""))
 
 
 async def sign_out(request: Request, _: None) -> Response:

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from farebox.errors import ACCOUNT_FROZEN, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
-from farebox.http.pages import fault_words, render
-from farebox.http.pages.refill import refilled
+from farebox.http.pages import fault_texts, render
+from farebox.http.pages.refill import refill_form
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import (
     Visit,
@@ -200,9 +200,9 @@ def _note(problem: Problem) -> Flash:
     if problem.kind is ACCOUNT_FROZEN:
         return FROZEN
     if isinstance(problem, InvalidInput):
-        text = fault_words.note_of(problem)
+        text = fault_texts.note_of(problem)
     else:
-        text = fault_words.with_our_quotes(problem.words)
+        text = fault_texts.with_our_quotes(problem.words)
     return Flash("bad", f"{text.rstrip('.')}.")
 
 
@@ -220,7 +220,7 @@ async def _again(form: Form, visit: Visit, fields: Fields, note: Flash) -> Respo
         return None
     values = _values(page, visit, shown) | {"flash": note}
     response = shell(visit, page.template, values, page.section or page.path)
-    body = refilled(response.body.decode(), _filled(form.path, visit.request), fields)
+    body = refill_form(response.body.decode(), _filled(form.path, visit.request), fields)
     return None if body is None else replace(response, body=body.encode())
 
 

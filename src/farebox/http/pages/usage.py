@@ -12,12 +12,12 @@ from farebox.calls import usage_report
 from farebox.calls.usage_report import STEPS_MAX, USUAL, Per, Period, Usage, is_dimension, period
 from farebox.errors import VALIDATION_FAILED, Problem
 from farebox.http.control import usage as of_api
+from farebox.http.csv_output import CSV
 from farebox.http.envelope import Response
 from farebox.http.pages import charts, labels
 from farebox.http.pages.table import Shown
 from farebox.http.pages.times import moment
 from farebox.http.pages.visit import Visit, download
-from farebox.http.spreadsheets import CSV
 from farebox.storage.accounts import token_labels
 from farebox.storage.usage_values import METADATA, OTHER, ValueSum
 

@@ -19,7 +19,7 @@ from farebox.errors import (
 from farebox.http.envelope import HTML, Response
 from farebox.http.exchange import RequestHeaders
 from farebox.http.pages import render
-from farebox.http.pages.fault_words import with_our_quotes
+from farebox.http.pages.fault_texts import with_our_quotes
 from farebox.http.pages.view import Flash
 from farebox.http.refusals import Pages
 from farebox.http.request import Request
@@ -216,12 +216,12 @@ def problem_page(problem: Problem, _: Pages) -> Response:
     return html(page, *retry, status=problem.kind.status)
 
 
-def browses(request: RequestHeaders, path: str) -> bool:
+def is_browser(request: RequestHeaders, path: str) -> bool:
     """Whether a person in a browser sees the response to a request that is not for a page: browsers ask for HTML."""
     return "text/html" in (request.get("accept") or "") and not path.startswith("/client/")
 
 
-async def lost(problem: Problem, *headers: tuple[str, str]) -> Response:
+async def error_page(problem: Problem, *headers: tuple[str, str]) -> Response:
     """The error page for a browser at an address that is not a page's, such as a mistyped one."""
     await render.ready()
     if problem.kind in (NO_ROUTE, METHOD_NOT_ALLOWED):

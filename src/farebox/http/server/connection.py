@@ -11,11 +11,11 @@ from farebox.http.exchange import ClientGone
 from farebox.http.server.buffered_bytes import UNCLAIMED_FREE, BufferedBytes
 from farebox.http.server.exchange import Http1Exchange
 from farebox.http.server.headers import refused
-from farebox.http.server.lifecycle import Life, RequestState
-from farebox.http.server.outlet import WRITE_HIGH, Outlet
+from farebox.http.server.lifecycle import Lifecycle, RequestState
 from farebox.http.server.preface import peer_of, read_preface
 from farebox.http.server.reader import RequestReader
 from farebox.http.server.state import PAUSE_ABOVE, PROGRESS_BYTES, REST_BYTES, ServerState
+from farebox.http.server.write_buffer import WRITE_HIGH, WriteBuffer
 from farebox.limits.byte_budget import Lease
 
 log = structlog.get_logger("farebox.http")
@@ -27,13 +27,13 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_current", "_kept", "_marked", "_paused", "_preface", "_reader", "_transport", "deadline", "life",
-        "outlet", "peer", "state", "task",
+        "peer", "state", "task", "write_buffer",
     )  # fmt: skip
 
     def __init__(self, state: ServerState) -> None:
         self.state = state
-        self.life = Life()
-        self.outlet = Outlet(state.loop)
+        self.life = Lifecycle()
+        self.write_buffer = WriteBuffer(state.loop)
         self.deadline = math.inf
         self.task: asyncio.Future[Any] | None = None
         self.peer = ""
@@ -56,7 +56,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not a subclass
-        self.outlet.open(self._transport)
+        self.write_buffer.open(self._transport)
         state = self.state
         if state.closing or len(state.connections) >= state.limits.connections:
             self._transport.write(refused(503, "Too many connections.", state.dates))
@@ -139,14 +139,14 @@ class ClientConnection(asyncio.Protocol):
         self.state.discard(self)
 
     def pause_writing(self) -> None:
-        self.outlet.stalled = True
-        self.outlet.watch()
+        self.write_buffer.stalled = True
+        self.write_buffer.watch()
         self._set_deadline(self.state.limits.write_seconds)
 
     def resume_writing(self) -> None:
-        self.outlet.stalled = False
+        self.write_buffer.stalled = False
         self._kept.drop_unsent()
-        self.outlet.wake()
+        self.write_buffer.wake()
         if self.life.ending:
             return
         self.deadline = math.inf
@@ -236,11 +236,11 @@ class ClientConnection(asyncio.Protocol):
         elif life.response != "closed":
             self._fail(exchange)
         exchange.close()
-        if self.outlet.stalled:
+        if self.write_buffer.stalled:
             self._count_unsent(lease)
         elif lease is not None:
             lease.close()
-        if life.response == "responded" and not self.outlet.stalled:
+        if life.response == "responded" and not self.write_buffer.stalled:
             self._next()
 
     def _fail(self, exchange: Http1Exchange) -> None:
@@ -259,7 +259,7 @@ class ClientConnection(asyncio.Protocol):
     def _count_unsent(self, lease: Lease | None) -> None:
         """The exchange is over: of its memory, only the part of the response that the client has not received yet is
         kept. If there is no room for that, it is given up: the client had time to read it."""
-        unsent = self.outlet.unsent()
+        unsent = self.write_buffer.unsent()
         if unsent <= WRITE_HIGH or self.life.response == "closed":
             if lease is not None:
                 lease.close()
@@ -285,7 +285,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _respond(self, status: int, message: str) -> None:
         """A response by the server itself, the last on this connection."""
-        self.outlet.write(refused(status, message, self.state.dates))
+        self.write_buffer.write(refused(status, message, self.state.dates))
         self._leave("linger")
 
     # --- for the exchange ---
@@ -296,10 +296,10 @@ class ClientConnection(asyncio.Protocol):
         self._set_deadline(self.state.limits.body_seconds)
         if exchange.expects:
             exchange.expects = False
-            self.outlet.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.write_buffer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def arrived(self) -> None:
-        if not (self.life.ending or self.outlet.stalled):
+        if not (self.life.ending or self.write_buffer.stalled):
             self.deadline = math.inf
 
     def may_switch(self) -> bool:
@@ -331,7 +331,7 @@ class ClientConnection(asyncio.Protocol):
         if self._current is not None:
             self._current.lose()
         self._reader.close()
-        self.outlet.wake()
+        self.write_buffer.wake()
 
     def _leave(self, how: Literal["linger", "close"]) -> None:
         """Close once everything is sent. With `linger`, continue receiving for a while: closing a connection with
@@ -341,7 +341,7 @@ class ClientConnection(asyncio.Protocol):
             self._close()
             return
         self._kept.claimed(0)
-        self.outlet.watch()
+        self.write_buffer.watch()
         self._set_deadline(self.state.limits.linger_seconds)
         self.resume()
         try:
@@ -354,21 +354,21 @@ class ClientConnection(asyncio.Protocol):
         self._kept.claimed(0)
         if self._transport.is_closing():
             return
-        self.outlet.watch()
+        self.write_buffer.watch()
         self._set_deadline(self.state.limits.write_seconds)
         self._transport.close()
 
     def reset(self) -> None:
         """Close at once, without a proper end of the stream."""
         self._lose()
-        self.outlet.reset()
+        self.write_buffer.reset()
 
     # --- for the server ---
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
-        if self.outlet.stalled or self.life.ending:
-            if self.outlet.progressed():
+        if self.write_buffer.stalled or self.life.ending:
+            if self.write_buffer.progressed():
                 self.deadline = now + self.state.limits.write_seconds
             else:
                 self._transport.abort()
@@ -390,7 +390,7 @@ class ClientConnection(asyncio.Protocol):
 
     def finish(self) -> None:
         """Close as soon as the exchange in progress has ended."""
-        if self.life.ending and not self.outlet.unsent():
+        if self.life.ending and not self.write_buffer.unsent():
             self._transport.abort()
         elif self.life.response == "idle":
             self._leave("close")

@@ -8,8 +8,8 @@ from farebox.errors import BODY_LATE, BODY_TOO_LARGE, SERVER_BYTES_FULL, Problem
 from farebox.http.exchange import ClientGone, HeaderList, RequestHead
 from farebox.http.server.headers import header_lines, status_line
 from farebox.http.server.incoming import Incoming
-from farebox.http.server.lifecycle import BODY, BodyState, Life
-from farebox.http.server.switched import Switched, SwitchedWire
+from farebox.http.server.lifecycle import BODY, BodyState, Lifecycle
+from farebox.http.server.upgraded import UpgradedConnection, UpgradedWire
 from farebox.limits.byte_budget import Lease
 from farebox.memfile import LARGE_BYTES, Body, whole
 
@@ -25,10 +25,10 @@ Framing = Literal["", "whole", "none", "length", "chunked", "until_close", "swit
 """How the end of the response is marked; empty: it has not begun."""
 
 
-class Wire(SwitchedWire, Protocol):
+class Wire(UpgradedWire, Protocol):
     """The connection that carries an exchange."""
 
-    life: Life
+    life: Lifecycle
     peer: str
     """The address of the client; empty if it has none."""
 
@@ -60,7 +60,7 @@ class Http1Exchange:
     received = 0
     """Bytes of the body that have arrived."""
     framing: Framing = ""
-    switched: Switched | None = None
+    switched: UpgradedConnection | None = None
     """Carries another protocol once the connection has switched to it."""
     lease: Lease | None = None
     """Counts what is kept of the exchange; see `hold`."""
@@ -194,9 +194,9 @@ class Http1Exchange:
         wire = self._wire
         wire.life.responds("respond")
         if len(body) > JOINED_MAX:
-            wire.outlet.write(head)  # separately, as joining them would copy the body
+            wire.write_buffer.write(head)  # separately, as joining them would copy the body
             head = b""
-        wire.outlet.write(head + body)
+        wire.write_buffer.write(head + body)
 
     def start(self, status: int, headers: HeaderList) -> "Http1Exchange":
         if self.framing:
@@ -227,17 +227,17 @@ class Http1Exchange:
         data = self._head + self._framed(chunk)
         self._head = b""
         if data:
-            self._wire.outlet.write(data)
-        if self._wire.outlet.stalled:
-            await self._wire.outlet.drained()
+            self._wire.write_buffer.write(data)
+        if self._wire.write_buffer.stalled:
+            await self._wire.write_buffer.drained()
             if self._is_lost():
                 raise ClientGone
 
     def offer(self, chunk: bytes) -> None:
-        if self.body_state != "lost" and not self._head and not self._wire.outlet.stalled:
-            self._wire.outlet.write(self._framed(chunk))
+        if self.body_state != "lost" and not self._head and not self._wire.write_buffer.stalled:
+            self._wire.write_buffer.write(self._framed(chunk))
 
-    def switch(self, headers: HeaderList) -> Switched:
+    def switch(self, headers: HeaderList) -> UpgradedConnection:
         wire = self._wire
         if self.framing or self.body_state != "arrived" or not wire.may_switch():
             raise ClientGone
@@ -246,8 +246,8 @@ class Http1Exchange:
         wire.life.switches()
         self.framing = "switched"
         self.keep_alive = False
-        self.switched = Switched(wire)
-        wire.outlet.write(head.encode("latin-1"))
+        self.switched = UpgradedConnection(wire)
+        wire.write_buffer.write(head.encode("latin-1"))
         return self.switched
 
     def gone(self) -> Awaitable[None]:
@@ -337,7 +337,7 @@ class Http1Exchange:
         if self.framing == "length" and self._left:
             return False
         if self.framing == "chunked":
-            self._wire.outlet.write(self._head + b"0\r\n\r\n")
+            self._wire.write_buffer.write(self._head + b"0\r\n\r\n")
             self._head = b""
         self.send_head()
         return True
@@ -346,7 +346,7 @@ class Http1Exchange:
         """Send the head of a stream that has sent nothing yet."""
         head, self._head = self._head, b""
         if head and self.body_state != "lost":
-            self._wire.outlet.write(head)
+            self._wire.write_buffer.write(head)
 
     # --- inside ---
 

@@ -165,7 +165,7 @@ BODY: Final[dict[BodyState, dict[BodyEvent, BodyState]]] = _table(
 )
 
 
-class Life:
+class Lifecycle:
     """The two roles of a connection. Only events change them; one that is not in the table raises IllegalEvent."""
 
     __slots__ = ("request", "response")

@@ -11,7 +11,7 @@ WRITE_HIGH, WRITE_LOW = 64 * 2**10, 16 * 2**10
 """Bytes waiting to be sent: above the first, a stream pauses; below the second, it continues."""
 
 
-class Outlet:
+class WriteBuffer:
     """The sending side of one connection."""
 
     __slots__ = ("_loop", "_transport", "_unsent", "_waiters", "stalled")

@@ -23,7 +23,7 @@ Fields = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Life:
+class ResourceLifecycle:
     """A resource that is created, read, listed, changed and deleted."""
 
     name: str
@@ -92,8 +92,8 @@ def _entries(text: str) -> list[Fields]:
     return [{"name": "words", "keyword": text}]
 
 
-LIVES: Final = (
-    Life(
+LIFECYCLES: Final = (
+    ResourceLifecycle(
         name="gateways",
         path="ai-gateway/gateways",
         item="{gateway_id}",
@@ -109,7 +109,7 @@ LIVES: Final = (
             ({"guardrails": {"prompt": {"S1": "BLOCK"}, "response": {}}}, ("body", "guardrails")),
         ),
     ),
-    Life(
+    ResourceLifecycle(
         name="gateways, in part",
         path="ai-gateway/gateways",
         item="{gateway_id}",
@@ -118,7 +118,7 @@ LIVES: Final = (
         change=("PATCH", {"collect_logs": False}),
         wrong=(({"spend_limits": {"rules": [{"limit": 1}]}}, ("body", "spend_limits", "rules", 0, "limitType")),),
     ),
-    Life(
+    ResourceLifecycle(
         name="provider configs",
         path=f"{GATEWAY}/provider_configs",
         sdk="ai_gateway.provider_configs",
@@ -136,7 +136,7 @@ LIVES: Final = (
         ),
         reads=False,
     ),
-    Life(
+    ResourceLifecycle(
         name="custom providers",
         path="ai-gateway/custom-providers",
         sdk="ai_gateway.custom_providers",
@@ -149,7 +149,7 @@ LIVES: Final = (
             ({"headers": "no json"}, ("body", "headers")),
         ),
     ),
-    Life(
+    ResourceLifecycle(
         name="costs",
         path="ai-gateway/custom-providers/costs",
         needs=("custom providers",),
@@ -163,7 +163,7 @@ LIVES: Final = (
             ({"model_rule": "like"}, ("body", "model_rule")),
         ),
     ),
-    Life(
+    ResourceLifecycle(
         name="dynamic routes",
         path=f"{GATEWAY}/routes",
         sdk="ai_gateway.dynamic_routing",
@@ -177,7 +177,7 @@ LIVES: Final = (
         gone=(404, 7005),
         shown_all=lambda result: list(result["data"]["routes"]),
     ),
-    Life(
+    ResourceLifecycle(
         name="policies",
         write_query="?commit=true",
         path=f"{GATEWAY}/policies",
@@ -193,7 +193,7 @@ LIVES: Final = (
         ),
         pages=False,
     ),
-    Life(
+    ResourceLifecycle(
         name="custom domains",
         path=f"{GATEWAY}/custom-domains",
         item="{hostname}",
@@ -207,7 +207,7 @@ LIVES: Final = (
             ({"minTLS": "1.2"}, ("body", "minTLS")),
         ),
     ),
-    Life(
+    ResourceLifecycle(
         name="datasets",
         path=f"{GATEWAY}/datasets",
         sdk="ai_gateway.datasets",
@@ -220,7 +220,7 @@ LIVES: Final = (
             ({"filters": [{"key": "colour", "operator": "eq", "value": []}]}, ("body", "filters", 0, "key")),
         ),
     ),
-    Life(
+    ResourceLifecycle(
         name="evaluations",
         path=f"{GATEWAY}/evaluations",
         sdk="ai_gateway.evaluations",
@@ -235,7 +235,7 @@ LIVES: Final = (
             ({"evaluation_type_ids": ["beauty"]}, ("body", "evaluation_type_ids", 0)),
         ),
     ),
-    Life(
+    ResourceLifecycle(
         name="DLP profiles",
         path="farebox/dlp-profiles",
         item="{profile_id}",
@@ -249,7 +249,7 @@ LIVES: Final = (
             ({"entries": [{"name": "n", "pattern": {"regex": "(a"}}]}, ("body", "entries", 0, "pattern", "regex")),
         ),
     ),
-    Life(
+    ResourceLifecycle(
         name="model aliases",
         path="farebox/model-aliases",
         item="{alias}",
@@ -259,7 +259,7 @@ LIVES: Final = (
         change=("PUT", {"targets": ["demo/demo-3", "demo/demo-1"]}),
         wrong=(({"targets": []}, ("body", "targets")), ({"targets": ["no-provider"]}, ("body", "targets", 0))),
     ),
-    Life(
+    ResourceLifecycle(
         name="a gateway's model aliases",
         path="farebox/gateways/{gateway_id}/model-aliases",
         item="{alias}",
@@ -269,7 +269,7 @@ LIVES: Final = (
         change=("PUT", {"targets": ["demo/demo-2"]}),
         wrong=(({"targets": ["no-provider"]}, ("body", "targets", 0)),),
     ),
-    Life(
+    ResourceLifecycle(
         name="webhooks",
         path="farebox/webhooks",
         item="{endpoint_id}",

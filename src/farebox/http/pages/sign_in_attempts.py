@@ -51,7 +51,7 @@ def browser_of(request: Request) -> Browser:
     )
 
 
-async def arrived(request: Request, session: Session, landing: str) -> Response:
+async def signed_in(request: Request, session: Session, landing: str) -> Response:
     """Redirect to the page that the person came for, with the session's cookie. To a person with several accounts, it
     names the one that is shown, because anyone may have added them to one."""
     sign_in, roles, email = session.sign_in, sorted(session.roles), sessions.verified_email(session)
@@ -75,14 +75,14 @@ async def arrived(request: Request, session: Session, landing: str) -> Response:
     return see_other(landing, *headers)
 
 
-async def begun(request: Request, content: msgspec.Struct) -> tuple[str, str]:
+async def begin_attempt(request: Request, content: msgspec.Struct) -> tuple[str, str]:
     """The header with the cookie of an attempt to sign in. Raises Problem (RATE_LIMITED) for a client address that
     begins too many."""
     spend(request.services, SIGN_INS, anonymous_client(request.client))
     return attempt_cookie(request, await attempts.begin(request.services, content))
 
 
-async def taken(request: Request, kind: type[T]) -> T | None:
+async def take_attempt(request: Request, kind: type[T]) -> T | None:
     """The attempt that this browser has begun."""
     return await attempts.take(request.services, request.cookie(cookie_name(request, ATTEMPT_COOKIE)), kind)
 

@@ -4,14 +4,14 @@ from typing import Protocol
 
 from farebox.channels import Intake
 from farebox.errors import ClientGone
-from farebox.http.server.outlet import Outlet
 from farebox.http.server.state import ServerState
+from farebox.http.server.write_buffer import WriteBuffer
 
 
-class SwitchedWire(Protocol):
+class UpgradedWire(Protocol):
     """The connection."""
 
-    outlet: Outlet
+    write_buffer: WriteBuffer
     state: ServerState
 
     def pause(self) -> None:
@@ -27,12 +27,12 @@ class SwitchedWire(Protocol):
         ...
 
 
-class Switched:
+class UpgradedConnection:
     """The client's data is kept until it is taken; if there is much, reading is paused."""
 
     __slots__ = ("_wire", "intake")
 
-    def __init__(self, wire: SwitchedWire) -> None:
+    def __init__(self, wire: UpgradedWire) -> None:
         self._wire = wire
         self.intake = Intake(wire.state.loop, wire.pause, wire.resume)
         """The connection adds received data to it."""
@@ -43,9 +43,9 @@ class Switched:
     async def send(self, data: bytes) -> None:
         if self.intake.ended:
             raise ClientGone
-        self._wire.outlet.write(data)
-        if self._wire.outlet.stalled:
-            await self._wire.outlet.drained()
+        self._wire.write_buffer.write(data)
+        if self._wire.write_buffer.stalled:
+            await self._wire.write_buffer.drained()
             if self.intake.ended:
                 raise ClientGone
 

@@ -12,7 +12,7 @@ from farebox.providers.objects import ObjectCall
 _DIGITS_MAX: Final = 18
 
 
-def declared(request: ProxyRequest, call: ObjectCall) -> ObjectCall:
+def upload_start(request: ProxyRequest, call: ObjectCall) -> ObjectCall:
     """The beginning of an upload, with the declared size of the file. Raises Problem if the request is not such a
     beginning: a file uploaded in another way cannot be counted."""
     header = request.headers.get
@@ -29,7 +29,7 @@ def declared(request: ProxyRequest, call: ObjectCall) -> ObjectCall:
     return replace(call, size=size)
 
 
-def piece_of(request: ProxyRequest, upload: Upload, call: ObjectCall) -> ObjectCall:
+def upload_chunk(request: ProxyRequest, upload: Upload, call: ObjectCall) -> ObjectCall:
     """A piece of a file. Raises Problem if the file would become larger than declared."""
     offset = _number(request.headers.get("x-goog-upload-offset") or "0")
     if offset is None or offset + len(request.body) > upload.size:

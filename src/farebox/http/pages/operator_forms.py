@@ -20,22 +20,22 @@ TEXT_MAX: Final = 500
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
-async def done(visit: Visit, job: Callable[[Connection, Operator], T]) -> T:
+async def run_act(visit: Visit, job: Callable[[Connection, Operator], T]) -> T:
     """Run `job` as the operator who is signed in, in one transaction; a refusal becomes a Problem."""
     by = visit.operator
     try:
         made = await visit.services.database.write(lambda connection: job(connection, by))
     except Refused as error:
-        raise refused(error) from error
+        raise refusal(error) from error
     await visit.services.configuration.notice_own_change()
     return made
 
 
-def refused(error: Refused) -> Problem:
-    return wrong(error.words[:1].upper() + error.words[1:])
+def refusal(error: Refused) -> Problem:
+    return invalid(error.words[:1].upper() + error.words[1:])
 
 
-def wrong(message: str) -> Problem:
+def invalid(message: str) -> Problem:
     return Problem(VALIDATION_FAILED, message)
 
 
@@ -43,18 +43,18 @@ def amount(form: Fields, name: str = "amount") -> int:
     """The amount in a form's field, in nano-dollars. Raises Problem."""
     given = form.get(name, "").strip()
     if not given:
-        raise wrong("Enter an amount in US dollars, such as 12.34")
+        raise invalid("Enter an amount in US dollars, such as 12.34")
     try:
         return parse_usd(given)
     except InvalidAmount as error:
-        raise wrong(str(error)) from error
+        raise invalid(str(error)) from error
 
 
 def signed_amount(form: Fields) -> int:
     """Nano-dollars to give back; below zero: to charge. Raises Problem."""
     direction = form.get("direction")
     if direction not in ("give", "take"):
-        raise wrong("Choose whether to give it back or to charge it")
+        raise invalid("Choose whether to give it back or to charge it")
     return amount(form) if direction == "give" else -amount(form)
 
 
@@ -72,4 +72,4 @@ def day(form: Fields, name: str) -> int | None:
             raise ValueError(given)
         return int(datetime.fromisoformat(given).replace(tzinfo=UTC).timestamp() * 1000)
     except (ValueError, OverflowError) as error:
-        raise wrong(f"{quoted(given)} is not a day: write it as 2027-01-31") from error
+        raise invalid(f"{quoted(given)} is not a day: write it as 2027-01-31") from error

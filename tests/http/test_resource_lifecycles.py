@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.http.lives import ELSEWHERE, LIVES, STORIES, UNKNOWN, Life, routes_of_accounts
+from tests.http.resource_lifecycles import (
+    ELSEWHERE,
+    LIFECYCLES,
+    STORIES,
+    UNKNOWN,
+    ResourceLifecycle,
+    routes_of_accounts,
+)
 from tests.http.sdk_drivers import Answer, Driver, PythonDriver, node_driver
 from tests.node.programs import installed_node
 from tests.support import Customer, Farebox
@@ -32,7 +39,7 @@ def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
 class Asking:
     """One customer's requests for one kind of resource, their own or another customer's."""
 
-    def __init__(self, driver: Driver, life: Life, who: Customer, values: dict[str, str]) -> None:
+    def __init__(self, driver: Driver, life: ResourceLifecycle, who: Customer, values: dict[str, str]) -> None:
         self.driver, self.life, self.who, self.values = driver, life, who, values
         self.account_id = who.account_id
         self.succeeded: set[tuple[str, str]] = set()
@@ -89,22 +96,22 @@ def made(asking: Asking, number: int, **changed: Any) -> tuple[str, Answer]:
     return str(shown[life.id]), answer
 
 
-def prepared(driver: Driver, life: Life, who: Customer) -> Asking:
+def prepared(driver: Driver, life: ResourceLifecycle, who: Customer) -> Asking:
     """A gateway, and the other resources that it needs."""
     values = {"gateway_id": "of-lives"}
     if "{gateway_id}" in life.path or life.needs:
-        gateways = Asking(driver, next(each for each in LIVES if each.name == "gateways"), who, values)
+        gateways = Asking(driver, next(each for each in LIFECYCLES if each.name == "gateways"), who, values)
         fields = gateways.life.body(1, values) | {"id": "of-lives"}
         assert gateways.create("", fields).status == 200
     for name in life.needs:
-        needed = next(each for each in LIVES if each.name == name)
+        needed = next(each for each in LIFECYCLES if each.name == name)
         values[name], answer = made(Asking(driver, needed, who, values), 9)
         assert answer.status < 300, answer
     return Asking(driver, life, who, values)
 
 
-@pytest.mark.parametrize("life", LIVES, ids=lambda life: life.name)
-def test_the_life_cycle_of_a_resource(farebox: Farebox, driver: Driver, life: Life) -> None:
+@pytest.mark.parametrize("life", LIFECYCLES, ids=lambda life: life.name)
+def test_the_life_cycle_of_a_resource(farebox: Farebox, driver: Driver, life: ResourceLifecycle) -> None:
     asking = prepared(driver, life, farebox.funded("1"))
     before = asking.ids()
     first, answer = made(asking, 1)
@@ -239,7 +246,7 @@ def same(result: Any, expected: Any) -> None:
 
 def test_no_resource_is_forgotten() -> None:
     """A new route must be in the table or be declared as tested elsewhere; and the declarations must be true."""
-    lived = {operation for life in LIVES for operation in life.operations()}
+    lived = {operation for life in LIFECYCLES for operation in life.operations()}
     lived |= {(step.method, step.path) for steps in STORIES.values() for step in steps if step.code == (200, 0)}
     left = routes_of_accounts() - lived
     elsewhere = {route for route in left if any(_begins(route[1], start) for start in ELSEWHERE)}

@@ -21,7 +21,7 @@ from farebox.http.control import (
     provider_configs,
     tokens,
 )
-from farebox.http.pages.fault_words import fault_text, note_of, with_our_quotes
+from farebox.http.pages.fault_texts import fault_text, note_of, with_our_quotes
 from farebox.http.pages.fields import Field, faults_at, texts_of, values_of
 from farebox.http.validation import Fault, InvalidInput, read
 from farebox.model import Role
