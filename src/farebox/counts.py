@@ -138,7 +138,7 @@ class Histogram:
         cells[self._sum] += value
 
 
-class Place:
+class CounterRow:
     """One row: the counters of one process."""
 
     def __init__(self, layout: Layout, cells: "memoryview[int]") -> None:
@@ -182,7 +182,7 @@ class Place:
             self.add(family, *values, amount=risen)
 
 
-class Sheet:
+class CounterSheet:
     """The memory of all rows."""
 
     def __init__(self, layout: Layout, places: int, fd: int) -> None:
@@ -192,12 +192,12 @@ class Sheet:
         size = places * layout.width * _WIDTH
         self._cells = memoryview(mmap.mmap(fd, size)).cast("q")
 
-    def place(self, number: int) -> Place:
+    def place(self, number: int) -> CounterRow:
         """The row with this number, from 0."""
         width = self.layout.width
-        return Place(self.layout, self._cells[number * width : (number + 1) * width])
+        return CounterRow(self.layout, self._cells[number * width : (number + 1) * width])
 
-    def all(self) -> list[Place]:
+    def all(self) -> list[CounterRow]:
         return [self.place(number) for number in range(self.places)]
 
 
@@ -218,6 +218,6 @@ def new_file(layout: Layout, places: int) -> int:
     return fd
 
 
-def private(layout: Layout) -> Place:
+def private(layout: Layout) -> CounterRow:
     """A private row."""
-    return Place(layout, memoryview(bytearray(layout.width * _WIDTH)).cast("q"))
+    return CounterRow(layout, memoryview(bytearray(layout.width * _WIDTH)).cast("q"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from farebox.clock import Clock, RandomIds
-from farebox.counts import Sheet
+from farebox.counts import CounterSheet
 from farebox.http.metrics_access import check_settings, is_loopback
 from farebox.http.server import AddressInUse, reserve
 from farebox.settings import Settings, proxies
@@ -42,7 +42,7 @@ class HostResources:
     """Bound to the port that the serving processes share, but not listening."""
     metrics_reserved: socket.socket | None = None
     """The same for the port of the metrics, if they have one."""
-    sheet: Sheet | None = None
+    sheet: CounterSheet | None = None
     """The counters that serving processes share; None for a single process."""
     place: int = 0
     """This process's row of the sheet."""

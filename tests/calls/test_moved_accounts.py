@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 
-from farebox.operator.administer import Refused
+from farebox.operator.administer import ActRefused
 from farebox.operator.moving import move_account
 from farebox.settings import Settings, load
 from farebox.storage.account_keys import AccountKey, find_key
@@ -198,6 +198,6 @@ def test_invalid_moves_are_refused(settings: Settings) -> None:
         (ACME, -1, ROWS_MAX, f"there is no bucket -1: the buckets are {NUMBERS[0]}, {NUMBERS[1]}"),
         (ACME, NUMBERS[1], 0, "--rows-max"),
     ):
-        with pytest.raises(Refused, match=why):
+        with pytest.raises(ActRefused, match=why):
             move(settings, account_id, to, rows_max)
     assert move(settings, ACME, 0) == 0

@@ -360,7 +360,7 @@ def test_a_broken_metric_fails_no_call(measured: tuple[Farebox, str], monkeypatc
     def broken(*_: object, **__: object) -> None:
         raise ValueError("broken, says the test")
 
-    for name in ("farebox.counts.Counter.add", "farebox.counts.Place.add", "farebox.counts.Place.put"):
+    for name in ("farebox.counts.Counter.add", "farebox.counts.CounterRow.add", "farebox.counts.CounterRow.put"):
         monkeypatch.setattr(name, broken)
     for name in ("observe", "observe_seconds"):
         monkeypatch.setattr(f"farebox.counts.Histogram.{name}", broken)

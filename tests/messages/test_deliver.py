@@ -13,7 +13,7 @@ from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.messages.send import UNREACHABLE
 from farebox.messages.sign import message_id
 from farebox.operator import deliver, endpoints, messages
-from farebox.operator.administer import Refused
+from farebox.operator.administer import ActRefused
 from farebox.runtime.services import Services
 from farebox.storage.deliveries import claim, due_deliveries, finish
 from farebox.storage.notices import new_notices
@@ -385,7 +385,7 @@ async def test_another_accounts_endpoint_is_not_found(services: Services, receiv
         with pytest.raises(Problem) as refused:
             await act(services, BOB, made.endpoint.endpoint_id)
         assert refused.value.kind is NOT_FOUND
-    with pytest.raises(Refused):
+    with pytest.raises(ActRefused):
         await services.database.write(lambda c: endpoints.remove_endpoint(c, "we_none", by=TESTER, at=START))
 
 

@@ -383,5 +383,5 @@ def test_a_link_made_by_an_owner_cannot_add_a_passkey(farebox: Farebox) -> None:
     ],
 )
 def test_public_urls_at_which_browsers_allow_passkeys(url: str, place: tuple[str, str] | None) -> None:
-    found = passkeys.place_of(url)
+    found = passkeys.relying_party(url)
     assert (None if found is None else (found.host, found.origin)) == place

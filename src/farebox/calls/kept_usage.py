@@ -16,8 +16,8 @@ from farebox.runtime.services import Services
 from farebox.storage.usage_values import (
     METADATA,
     Charge,
-    Place,
     Sum,
+    SumKey,
     accounts_behind,
     as_of,
     clipped,
@@ -91,7 +91,7 @@ async def _step(services: Services, account_id: str) -> int:
     return new.left
 
 
-def summed(charges: Sequence[Charge]) -> Mapping[Place, Sum]:
+def summed(charges: Sequence[Charge]) -> Mapping[SumKey, Sum]:
     """The sums of the charges for each dimension, hour and value."""
     kinds = dict[_Kind, Sum]()
     for each in charges:
@@ -103,10 +103,10 @@ def summed(charges: Sequence[Charge]) -> Mapping[Place, Sum]:
             found.charge += each.amount
         else:
             found.add(1, each.amount, each.tokens_in, each.tokens_out)
-    places = dict[Place, Sum]()
+    places = dict[SumKey, Sum]()
     for kind, found in kinds.items():
         for dimension, value in _values(kind):
-            place = Place(dimension, kind.hour, value)
+            place = SumKey(dimension, kind.hour, value)
             places.setdefault(place, Sum()).add(found.calls, found.charge, found.tokens_in, found.tokens_out)
     return places
 

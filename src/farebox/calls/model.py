@@ -17,7 +17,7 @@ from farebox.providers.formats.finish import Finish
 from farebox.providers.objects import ObjectCall
 from farebox.providers.outline import Outline
 from farebox.providers.provider import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
-from farebox.providers.reading import Place, Read
+from farebox.providers.reading import ParsedBody, Place
 from farebox.providers.signing import Signing
 from farebox.providers.upstream import SentHead
 from farebox.runtime.provider_access import ProviderAccess
@@ -64,7 +64,7 @@ class CacheUse(msgspec.Struct):
     """A hash of the request's head: requests with the same scope are identical if their bodies are."""
     body: bytes = b""
     """The body as it was sent; empty if the scope does not determine how it is read."""
-    read: Read | None = None
+    read: ParsedBody | None = None
     """What was read from the body."""
     name: str = ""
     """The key under which the response is stored, once it is known (calls.cache.key_of)."""

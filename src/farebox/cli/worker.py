@@ -14,7 +14,7 @@ from farebox import lean
 from farebox.settings import Settings
 
 if TYPE_CHECKING:
-    from farebox.counts import Sheet
+    from farebox.counts import CounterSheet
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -76,14 +76,14 @@ def main() -> None:
         sys.exit(1)
 
 
-def _sheet(start: Start) -> "Sheet | None":
+def _sheet(start: Start) -> "CounterSheet | None":
     """The sheet of all workers; None if its layout is that of another release, installed after they were started: then
     this worker counts separately until all are restarted.
     """
-    from farebox.counts import Sheet
+    from farebox.counts import CounterSheet
     from farebox.metrics.families import LAYOUT
 
-    return Sheet(LAYOUT, start.places, start.sheet) if start.layout == LAYOUT.digest else None
+    return CounterSheet(LAYOUT, start.places, start.sheet) if start.layout == LAYOUT.digest else None
 
 
 def _report(report: StartReport) -> None:

@@ -19,7 +19,7 @@ from farebox import logs
 from farebox.cli.session import Stopped
 from farebox.cli.worker import Start, StartReport
 from farebox.clock import SystemClock
-from farebox.counts import Sheet, new_file
+from farebox.counts import CounterSheet, new_file
 from farebox.host_resources import (
     GRACE_SECONDS,
     HostResources,
@@ -51,7 +51,7 @@ async def serve_with_workers(
     stop = stop_on_signals()
     async with open_host_resources(settings, demo=demo, clock=SystemClock()) as host:
         counts = new_file(LAYOUT, count)
-        sheet = Sheet(LAYOUT, count, counts)
+        sheet = CounterSheet(LAYOUT, count, counts)
         workers = [Worker(number, host, counts, sheet) for number in range(1, count + 1)]
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(_stop_all, workers)
@@ -86,7 +86,7 @@ async def _stop_all(workers: "list[Worker]") -> None:
 class Worker:
     """One worker: its row in the counts, and its current process."""
 
-    def __init__(self, number: int, host: HostResources, counts: int, sheet: Sheet) -> None:
+    def __init__(self, number: int, host: HostResources, counts: int, sheet: CounterSheet) -> None:
         """Numbers begin with 1. `counts` is the file descriptor of the memory mapped as `sheet`."""
         self._number = number
         self._host = host

@@ -21,9 +21,9 @@ from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Markup, ModelPrice
 from farebox.providers.capabilities import Candidate, candidates_of, capabilities, routed_name, slug_of
 from farebox.providers.catalogue import format_of
-from farebox.providers.needs import Needs, read_needs
 from farebox.providers.provider import Plain
 from farebox.providers.reading import AUTO_MODEL, common_path
+from farebox.providers.requirements import Requirements, read_requirements
 from farebox.quoting import quoted
 from farebox.routing.graph import targets_of
 from farebox.runtime.services import Services
@@ -71,7 +71,13 @@ async def auto_steps(services: Services, request: ProxyRequest, path: str) -> St
         )
         raise Problem(INVALID_REQUEST, message)
     needs = await parse_body(
-        services, request.watch, request.account_id, read_needs, request.body, path, _header(request, "content-type")
+        services,
+        request.watch,
+        request.account_id,
+        read_requirements,
+        request.body,
+        path,
+        _header(request, "content-type"),
     )
     choices = _choices(services, request, needs, await _pool(services, request))
     turn = _turn(request, needs)
@@ -145,7 +151,9 @@ async def _pool(services: Services, request: ProxyRequest) -> Sequence[Candidate
     return pool
 
 
-def _choices(services: Services, request: ProxyRequest, needs: Needs, pool: Sequence[Candidate]) -> list[_Choice]:
+def _choices(
+    services: Services, request: ProxyRequest, needs: Requirements, pool: Sequence[Candidate]
+) -> list[_Choice]:
     """The candidates that may be called and support the request, cheapest first. Raises Problem (AUTO_UNAVAILABLE)."""
     providers, token = _providers(request), request.token
     found: dict[str, _Choice] = {}
@@ -183,7 +191,7 @@ def _matching(services: Services, request: ProxyRequest, candidate: Candidate) -
 
 
 def _choice(
-    services: Services, request: ProxyRequest, needs: Needs, candidate: Candidate, model: str
+    services: Services, request: ProxyRequest, needs: Requirements, candidate: Candidate, model: str
 ) -> _Choice | None:
     """None if the model does not support the request, or the account may not call it through this gateway."""
     slug = candidate.slug
@@ -207,7 +215,7 @@ def _choice(
     return _priced(needs, price, markup, slug, model)
 
 
-def _priced(needs: Needs, price: ModelPrice, markup: Markup, slug: str, model: str) -> _Choice | None:
+def _priced(needs: Requirements, price: ModelPrice, markup: Markup, slug: str, model: str) -> _Choice | None:
     demand = needs.demand
     tokens = demand.text_bytes // _BYTES_PER_TOKEN
     if price.context_window is not None and tokens + (demand.output_max or 0) > price.context_window:
@@ -226,7 +234,7 @@ def _providers(request: ProxyRequest) -> frozenset[str] | None:
         raise Problem(INVALID_REQUEST, f"cf-aig-allowed-providers: {error}.") from error
 
 
-def _turn(request: ProxyRequest, needs: Needs) -> str | None:
+def _turn(request: ProxyRequest, needs: Requirements) -> str | None:
     """A name for the conversation's turn; None if a model is chosen for each request."""
     session = _header(request, "cf-aig-session-id")
     if not session or flag(request.headers.get("cf-aig-no-session-affinity"), default=False):

@@ -35,7 +35,7 @@ from farebox.providers.naming import custom_path
 from farebox.providers.objects import COUNT, ObjectCall, object_call, read_object
 from farebox.providers.outline import reassemble
 from farebox.providers.provider import Metering, Plain, Provider
-from farebox.providers.reading import Place, Read, read_as, read_call, read_common, read_named
+from farebox.providers.reading import ParsedBody, Place, read_as, read_call, read_common, read_named
 from farebox.quoting import quoted
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.services import Services
@@ -101,10 +101,12 @@ async def _object(services: Services, request: ProxyRequest, access: ProviderAcc
     return replace(read, size=max(read.size, found.size))
 
 
-async def _read(services: Services, request: ProxyRequest, wire: WireFormat | None, place: Place, *, own: bool) -> Read:
+async def _read(
+    services: Services, request: ProxyRequest, wire: WireFormat | None, place: Place, *, own: bool
+) -> ParsedBody:
     """Read the body; `own`: the account pays the provider itself. Raises Problem."""
     if wire is None:
-        return await _with_name(services, request, Read(None))
+        return await _with_name(services, request, ParsedBody(None))
     return await _with_name(services, request, await _read_of(services, request, wire, place, own=own))
 
 
@@ -135,7 +137,7 @@ def _by_model(request: ProxyRequest) -> bool:
     return request.token is not None and request.token.models is not None
 
 
-async def _with_name(services: Services, request: ProxyRequest, read: Read) -> Read:
+async def _with_name(services: Services, request: ProxyRequest, read: ParsedBody) -> ParsedBody:
     """Add the name that the body gives its model, if a token or a policy allows only certain models. Raises Problem."""
     if not _by_model(request) or request.method in ("GET", "HEAD"):
         return read
@@ -144,7 +146,9 @@ async def _with_name(services: Services, request: ProxyRequest, read: Read) -> R
     return replace(read, named=named)
 
 
-async def _read_of(services: Services, request: ProxyRequest, wire: WireFormat, place: Place, *, own: bool) -> Read:
+async def _read_of(
+    services: Services, request: ProxyRequest, wire: WireFormat, place: Place, *, own: bool
+) -> ParsedBody:
     refused = None if own else services.refusals.get(place.slug)
     if isinstance(request.body, bytes) and is_light(request.body):
         try:
@@ -169,9 +173,9 @@ async def compat_call(services: Services, request: ProxyRequest, chosen: str = "
     )
     if found.route or found.alias:
         return RouteName(found.route or found.alias, request.path, is_alias=not found.route)
-    read = await _with_name(services, request, found.read) if isinstance(found.read, Read) else found.read
+    read = await _with_name(services, request, found.read) if isinstance(found.read, ParsedBody) else found.read
     known = request.known.get(found.slug)
-    if known is not None and isinstance(read, Read):
+    if known is not None and isinstance(read, ParsedBody):
         return _with_body(services, request, known, read)
     access = access_of(services, request.own, found.slug)
     if read is None:
@@ -187,7 +191,7 @@ async def compat_call(services: Services, request: ProxyRequest, chosen: str = "
 def socket_call(services: Services, request: ProxyRequest, access: ProviderAccess, metering: Metering) -> Call:
     """The call for a WebSocket at the provider's canonical path, whose messages are not read. Raises Problem."""
     endpoint = endpoint_of(services, request, access, metering, request.path)
-    return _call(services, request, access, metering, request.path, endpoint, Read(None))
+    return _call(services, request, access, metering, request.path, endpoint, ParsedBody(None))
 
 
 def turn_call(
@@ -197,7 +201,7 @@ def turn_call(
     turn. Raises Problem if its model may not be called."""
     place = Place(session.place.slug, "POST", session.path, "application/json")
     known = replace(session, format=wire, place=place, content_type=place.content_type, models={})
-    return _with_body(services, request, known, Read(_behind(session, parsed)))
+    return _with_body(services, request, known, ParsedBody(_behind(session, parsed)))
 
 
 def _behind(session: Call, parsed: ParsedRequest) -> ParsedRequest:
@@ -224,7 +228,7 @@ def _call(
     metering: Metering,
     path: str,
     endpoint: UpstreamEndpoint,
-    read: Read,
+    read: ParsedBody,
     kept: ObjectCall | None = None,
 ) -> Call:
     payer, credential = endpoint.payer, endpoint.credential
@@ -282,7 +286,7 @@ def _call(
     return _with_body(services, request, known, read)
 
 
-def _with_body(services: Services, request: ProxyRequest, known: Call, read: Read, cached_as: str = "") -> Call:
+def _with_body(services: Services, request: ProxyRequest, known: Call, read: ParsedBody, cached_as: str = "") -> Call:
     """The call of this request, based on the call `known` for its head. `cached_as`: the key of its response in the
     cache, if that is known. Raises Problem."""
     _check_read(known.access.provider, read, own=known.own_key)
@@ -328,7 +332,7 @@ def _may_cache(request: ProxyRequest, metering: Metering) -> bool:
     return request.method == "POST" and not isinstance(metering, Plain)
 
 
-def _cache_use(known: Call, sent: Body, body: Body, read: Read, cached_as: str) -> CacheUse | None:
+def _cache_use(known: Call, sent: Body, body: Body, read: ParsedBody, cached_as: str) -> CacheUse | None:
     """How a call with this body uses the cache. `sent`: the body as it was received."""
     use = known.cache
     if use is None or not is_cacheable(body) or read.parsed is None or read.parsed.unmetered:
@@ -339,7 +343,7 @@ def _cache_use(known: Call, sent: Body, body: Body, read: Read, cached_as: str) 
     return replace(use, body=sent if identical else b"", read=read, name=cached_as)
 
 
-def _check_read(provider: Provider, read: Read, *, own: bool) -> None:
+def _check_read(provider: Provider, read: ParsedBody, *, own: bool) -> None:
     """Raises Problem if the operator does not pay for what the body asks for."""
     if read.parsed is not None and read.parsed.unmetered and not own:
         raise Problem(NOT_METERED, f"Not on the operator's key: {read.parsed.unmetered}.")

@@ -9,13 +9,13 @@ from farebox.model import AccessToken
 from farebox.policies.decide import Policies
 from farebox.providers.catalogue import format_of
 from farebox.providers.provider import FREE
-from farebox.providers.reading import Read
+from farebox.providers.reading import ParsedBody
 from farebox.quoting import quoted
 
 _counts_tokens = re.compile(r"models/(?P<model>[^/:]+):countTokens$").search
 
 
-def check_model(token: AccessToken, known: Call, read: Read) -> None:
+def check_model(token: AccessToken, known: Call, read: ParsedBody) -> None:
     """Raises Problem if the call may reach a model that the token does not allow. A call that cannot be read is
     refused, unless it is only a query."""
     parsed, provider = read.parsed, known.provider
@@ -42,7 +42,7 @@ def check_model(token: AccessToken, known: Call, read: Read) -> None:
         raise Problem(MODEL_NOT_ALLOWED, f"The access token may not be used for this: {what}.")
 
 
-def _counted_model(known: Call, read: Read) -> str:
+def _counted_model(known: Call, read: ParsedBody) -> str:
     """The model of a free call that reaches no other one, such as token counting; otherwise empty."""
     if format_of(known.access.provider, known.method, known.path) is not FREE:
         return ""
@@ -50,7 +50,7 @@ def _counted_model(known: Call, read: Read) -> str:
     return in_path["model"] if in_path else "" if read.named is None else read.named.model
 
 
-def check_policies(policies: Policies, call: Call, token: AccessToken | None, read: Read) -> Call:
+def check_policies(policies: Policies, call: Call, token: AccessToken | None, read: ParsedBody) -> Call:
     """The call with the limits of its gateway's policies. Raises Problem if they refuse it."""
     counted = _counted_model(call, read) if read.parsed is None else ""
     ambiguous = read.named is not None and read.named.ambiguous

@@ -21,13 +21,13 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 import farebox
-from farebox.counts import Family, Place
+from farebox.counts import CounterRow, Family
 from farebox.metrics import families as of
 from farebox.storage.figures import Figures
 
 
 def exposed(
-    places: Sequence[Place], figures: Figures | None, *, engine: str, now_ms: int, accept: str | None
+    places: Sequence[CounterRow], figures: Figures | None, *, engine: str, now_ms: int, accept: str | None
 ) -> tuple[bytes, str]:
     """All metrics, and their content type, chosen by `accept` (the request's header)."""
     registry = CollectorRegistry(auto_describe=False)
@@ -37,7 +37,7 @@ def exposed(
 
 
 class _All(Collector):
-    def __init__(self, places: Sequence[Place], figures: Figures | None, *, engine: str, now_ms: int) -> None:
+    def __init__(self, places: Sequence[CounterRow], figures: Figures | None, *, engine: str, now_ms: int) -> None:
         self._places = places
         self._figures = figures
         self._engine = engine
@@ -56,7 +56,7 @@ class _All(Collector):
         yield InfoMetricFamily("farebox_build", "The running release.", build)
 
 
-def _counted(family: Family, places: Sequence[Place]) -> Metric:
+def _counted(family: Family, places: Sequence[CounterRow]) -> Metric:
     """A family whose counts are in the sheet: the sums over all processes."""
     if family.kind == "gauge":
         places = [place for place in places if place.cells[0]]
@@ -68,7 +68,7 @@ def _counted(family: Family, places: Sequence[Place]) -> Metric:
     return _gauge(family, values) if family.kind == "gauge" else _counter(family, values)
 
 
-def _histogram(family: Family, places: Sequence[Place], columns: Iterable[tuple[tuple[str, ...], int]]) -> Metric:
+def _histogram(family: Family, places: Sequence[CounterRow], columns: Iterable[tuple[tuple[str, ...], int]]) -> Metric:
     metric = HistogramMetricFamily(family.name, family.help, labels=_names(family))
     bounds = [*(str(bound / family.per_unit) for bound in family.bounds), "+Inf"]
     for values, at in columns:

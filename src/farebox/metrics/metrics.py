@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 
 from farebox.clock import SystemClock
-from farebox.counts import COUNTING_ERRORS, Family, Place, Sheet, private
+from farebox.counts import COUNTING_ERRORS, CounterRow, CounterSheet, Family, private
 from farebox.metrics import families as of
 from farebox.metrics.families import LAYOUT
 from farebox.metrics.figures import KeptFigures
@@ -22,12 +22,12 @@ SAMPLE_EVERY_TICKS = 4
 class Metrics:
     """Counts in one row of a sheet; without a sheet, in private memory."""
 
-    def __init__(self, sheet: Sheet | None = None, number: int = 0) -> None:
+    def __init__(self, sheet: CounterSheet | None = None, number: int = 0) -> None:
         self.place = private(LAYOUT) if sheet is None else sheet.place(number)
-        self.places: list[Place] = [self.place] if sheet is None else sheet.all()
+        self.places: list[CounterRow] = [self.place] if sheet is None else sheet.all()
         """The sheet of all processes that serve the port."""
         self.place.begin(os.getpid())
-        self.samplers: list[Callable[[Place], None]] = []
+        self.samplers: list[Callable[[CounterRow], None]] = []
         """Functions that write current values, or values counted elsewhere in the process, into the sheet."""
         self.figures = KeptFigures()
         self._calls = {values: self.place.counter(of.CALLS, *values) for values in of.CALLS.children}

@@ -16,7 +16,7 @@ from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.messages.send import Sent, check_url, post
 from farebox.messages.sign import KEY_BYTES, secret_from, signed_headers
 from farebox.model import Operator
-from farebox.operator.administer import Refused, require_account
+from farebox.operator.administer import ActRefused, require_account
 from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.settings import Settings
@@ -33,7 +33,7 @@ ENDPOINTS_MAX = 10
 REMOVED = "the endpoint was removed"
 
 
-class EndpointRefused(Refused):
+class EndpointRefused(ActRefused):
     """The endpoint is invalid; `field` names the invalid field."""
 
     def __init__(self, field: str, message: str) -> None:
@@ -107,7 +107,7 @@ def remove_endpoint(connection: Connection, endpoint_id: str, *, at: int, by: Op
     """Stop sending messages there, including pending ones."""
     found = find_endpoint(connection, endpoint_id)
     if found is None:
-        raise Refused(f"there is no endpoint {quoted(endpoint_id)}: `farebox webhook list` shows the IDs")
+        raise ActRefused(f"there is no endpoint {quoted(endpoint_id)}: `farebox webhook list` shows the IDs")
     webhook_endpoints.remove_endpoint(connection, endpoint_id)
     abandon_target(connection, endpoint_id, REMOVED)
     if by is not None:

@@ -7,7 +7,7 @@ import msgspec
 
 from farebox.clock import Ids
 from farebox.model import Operator
-from farebox.operator.administer import Posted, Refused, correct
+from farebox.operator.administer import ActRefused, Posted, correct
 from farebox.storage import config, findings, processor_events, tax
 from farebox.storage.findings import Finding
 from farebox.storage.operator_acts import ActName, State, record_act
@@ -26,10 +26,10 @@ def set_tax(connection: Connection, rate: TaxRate, *, by: Operator) -> None:
 
 
 def remove_tax(connection: Connection, country: str, *, by: Operator, at: int) -> None:
-    """Remove a country's tax rate. Raises Refused if there is none."""
+    """Remove a country's tax rate. Raises ActRefused if there is none."""
     before = next((each for each in tax.list_tax_rates(connection) if each.country == country), None)
     if before is None:
-        raise Refused(
+        raise ActRefused(
             f"there is no tax rate for {country}: `farebox tax list` shows all",
             words=f"there is no tax rate for {country}",
         )
@@ -90,10 +90,10 @@ def accept_finding(
     connection: Connection, finding_id: str, amount_cents: int, note: str, *, by: Operator, at: int
 ) -> Finding:
     """Resolve an open finding that is correct: it opens again only if its amount changes. `amount_cents` is the amount
-    that the operator saw. Raises Refused."""
+    that the operator saw. Raises ActRefused."""
     found = _open_finding(connection, finding_id, amount_cents)
     if not note:
-        raise Refused("say why it is as it should be: the audit log keeps it")
+        raise ActRefused("say why it is as it should be: the audit log keeps it")
     findings.accept_finding(connection, found, at)
     _record_finding(connection, "finding.accept", found, {"note": note}, by=by, at=at)
     return found
@@ -111,10 +111,10 @@ def correct_finding(
     at: int,
 ) -> Posted:
     """Give `amount` nano-dollars back to the account of a finding, or charge them if below zero, and accept the
-    finding. `amount_cents` is the finding's amount that the operator saw. Raises Refused."""
+    finding. `amount_cents` is the finding's amount that the operator saw. Raises ActRefused."""
     found = _open_finding(connection, finding_id, amount_cents)
     if found.account_id is None:
-        raise Refused("this finding names no account to correct: accept it, or refund the payment")
+        raise ActRefused("this finding names no account to correct: accept it, or refund the payment")
     account_id, why = found.account_id, reason or found.detail
     posted = correct(connection, ids, by=by, account_id=account_id, amount=amount, reason=why, at=at)
     findings.accept_finding(connection, found, at)
@@ -125,12 +125,12 @@ def correct_finding(
 def _open_finding(connection: Connection, finding_id: str, amount_cents: int) -> Finding:
     found = next((each for each in findings.open_findings(connection) if each.finding_id == finding_id), None)
     if found is None:
-        raise Refused(
+        raise ActRefused(
             "there is no such open finding: `farebox payments findings` shows them",
             words="this finding is no longer open: reload the page",
         )
     if found.amount_cents != amount_cents:  # reconciliation has run again since then
-        raise Refused("the amount of this finding has changed in the meantime: read it again")
+        raise ActRefused("the amount of this finding has changed in the meantime: read it again")
     return found
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from farebox.model import Operator
-from farebox.operator.administer import Refused, require_account
+from farebox.operator.administer import ActRefused, require_account
 from farebox.storage.bucket_moves import lock_rows, move_rows
 from farebox.storage.buckets import bucket_numbers
 from farebox.storage.operator_acts import record_act
@@ -30,15 +30,15 @@ def move_account(
     account = require_account(connection, account_id)
     numbers = bucket_numbers(buckets)
     if len(numbers) == 1:
-        raise Refused("there is only one bucket (FAREBOX_BUCKETS=1)")
+        raise ActRefused("there is only one bucket (FAREBOX_BUCKETS=1)")
     if to not in numbers:
-        raise Refused(f"there is no bucket {to}: the buckets are {', '.join(map(str, numbers))}")
+        raise ActRefused(f"there is no bucket {to}: the buckets are {', '.join(map(str, numbers))}")
     if to == account.bucket:
         return Moved(account_id, to, to, 0)
     locked = lock_rows(connection, account.bucket, account_id)
     count = sum(locked.values())
     if count > rows_max:
-        raise Refused(
+        raise ActRefused(
             f"the account has {count:,} rows, and its calls wait while they are moved: do it at a quiet hour, with "
             f"`--rows-max {count + count // 10}`"
         )

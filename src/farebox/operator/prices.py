@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from farebox.clock import Ids
 from farebox.model import Operator
-from farebox.operator.administer import Refused, provider_slug, require_account
+from farebox.operator.administer import ActRefused, provider_slug, require_account
 from farebox.storage import config
 from farebox.storage.config import MarkupRow, PriceRow
 from farebox.storage.operator_acts import ActName, record_act
@@ -39,7 +39,7 @@ def set_price(
     try:
         check_price(OwnPrice(row.price_id, provider, model, account_id, row.rates, row.valid_from, output_max))
     except InvalidPrice as error:
-        raise Refused(f"{provider}/{model} cannot be charged with these prices: {error}") from error
+        raise ActRefused(f"{provider}/{model} cannot be charged with these prices: {error}") from error
     before = _latest(
         each
         for each in config.list_prices(connection)
@@ -75,7 +75,7 @@ def set_markup(
     try:
         check_markup(OwnMarkup(row.markup_id, account_id, provider, model, parts_per_million, row.valid_from))
     except InvalidPrice as error:
-        raise Refused("a markup is at least -100 and at most 99,900 percent of the cost") from error
+        raise ActRefused("a markup is at least -100 and at most 99,900 percent of the cost") from error
     before = _latest(
         each
         for each in config.list_markups(connection)
@@ -116,4 +116,4 @@ def _check_scope(connection: Connection, account_id: str | None, model: str | No
     if account_id is not None:
         require_account(connection, account_id)
     if model is not None and not model.strip():
-        raise Refused("the model needs a name, such as gpt-5-mini or gpt-5*")
+        raise ActRefused("the model needs a name, such as gpt-5-mini or gpt-5*")

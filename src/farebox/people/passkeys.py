@@ -41,7 +41,7 @@ log = structlog.get_logger("farebox.people")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RelyingParty:
     """The relying party: where passkeys are valid."""
 
     host: str
@@ -64,7 +64,7 @@ class Asserting(msgspec.Struct, frozen=True):
     """Whose passkey is requested; empty: anyone's."""
 
 
-def place_of(base_url: str) -> Place | None:
+def relying_party(base_url: str) -> RelyingParty | None:
     """Where passkeys are valid, according to the public URL. None: nowhere, because browsers require a host name, and
     TLS unless it is localhost."""
     parts = urlsplit(base_url)
@@ -72,7 +72,7 @@ def place_of(base_url: str) -> Place | None:
     local = host == "localhost" or host.endswith(".localhost")
     if literal(host) is not None or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
         return None
-    return Place(host, f"{parts.scheme}://{parts.netloc}")
+    return RelyingParty(host, f"{parts.scheme}://{parts.netloc}")
 
 
 async def ready() -> None:
@@ -81,8 +81,8 @@ async def ready() -> None:
         await asyncio.to_thread(__import__, "webauthn")
 
 
-def _here(services: Services) -> Place:
-    place = place_of(services.base_url)
+def _here(services: Services) -> RelyingParty:
+    place = relying_party(services.base_url)
     if place is None:
         raise Problem(
             SIGN_IN_FAILED,
@@ -248,7 +248,7 @@ async def prove(services: Services, kept: Asserting | None, credential: str) -> 
     return found.email
 
 
-def _verified(credential: str, challenge: bytes, place: Place, found: Passkey) -> "VerifiedAuthentication":
+def _verified(credential: str, challenge: bytes, place: RelyingParty, found: Passkey) -> "VerifiedAuthentication":
     from webauthn import verify_authentication_response
     from webauthn.helpers.exceptions import WebAuthnException
 

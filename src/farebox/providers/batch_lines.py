@@ -13,11 +13,11 @@ from farebox.pricing.model import Demand
 from farebox.pricing.unseen import TOOLS
 from farebox.providers.catalogue import format_of, provider_of, upstream_path
 from farebox.providers.descriptions import GOOGLE, output_of_google
-from farebox.providers.formats import bodies, repeated
+from farebox.providers.formats import bodies, duplicate_fields
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, WireFormat
 from farebox.providers.formats.readers import BodyReader
 from farebox.providers.provider import Plain
-from farebox.providers.reading import Place, Refused, read_as
+from farebox.providers.reading import Place, RefusedFeatures, read_as
 from farebox.quoting import quoted
 from farebox.usage import Quantity
 
@@ -85,7 +85,7 @@ class BatchTarget(msgspec.Struct, frozen=True):
     model: str = ""
 
 
-def read_requests(body: bytes, target: BatchTarget, refused: Refused | None, first: int) -> list[ParsedRequest]:
+def read_requests(body: bytes, target: BatchTarget, refused: RefusedFeatures | None, first: int) -> list[ParsedRequest]:
     """The requests in a piece of the input whose first line has the number `first`. Raises InvalidRequest if one of
     them cannot be metered."""
     place, wire = _place(target)
@@ -105,7 +105,7 @@ def read_requests(body: bytes, target: BatchTarget, refused: Refused | None, fir
 
 def _request(text: bytes, target: BatchTarget) -> bytes:
     """The body of a line's request, with its model. Raises InvalidRequest."""
-    repeated.check(text, refers=b"\\u00" in text or any(text.count(name) > 1 for name in _FIELDS))
+    duplicate_fields.check(text, refers=b"\\u00" in text or any(text.count(name) > 1 for name in _FIELDS))
     line = bodies.decode(_LINE, text)
     if target.slug == "openai" and line.url is None:
         raise InvalidRequest("it has no `url`.")

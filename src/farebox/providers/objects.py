@@ -12,7 +12,7 @@ import msgspec
 
 from farebox.providers.batch_forms import batch_request
 from farebox.providers.descriptions import GOOGLE, output_of_google
-from farebox.providers.formats import bodies, bounds, multipart, repeated
+from farebox.providers.formats import bodies, bounds, duplicate_fields, multipart
 from farebox.providers.formats.base import InvalidRequest, Reference
 from farebox.providers.formats.references import of_body
 from farebox.providers.predictions import files_of
@@ -88,12 +88,12 @@ def read_object(body: bytes, call: ObjectCall, content_type: str) -> ObjectCall:
     if not body:
         return call
     if call.kind == "batch" and call.does == "create":
-        repeated.check(body, refers=True)
+        duplicate_fields.check(body, refers=True)
         return _with(
             call, references=tuple(Reference("file", name) for name in batch_request(call.form, body, call.model).files)
         )
     bounds.check(body)
-    repeated.check(body)
+    duplicate_fields.check(body)
     return _with(call, references=of_body(body))
 
 
@@ -112,7 +112,7 @@ _BEGUN: Final = msgspec.json.Decoder(_Begun)
 
 def _begun(body: bytes, call: ObjectCall) -> ObjectCall:
     """Read the beginning of an upload to Google. Raises InvalidRequest."""
-    repeated.check(body, refers=True)
+    duplicate_fields.check(body, refers=True)
     file = (bodies.decode(_BEGUN, body).file if body else None) or _GoogleFile()
     if file.name:  # must not reveal whether another account has taken it
         raise InvalidRequest("On the operator's key, Google chooses the names of files: leave out `name`.")
@@ -133,7 +133,7 @@ _OPERATION_NAME: Final = re.compile(
 
 def _operation(body: bytes, call: ObjectCall) -> ObjectCall:
     """Read the name of the operation that is requested. Raises InvalidRequest."""
-    repeated.check(body, refers=True)
+    duplicate_fields.check(body, refers=True)
     found = _OPERATION_NAME.fullmatch(bodies.decode(_OPERATION, body).operationName)
     if found is None or found["model"] != call.model:
         raise InvalidRequest("Expected the name of an operation of the path's model - at `$.operationName`.")

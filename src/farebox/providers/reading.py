@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from farebox.memfile import whole
 from farebox.providers.catalogue import PROVIDERS, format_of, provider_of, upstream_path
-from farebox.providers.formats import bodies, bounds, multipart, repeated
+from farebox.providers.formats import bodies, bounds, duplicate_fields, multipart
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, TooComplex, WireFormat
 from farebox.providers.naming import compat_model, is_custom, metered_as
 from farebox.providers.outline import Outline, edited, outline_of
@@ -25,7 +25,7 @@ from farebox.routing.conditions import MISSING, value_at
 RAISES: Final = (InvalidRequest,)
 
 
-class Refused(msgspec.Struct, frozen=True):
+class RefusedFeatures(msgspec.Struct, frozen=True):
     """What the operator does not pay for at a provider: fields of requests, and tools by their kind or name."""
 
     fields: frozenset[str] = frozenset()
@@ -46,7 +46,7 @@ class Place(msgspec.Struct, frozen=True):
         return f"{self.path}?{self.query}" if self.query and getattr(metering, "reads_query", False) else self.path
 
 
-class Read(msgspec.Struct, frozen=True):
+class ParsedBody(msgspec.Struct, frozen=True):
     """A body that has been read."""
 
     parsed: ParsedRequest | None
@@ -59,17 +59,17 @@ class Read(msgspec.Struct, frozen=True):
     """Whether the forwarded body differs from the received one and is to be reassembled from the outline."""
     refused: str = ""
     """What the operator refuses about it, as a text for the caller; empty if nothing."""
-    named: "Named | None" = None
+    named: "NamedModel | None" = None
     """How it names its model, for an access token that is limited to certain models."""
 
 
-class CommonRead(msgspec.Struct, frozen=True):
+class CommonBody(msgspec.Struct, frozen=True):
     """A body of one of the common forms, which names its provider."""
 
     slug: str
     path: str = ""
     """The provider's own path."""
-    read: Read | InvalidRequest | None = None
+    read: ParsedBody | InvalidRequest | None = None
     """None if the provider has no such form."""
     route: str = ""
     """The name of the dynamic route that is called instead of a model; then the other fields are empty."""
@@ -88,7 +88,7 @@ class Step(msgspec.Struct, frozen=True):
     config: Mapping[str, Any]
 
 
-class Named(msgspec.Struct, frozen=True):
+class NamedModel(msgspec.Struct, frozen=True):
     """How a body names its model, at its top level."""
 
     model: str = ""
@@ -97,7 +97,7 @@ class Named(msgspec.Struct, frozen=True):
     """Whether it names the model twice, or under a name in another case: servers differ in which of these they use."""
 
 
-class RunRead(msgspec.Struct, frozen=True):
+class RunBody(msgspec.Struct, frozen=True):
     """The body of `/ai/run`: a model, and the start and end of its input in the body."""
 
     model: str
@@ -140,17 +140,24 @@ ROUTE_PREFIX: Final = "dynamic/"
 """The prefix of a model name that stands for a dynamic route."""
 
 
-def read_call(body: bytes, place: Place, refused: Refused | None, own_key: bool, model: str | None = None) -> Read:
+def read_call(
+    body: bytes, place: Place, refused: RefusedFeatures | None, own_key: bool, model: str | None = None
+) -> ParsedBody:
     """Read a call to a provider's own path; `model`, if given, replaces the body's. With the caller's own key, a body
     that cannot be read is left for the provider to judge. Raises InvalidRequest."""
     provider = metered_as(place.slug)
     metering = Plain.UNMETERED if provider is None else format_of(provider, place.method, place.path)
-    return Read(None) if isinstance(metering, Plain) else read_as(metering, body, place, refused, own_key, model)
+    return ParsedBody(None) if isinstance(metering, Plain) else read_as(metering, body, place, refused, own_key, model)
 
 
 def read_as(
-    metering: WireFormat, body: bytes, place: Place, refused: Refused | None, own_key: bool, model: str | None = None
-) -> Read:
+    metering: WireFormat,
+    body: bytes,
+    place: Place,
+    refused: RefusedFeatures | None,
+    own_key: bool,
+    model: str | None = None,
+) -> ParsedBody:
     """The same, if the format of the path is known. Raises InvalidRequest."""
     came, outline = body, None
     spans: tuple[tuple[int, int], ...] = ()
@@ -162,7 +169,7 @@ def read_as(
             body = whole(edit)
         parsed = metering.parse(place.target(metering), place.content_type, body)
         if not own_key:
-            repeated.check(came, may=parsed.may_refer if came is body else None)
+            duplicate_fields.check(came, may=parsed.may_refer if came is body else None)
         _check_numbers(parsed)
         refusal = "" if refused is None else _refused(body, outline, place, parsed, refused)
         if parsed.stream and not parsed.usage_requested:
@@ -184,46 +191,46 @@ def _read(
     outline: Outline | None,
     spans: tuple[tuple[int, int], ...],
     refusal: str = "",
-) -> Read:
+) -> ParsedBody:
     """For a large body, nothing large is returned. `spans`: where its values are in the received body."""
     if outline is None:
-        return Read(parsed, None if body is came else body, None, refused=refusal)
-    return Read(parsed, None, replace(outline, spans=spans), body is not came, refusal)
+        return ParsedBody(parsed, None if body is came else body, None, refused=refusal)
+    return ParsedBody(parsed, None, replace(outline, spans=spans), body is not came, refusal)
 
 
 def read_common(
     body: bytes,
     place: Place,
-    refusals: Mapping[str, Refused],
+    refusals: Mapping[str, RefusedFeatures],
     own_key: bool,
     chosen: str = "",
     own: frozenset[str] = frozenset(),
-) -> CommonRead:
+) -> CommonBody:
     """Read a call in a common form; the path of `place` is that of the form. `chosen` is the `provider/model` to call
     instead of the body's; `own` are the providers that are called with the account's stored key. Raises InvalidRequest
     if the body does not name a provider."""
     bounds.check(body)
     named = chosen or bodies.decode(_MODEL_FIELD, body).model
     if not chosen and named.lower() == AUTO_MODEL:
-        return CommonRead("", route=AUTO_MODEL)
+        return CommonBody("", route=AUTO_MODEL)
     if not chosen and named.startswith(ROUTE_PREFIX):
-        return CommonRead("", route=named.removeprefix(ROUTE_PREFIX))
+        return CommonBody("", route=named.removeprefix(ROUTE_PREFIX))
     if named and not chosen and "/" not in named and not named.startswith("@"):
-        return CommonRead("", alias=named)
+        return CommonBody("", alias=named)
     slug, model = compat_model(named)
     own_key = own_key or slug in own or is_custom(slug)
     provider = metered_as(slug)
     path = None if provider is None else common_path(provider, place.path)
     if provider is None or path is None or isinstance(format_of(provider, place.method, path), Plain):
-        return CommonRead(slug)
+        return CommonBody(slug)
     there = Place(slug, place.method, path, place.content_type)
     try:
-        return CommonRead(slug, path, read_call(body, there, None if own_key else refusals.get(slug), own_key, model))
+        return CommonBody(slug, path, read_call(body, there, None if own_key else refusals.get(slug), own_key, model))
     except InvalidRequest as error:
-        return CommonRead(slug, path, error)
+        return CommonBody(slug, path, error)
 
 
-def read_named(body: bytes, content_type: str) -> Named:
+def read_named(body: bytes, content_type: str) -> NamedModel:
     """How a body names its model. Raises InvalidRequest if a form cannot be read."""
     if content_type.lower().startswith("multipart/"):
         parts = [part for part in multipart.parts(content_type, body) if part.name.casefold() == "model"]
@@ -231,7 +238,7 @@ def read_named(body: bytes, content_type: str) -> Named:
     else:
         found = [(name, value) for name, value in _top_level(body) if name.casefold() == "model"]
     model = next((value for name, value in found if name == "model" and isinstance(value, str)), "")
-    return Named(model, len(found) > 1 or any(name != "model" for name, _ in found))
+    return NamedModel(model, len(found) > 1 or any(name != "model" for name, _ in found))
 
 
 def _top_level(body: bytes) -> list[tuple[str, Any]]:
@@ -251,7 +258,7 @@ def _top_level(body: bytes) -> list[tuple[str, Any]]:
     return last if bounds.opening(body) == b"{" else []
 
 
-def read_run(body: bytes) -> RunRead:
+def read_run(body: bytes) -> RunBody:
     """The model and the input of a body of `/ai/run`. Raises InvalidRequest."""
     bounds.check(body)
     run = bodies.decode(_RUN, body)
@@ -259,7 +266,7 @@ def read_run(body: bytes) -> RunRead:
     if given[:1] != b"{":
         raise InvalidRequest("Expected `object` - at `$.input`.")
     start = body.rindex(given)
-    return RunRead(run.model, (start, start + len(given)))
+    return RunBody(run.model, (start, start + len(given)))
 
 
 def read_steps(body: bytes) -> list[Step]:
@@ -319,7 +326,7 @@ def read_text(body: bytes, place: Place) -> str:
     return metering.parse(place.target(metering), place.content_type, body, exact=True).demand.text
 
 
-def parse_refusals(fields: str, tools: str) -> dict[str, Refused]:
+def parse_refusals(fields: str, tools: str) -> dict[str, RefusedFeatures]:
     """The operator's refusals by provider, from `PROVIDER:NAME,…`. Raises ValueError saying what is wrong."""
     found: dict[str, tuple[set[str], set[str]]] = {}
     for at, text in enumerate((fields, tools)):
@@ -331,7 +338,7 @@ def parse_refusals(fields: str, tools: str) -> dict[str, Refused]:
             slugs = [one.slug for one in PROVIDERS] if provider is None else [provider.slug]
             for each in slugs:
                 found.setdefault(each, (set(), set()))[at].add(name)
-    return {slug: Refused(frozenset(names), frozenset(kinds)) for slug, (names, kinds) in found.items()}
+    return {slug: RefusedFeatures(frozenset(names), frozenset(kinds)) for slug, (names, kinds) in found.items()}
 
 
 def common_path(provider: Provider, path: str) -> str | None:
@@ -376,7 +383,9 @@ def _check_numbers(parsed: ParsedRequest) -> None:
             raise TooComplex(f"The request has more than {most:,} {what}.")
 
 
-def _refused(body: bytes, outline: Outline | None, place: Place, parsed: ParsedRequest, refused: Refused) -> str:
+def _refused(
+    body: bytes, outline: Outline | None, place: Place, parsed: ParsedRequest, refused: RefusedFeatures
+) -> str:
     """The first field or tool of the request that the operator does not pay for, as a text for the caller; otherwise
     empty."""
     for tool in parsed.tools:

@@ -17,7 +17,7 @@ import msgspec
 
 from farebox.clock import Clock
 from farebox.limits.fair_memory import FairMemory
-from farebox.providers.reading import Read
+from farebox.providers.reading import ParsedBody
 from farebox.runtime.observers import best_effort
 from farebox.runtime.tasks import Tasks
 from farebox.settings import Settings
@@ -86,7 +86,7 @@ class DatabaseStore:
 class Recalled(msgspec.Struct, frozen=True):
     """What is remembered of a request that was answered from the cache, for requests with exactly the same bytes."""
 
-    read: Read
+    read: ParsedBody
     key: str
 
 

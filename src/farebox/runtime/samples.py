@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from farebox.counts import OTHER, Place
+from farebox.counts import OTHER, CounterRow
 from farebox.jobs import Jobs
 from farebox.ledger.ledger import Ledger
 from farebox.limits.byte_budget import ByteBudget
@@ -27,13 +27,13 @@ def sample_services(services: Services) -> None:
     ]
 
 
-def _held(budget: ByteBudget, place: Place) -> None:
+def _held(budget: ByteBudget, place: CounterRow) -> None:
     place.put(of.HELD_BYTES, value=budget.held_bytes)
     for whose, times in budget.refused.items():
         place.follow(of.HELD_REFUSED, whose, total=times)
 
 
-def _jobs(jobs: Jobs, place: Place) -> None:
+def _jobs(jobs: Jobs, place: CounterRow) -> None:
     restarts: Counter[str] = Counter()
     for (job, _), times in jobs.restarts.items():
         restarts[job if job in of.JOBS else OTHER] += times
@@ -42,7 +42,7 @@ def _jobs(jobs: Jobs, place: Place) -> None:
     place.put(of.JOBS_LATE, value=len(jobs.late()))
 
 
-def _upstreams(upstreams: tuple[Upstream, ...], place: Place) -> None:
+def _upstreams(upstreams: tuple[Upstream, ...], place: CounterRow) -> None:
     failures: Counter[str] = Counter()
     for upstream in upstreams:
         failures.update(upstream.failures)
@@ -51,7 +51,7 @@ def _upstreams(upstreams: tuple[Upstream, ...], place: Place) -> None:
     place.follow(of.UPSTREAM_RESENT, total=sum(upstream.resent for upstream in upstreams))
 
 
-def _queues(services: Services, place: Place) -> None:
+def _queues(services: Services, place: CounterRow) -> None:
     place.put(of.SPANS_WAITING, value=services.spans.waiting)
     place.put(of.WRITE_QUEUE, value=services.database.waiting + waiting_for(services.ledger))
 
@@ -62,7 +62,7 @@ def waiting_for(ledger: Ledger) -> int:
     return waiting
 
 
-def _journal(services: Services, place: Place) -> None:
+def _journal(services: Services, place: CounterRow) -> None:
     if services.journal is None:
         return
     depth = services.journal.depth

@@ -89,7 +89,7 @@ class Sum:
         self.tokens_out += tokens_out
 
 
-class Place(NamedTuple):
+class SumKey(NamedTuple):
     """What a sum counts; `hour` is the start of the hour in milliseconds."""
 
     dimension: str
@@ -136,7 +136,7 @@ def new_charges(connection: Connection, account_id: str, limit: int) -> NewCharg
     return NewCharges(account_id, after, upto, None if end is None else int(end[0]), charges, last - upto)
 
 
-def keep(connection: Connection, new: NewCharges, sums: Mapping[Place, Sum], now: int) -> bool:
+def keep(connection: Connection, new: NewCharges, sums: Mapping[SumKey, Sum], now: int) -> bool:
     """Add the sums of these charges and move the mark, unless another process has done so in the meantime. Returns
     whether it was done here."""
     key = find_key(connection, new.account_id)
@@ -244,7 +244,7 @@ class _Days:
 
 
 def _bounded(
-    connection: Connection, key: AccountKey, sums: Mapping[Place, Sum], now: int
+    connection: Connection, key: AccountKey, sums: Mapping[SumKey, Sum], now: int
 ) -> dict[tuple[Span, str, int, str], Sum]:
     """The sums by hour and by day, with no more values than the bounds allow."""
     days, bounded = _Days(connection, key), dict[tuple[Span, str, int, str], Sum]()

@@ -31,7 +31,7 @@ from farebox.calls.unpaid import check_unpaid
 from farebox.errors import DATABASE_UNAVAILABLE, INVALID_REQUEST, PROVIDER_UNAVAILABLE, REQUEST_REFUSED, Problem
 from farebox.ledger.commands import Release
 from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
-from farebox.providers.sessions.reader import FIRST, Ask, Lane, SessionReader
+from farebox.providers.sessions.reader import FIRST, Lane, SessionReader, TurnRequest
 from farebox.storage.sql import DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ allowed."""
 class _Turn:
     """A turn with a hold."""
 
-    def __init__(self, ask: Ask, admitted: Admitted) -> None:
+    def __init__(self, ask: TurnRequest, admitted: Admitted) -> None:
         self.ask = ask
         self.admitted = admitted
 
@@ -140,10 +140,10 @@ class Turns:
         async with self._books:
             for name, lane in self._lanes.items():
                 for turn_id, turn in lane.begun.items():
-                    await _ending(self._cut(turn, self._reader.so_far(name, turn_id), interruption))
+                    await _ending(self._cut(turn, self._reader.usage_so_far(name, turn_id), interruption))
                 for turn in lane.waiting:
                     by_client = interruption == CLIENT_GONE
-                    observed = self._reader.so_far(name, "") if by_client else Observed(empty=True)
+                    observed = self._reader.usage_so_far(name, "") if by_client else Observed(empty=True)
                     await _ending(self._cut(turn, observed, interruption))
                 if lane.ahead is not None:
                     await _ending(self._end_ahead(name, lane.ahead, interruption))
@@ -167,7 +167,7 @@ class Turns:
             data = await self._arm(ask, data, message.data)
         return message if data is message.data else replace(message, data=data)
 
-    async def _arm(self, ask: Ask, data: bytes, sent: bytes) -> bytes:
+    async def _arm(self, ask: TurnRequest, data: bytes, sent: bytes) -> bytes:
         """Hold for what the message may cause. Returns the message as it goes on. Raises Problem,
         DatabaseUnavailable."""
         lane = self._lanes[ask.lane]
@@ -183,7 +183,7 @@ class Turns:
         limit = None if held is None or not ask.parsed.demand.clampable else held.output_limit
         return data if limit is None else self._reader.limited(data, limit)
 
-    async def _ahead(self, lane: _Lane, ask: Ask, sent: bytes) -> _Turn:
+    async def _ahead(self, lane: _Lane, ask: TurnRequest, sent: bytes) -> _Turn:
         """The turn held in advance, if its hold is enough; otherwise another one in its place. Input that is billed
         when it is sent is then charged, and the new hold is for the rest."""
         ahead, lane.ahead = lane.ahead, None
@@ -192,12 +192,12 @@ class Turns:
         before = None if ahead is None else self._reader.take()
         if ahead is not None and before is not None:
             await self._settle(ahead, before, None, b"")
-            ask = self._reader.unasked(ask.lane) or ask
+            ask = self._reader.unrequested(ask.lane) or ask
         elif ahead is not None:
             await self._release(ahead)
         return await self._hold(ask, sent)
 
-    def _covers(self, turn: _Turn, ask: Ask) -> bool:
+    def _covers(self, turn: _Turn, ask: TurnRequest) -> bool:
         """Whether the hold made in advance is enough for this, and lasts long enough."""
         had, wanted = turn.ask.parsed.demand, ask.parsed.demand
         enough = (
@@ -211,7 +211,7 @@ class Turns:
         age = self._context.services.clock.now_ms() - turn.admitted.context.call.started_at
         return enough and age < self._context.services.settings.call_timeout_ms / 2
 
-    async def _hold(self, ask: Ask, sent: bytes) -> _Turn:
+    async def _hold(self, ask: TurnRequest, sent: bytes) -> _Turn:
         """Hold for a turn. Raises Problem, DatabaseUnavailable; a refused turn has its row."""
         services = self._context.services
         self._number += 1
@@ -263,7 +263,7 @@ class Turns:
             turn, lane.ahead = lane.ahead, None
             return turn
         log.warning("a turn was not requested", log_id=self._context.call.log_id, lane=name)
-        ask = self._reader.unasked(name)
+        ask = self._reader.unrequested(name)
         return None if ask is None else await self._hold(ask, b"")
 
     async def _end(self, name: Lane, turn_id: str, observed: Observed, data: bytes) -> None:
@@ -319,7 +319,7 @@ class Turns:
         if self._reader.owed is None or interruption in _OUR_OWN:
             await self._release(turn)
         else:
-            await self._settle(turn, replace(self._reader.so_far(name, ""), complete=True), None, b"")
+            await self._settle(turn, replace(self._reader.usage_so_far(name, ""), complete=True), None, b"")
 
     async def _release(self, turn: _Turn) -> None:
         """Release a turn that was not used. It leaves no row, unless the journal has to keep its release. Raises

@@ -10,7 +10,7 @@ from farebox.http.pages.table import Fields
 from farebox.http.pages.visit import Visit
 from farebox.model import Operator
 from farebox.money import InvalidAmount, parse_usd
-from farebox.operator.administer import Refused
+from farebox.operator.administer import ActRefused
 from farebox.quoting import quoted
 from farebox.storage.sql import Connection
 
@@ -25,13 +25,13 @@ async def run_act(visit: Visit, job: Callable[[Connection, Operator], T]) -> T:
     by = visit.operator
     try:
         made = await visit.services.database.write(lambda connection: job(connection, by))
-    except Refused as error:
+    except ActRefused as error:
         raise refusal(error) from error
     await visit.services.configuration.notice_own_change()
     return made
 
 
-def refusal(error: Refused) -> Problem:
+def refusal(error: ActRefused) -> Problem:
     return invalid(error.words[:1].upper() + error.words[1:])
 
 

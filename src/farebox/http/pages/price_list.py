@@ -14,7 +14,7 @@ from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.operator import price_effect
 from farebox.operator import prices as acts
-from farebox.operator.administer import Refused, provider_slug
+from farebox.operator.administer import ActRefused, provider_slug
 from farebox.pricing.model import Markup
 from farebox.pricing.pricebook import OwnPrice, check_price
 from farebox.pricing.rates import InvalidPrice
@@ -114,9 +114,9 @@ async def _price_effect(visit: Visit, form: Fields, rates: Mapping[str, str]) ->
     try:
         provider = provider_slug(text(form, "provider"))
         new = check_price(OwnPrice("preview", provider, model, None, dict(rates), at, None))
-    except (Refused, InvalidPrice) as error:
+    except (ActRefused, InvalidPrice) as error:
         raise invalid(
-            f"This price cannot be charged: {error.words if isinstance(error, Refused) else error}"
+            f"This price cannot be charged: {error.words if isinstance(error, ActRefused) else error}"
         ) from error
     book = services.configuration.prices
     markup = book.markup(account_id, provider, model, at)
@@ -167,7 +167,7 @@ async def _markup_effect(
     services, at = visit.services, visit.services.clock.now_ms()
     try:
         slug = None if provider is None else provider_slug(provider)
-    except Refused as error:
+    except ActRefused as error:
         raise refusal(error) from error
     before: Markup = services.configuration.prices.markup(account_id or "", slug or "", (model or "").rstrip("*"), at)
     usage = await services.database.scan(

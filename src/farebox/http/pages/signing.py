@@ -35,7 +35,7 @@ async def sign_in(request: Request, _: None) -> Response:
     services = request.services
     methods = SignInMethods(
         email=mailing.available(services),
-        passkey=passkeys.place_of(services.base_url) is not None,
+        passkey=passkeys.relying_party(services.base_url) is not None,
         single_sign_on=_provider_name(services),
     )
     return html(render.sign_in(wanted, methods))
@@ -177,7 +177,7 @@ async def session_list(visit: Visit) -> Shown:
         "accounts": {each: name for each, name in accounts.items() if each != visit.account_id},
         "person": email,
         "passkeys": await _passkeys(visit),
-        "passkeys_work": passkeys.place_of(visit.services.base_url) is not None,
+        "passkeys_work": passkeys.relying_party(visit.services.base_url) is not None,
         "name_max": passkeys.NAME_MAX,
         "now": visit.services.clock.now_ms(),
     }

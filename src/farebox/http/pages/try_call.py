@@ -28,7 +28,7 @@ from farebox.http.quotas import TEST_CALLS, spend
 from farebox.model import AccessToken, Permission
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import is_custom
-from farebox.providers.reading import CommonRead, Place, Read, read_common
+from farebox.providers.reading import CommonBody, ParsedBody, Place, read_common
 from farebox.storage.accounts import add_token, find_token
 from farebox.storage.gateways import list_gateways
 from farebox.storage.reports import usage_by_model
@@ -93,12 +93,12 @@ async def price(visit: Visit, form: Fields) -> Response:
     return shell(visit, "try_call.html", await _form(visit, form, priced), "/ui/calls")
 
 
-def _priced(visit: Visit, found: CommonRead, own: frozenset[str]) -> Priced:
+def _priced(visit: Visit, found: CommonBody, own: frozenset[str]) -> Priced:
     if found.route:
         return Priced("The cost depends on the model that the route chooses.", [])
     if found.slug in own or is_custom(found.slug):
         return Priced("The call is made with your own key: the provider bills you for it, and it uses no credit.", [])
-    if not isinstance(found.read, Read) or found.read.parsed is None:
+    if not isinstance(found.read, ParsedBody) or found.read.parsed is None:
         return Priced("This provider cannot be called in this format.", [])
     quoted = quote(visit.services, visit.account_id, found.slug, found.read.parsed.demand)
     if quoted is None:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from farebox.pricing.model import Demand
 from farebox.providers.audio.length import AudioLength
-from farebox.providers.formats import bodies, repeated
+from farebox.providers.formats import bodies, duplicate_fields
 from farebox.providers.formats.base import InvalidRequest, Observed
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import Seen, observed
@@ -48,7 +48,7 @@ _CHARACTERS_MAX: Final = 64
 def decode_once(decoder: "msgspec.json.Decoder[_Head]", body: bytes) -> _Head:
     """Like `bodies.decode`, but also raises InvalidRequest if any field occurs twice: either may be the one that the
     provider bills."""
-    repeated.check(body, refers=True)
+    duplicate_fields.check(body, refers=True)
     return bodies.decode(decoder, body)
 
 
@@ -77,14 +77,14 @@ def is_on(text: str | None) -> bool:
     return (text or "").strip().lower() not in ("", "false", "0", "no", "none", "null", "[]")
 
 
-def spoken(model: str, text: str, *, credits: bool = False) -> Demand:
+def speech_demand(model: str, text: str, *, credits: bool = False) -> Demand:
     """The demand of speaking a text; with `credits`, the response states its cost in the provider's own units."""
     own = ("billed_units",) if credits else ()
     units = ("input_characters", *own)
     return Demand(model, no_output=True, fixed={"input_characters": len(text)}, units=units, unbounded=own)
 
 
-def heard(model: str, lengths: Iterable[AudioLength], *, channels: int = 1, least: int = 0) -> Demand:
+def transcription_demand(model: str, lengths: Iterable[AudioLength], *, channels: int = 1, least: int = 0) -> Demand:
     """The demand of transcribing audio of these lengths, each with at most `channels` channels. `least`: the minimum of
     billed seconds."""
     found = list(lengths)
@@ -97,7 +97,7 @@ def heard(model: str, lengths: Iterable[AudioLength], *, channels: int = 1, leas
     )
 
 
-def heard_elsewhere(model: str, seconds: int) -> Demand:
+def remote_audio_demand(model: str, seconds: int) -> Demand:
     """The same for audio that only the provider sees, and that is at most `seconds` long."""
     return Demand(model, no_output=True, audio_seconds_max=seconds, units=("audio_seconds",))
 

@@ -8,7 +8,15 @@ import msgspec
 from farebox.providers.audio.length import AudioLength, audio_length, bare_length
 from farebox.providers.formats import bodies, multipart
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
-from farebox.providers.formats.by_unit import READING, StatedReader, decode_once, heard, only, query_of, spoken
+from farebox.providers.formats.by_unit import (
+    READING,
+    StatedReader,
+    decode_once,
+    only,
+    query_of,
+    speech_demand,
+    transcription_demand,
+)
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.readers import BodyReader, Seen
@@ -47,7 +55,7 @@ class CartesiaSpeech(bodies.JsonBody):
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
         head = decode_once(_SPEECH_HEAD, body)
-        return ParsedRequest(head.model_id, True, spoken(head.model_id, head.transcript))
+        return ParsedRequest(head.model_id, True, speech_demand(head.model_id, head.transcript))
 
     def replace_model(self, body: bytes, model: str) -> bytes:
         """Set `model_id`."""
@@ -90,7 +98,9 @@ class CartesiaTranscript(bodies.JsonBody):
         encoding = only(query, "encoding") or multipart.value(fields, body, "encoding") or ""
         rate = only(query, "sample_rate") or multipart.value(fields, body, "sample_rate") or ""
         files = [body[part.start : part.end] for part in fields if part.is_file]
-        return ParsedRequest(model, False, heard(model, [_length(file, encoding, rate) for file in files]))
+        return ParsedRequest(
+            model, False, transcription_demand(model, [_length(file, encoding, rate) for file in files])
+        )
 
     def replace_model(self, body: bytes, model: str) -> bytes:
         """Set the field `model`."""

@@ -13,13 +13,13 @@ from farebox.providers.formats.by_unit import (
     READING,
     StatedReader,
     figure,
-    heard,
-    heard_elsewhere,
     is_on,
     model_with,
     only,
     query_of,
-    spoken,
+    remote_audio_demand,
+    speech_demand,
+    transcription_demand,
 )
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.readers import BodyReader, Seen
@@ -76,12 +76,12 @@ class DeepgramListen(bodies.JsonBody):
         several = is_on(only(query, "multichannel"))
         # No recording begins like a JSON object, whatever its declared type.
         if content_type.partition(";")[0].strip().lower() in _JSON or body[:64].lstrip().startswith(b"{"):
-            demand = heard_elsewhere(model, _REMOTE_SECONDS)
+            demand = remote_audio_demand(model, _REMOTE_SECONDS)
         else:
             encoding, rate = only(query, "encoding"), only(query, "sample_rate")
             bare = encoding == "linear16" and rate.isascii() and rate.isdigit() and int(rate[:6]) > 0
             length = bare_length(len(body), int(rate[:6])) if bare else audio_length(body)
-            demand = heard(model, [length], channels=_CHANNELS_MAX if several else 1)
+            demand = transcription_demand(model, [length], channels=_CHANNELS_MAX if several else 1)
         by_tokens = [name for name in _BY_TOKENS if is_on(only(query, name))]
         unmetered = f"`{by_tokens[0]}` is billed by tokens, apart from the audio" if by_tokens else None
         if "callback" in query:
@@ -130,7 +130,7 @@ class DeepgramSpeak(bodies.JsonBody):
         if len(model) > 256:
             raise InvalidRequest("The query's `model` is longer than 256 characters.")
         unmetered = "the audio would go to the callback" if "callback" in query else None
-        return ParsedRequest(model, True, spoken(model, head.text), unmetered=unmetered)
+        return ParsedRequest(model, True, speech_demand(model, head.text), unmetered=unmetered)
 
     def replace_model(self, body: bytes, model: str) -> bytes:
         """The query names the model; the body stays."""

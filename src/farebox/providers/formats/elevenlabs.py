@@ -14,11 +14,11 @@ from farebox.providers.formats.by_unit import (
     StatedReader,
     decode_once,
     figure,
-    heard,
-    heard_elsewhere,
     is_on,
     model_with,
-    spoken,
+    remote_audio_demand,
+    speech_demand,
+    transcription_demand,
 )
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.readers import BodyReader, Seen
@@ -82,7 +82,7 @@ class ElevenLabsSpeech(bodies.JsonBody):
         head = decode_once(_SPEECH, body)
         model = head.model_id or _DEFAULT_SPEECH
         streams = path.endswith(("/stream", "/stream/with-timestamps"))
-        return ParsedRequest(model, streams, spoken(model, head.text, credits=True))
+        return ParsedRequest(model, streams, speech_demand(model, head.text, credits=True))
 
     def replace_model(self, body: bytes, model: str) -> bytes:
         """Set `model_id`."""
@@ -114,11 +114,11 @@ class ElevenLabsTranscript(bodies.JsonBody):
         if files:
             bare = multipart.value(fields, body, "file_format") == "pcm_s16le_16"
             lengths = [bare_length(len(file), _BARE_RATE) if bare else audio_length(file) for file in files]
-            demand = heard(model, lengths, channels=channels, least=_least(given))
+            demand = transcription_demand(model, lengths, channels=channels, least=_least(given))
         elif not any(name in given for name in _ELSEWHERE):
             raise InvalidRequest("The form has no recording: add the field `file`, or `cloud_storage_url`.")
         else:
-            demand = heard_elsewhere(model, _REMOTE_SECONDS)
+            demand = remote_audio_demand(model, _REMOTE_SECONDS)
         unmetered = "the transcript, and how long the audio was, would go to a webhook" if "webhook" in given else None
         return ParsedRequest(model, False, demand, unmetered=unmetered, response_form=str(_least(given)))
 

@@ -23,8 +23,8 @@ from farebox.providers.formats.google_generate import GoogleGenerate, modalities
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.meters import Reading
 from farebox.providers.sessions import gemini_messages as messages
-from farebox.providers.sessions.gemini_messages import TOKENS_PER_SECOND, Refused
-from farebox.providers.sessions.reader import Ask, ByTurns, FromClient, FromProvider, Lane
+from farebox.providers.sessions.gemini_messages import TOKENS_PER_SECOND, MessageRefused
+from farebox.providers.sessions.reader import ByTurns, FromClient, FromProvider, Lane, TurnRequest
 from farebox.providers.sessions.realtime_settings import limit_of
 from farebox.providers.sessions.sizes import Size, observed_of, seconds_ahead, text_ahead
 from farebox.quoting import quoted
@@ -151,7 +151,7 @@ class GeminiLiveReader(ByTurns):
         refused = ""
         try:
             messages.check(kind, fields)
-        except Refused as no:
+        except MessageRefused as no:
             refused = str(no)
         match kind:
             case "setup":
@@ -167,7 +167,7 @@ class GeminiLiveReader(ByTurns):
                 self._new += Size(text=len(data))
         alone = not refused and kind == "clientContent" and self._asks(fields)
         parsed = self._request(clampable=kind == "setup")
-        return FromClient(data, (Ask("response", parsed, by_itself=not alone, alone=alone),), refused)
+        return FromClient(data, (TurnRequest("response", parsed, by_itself=not alone, alone=alone),), refused)
 
     def _set_up(self, setup: dict[str, Any], length: int) -> str:
         """Set up the session. Returns why its model is refused; empty if it is not."""
@@ -303,7 +303,7 @@ class GeminiLiveReader(ByTurns):
         read = response.read
         text = self._known.text + read.text // 4 + read.images * _PICTURE
         audio = self._known.audio + read.audio
-        so_far = Observed(
+        usage_so_far = Observed(
             usage={"input_tokens": max(1, text + audio)} | ({"input_audio_tokens": audio} if audio else {}),
             missing=("output_tokens",),
             text="".join(response.text),
@@ -314,16 +314,19 @@ class GeminiLiveReader(ByTurns):
         if usage is not None and response.sound and not _details(usage):
             said = [{"modality": "AUDIO", "tokenCount": _tokens(usage, *_WRITTEN)}]
             usage = {**usage, "responseTokensDetails": said}
-        found = observed_of(READING, usage, so_far)
+        found = observed_of(READING, usage, usage_so_far)
         return replace(
-            found, text=so_far.text, delivered_bytes=so_far.delivered_bytes, sound_seconds=so_far.sound_seconds
+            found,
+            text=usage_so_far.text,
+            delivered_bytes=usage_so_far.delivered_bytes,
+            sound_seconds=usage_so_far.sound_seconds,
         )
 
-    def unasked(self, lane: Lane) -> Ask | None:
+    def unrequested(self, lane: Lane) -> TurnRequest | None:
         """A response that has begun although nobody requested it."""
-        return Ask("response", self._request(), by_itself=True)
+        return TurnRequest("response", self._request(), by_itself=True)
 
-    def so_far(self, lane: Lane, turn_id: str) -> Observed:
+    def usage_so_far(self, lane: Lane, turn_id: str) -> Observed:
         """What a response has read and delivered."""
         response = self._under_way
         if response is None or response.turn_id != turn_id:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.providers.formats import repeated
+from farebox.providers.formats import duplicate_fields
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.sessions.sizes import Size
 from farebox.quoting import quoted
@@ -67,7 +67,7 @@ _ANSWER: Final = frozenset({"id", "name", "response"})
 _INPUT: Final = frozenset({"audio", "video", "mediaChunks", "text", "activityStart", "activityEnd", "audioStreamEnd"})
 
 
-class Refused(Exception):
+class MessageRefused(Exception):
     """The operator's key is not used for this; the message says for what."""
 
 
@@ -92,7 +92,7 @@ def read_message(data: bytes) -> tuple[str, dict[str, Any]]:
         raise InvalidRequest("The message is nested too deeply.") from deep
     except ValueError as broken:
         raise InvalidRequest(f"The message is not JSON: {broken}.") from broken
-    repeated.check(data, refers=True)
+    duplicate_fields.check(data, refers=True)
     fields = spelled(found)
     if len(fields) != 1:
         raise InvalidRequest("A message has one field, such as `setup` or `clientContent`.")
@@ -101,7 +101,7 @@ def read_message(data: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def check(kind: str, fields: dict[str, Any]) -> None:
-    """Raises Refused if the operator's key is not used for a client's message; InvalidRequest."""
+    """Raises MessageRefused if the operator's key is not used for a client's message; InvalidRequest."""
     match kind:
         case "setup":
             _check_setup(fields)
@@ -118,7 +118,7 @@ def check(kind: str, fields: dict[str, Any]) -> None:
         case "toolResponse":
             _check_answers(fields.get("functionResponses"))
         case _:
-            raise Refused(f"the message {quoted(kind)}, which is not known here")
+            raise MessageRefused(f"the message {quoted(kind)}, which is not known here")
 
 
 def content_size(turns: Any, length: int) -> Size:
@@ -148,20 +148,20 @@ def _check_setup(setup: dict[str, Any]) -> None:
     config = spelled(setup.get("generationConfig"))
     _check_known(config, _CONFIG)
     if config.get("candidateCount") not in (None, 1):
-        raise Refused("several responses at once (`candidateCount`)")
+        raise MessageRefused("several responses at once (`candidateCount`)")
     if b"replicated" in msgspec.json.encode(config.get("speechConfig")).lower():
-        raise Refused("cloned voices")
+        raise MessageRefused("cloned voices")
     if spelled(setup.get("sessionResumption")).get("handle"):
-        raise Refused("a session that continues another one (`sessionResumption.handle`), whose size is unknown")
+        raise MessageRefused("a session that continues another one (`sessionResumption.handle`), whose size is unknown")
     for tool in _listed(setup.get("tools")):
         declared = spelled(tool)
         if declared.keys() - {"functionDeclarations"}:
-            raise Refused("tools other than functions")
+            raise MessageRefused("tools other than functions")
         for function in _listed(declared.get("functionDeclarations")):
             if spelled(function).get("behavior") not in (None, "BLOCKING", "UNSPECIFIED"):
-                raise Refused("functions that do not block, each of whose answers may begin a response")
+                raise MessageRefused("functions that do not block, each of whose answers may begin a response")
     if any(part.keys() != {"text"} for part in _parts(setup.get("systemInstruction"))):
-        raise Refused("system instructions other than text")
+        raise MessageRefused("system instructions other than text")
 
 
 def _check_answers(answers: Any) -> None:
@@ -171,13 +171,13 @@ def _check_answers(answers: Any) -> None:
 
 def _check_blob(blob: Any) -> None:
     if pcm_seconds(blob) is None and not _is_image(blob):
-        raise Refused("media other than pictures and `audio/pcm`, whose length is unknown")
+        raise MessageRefused("media other than pictures and `audio/pcm`, whose length is unknown")
 
 
 def _check_known(fields: dict[str, Any], known: frozenset[str]) -> None:
     for name in fields:
         if name not in known:
-            raise Refused(_REFUSED.get(name, f"the field {quoted(name)}, whose cost is not known here"))
+            raise MessageRefused(_REFUSED.get(name, f"the field {quoted(name)}, whose cost is not known here"))
 
 
 def _blob_size(blob: Any) -> Size:

@@ -13,10 +13,10 @@ from typing import Any, Final
 import msgspec
 
 from farebox.pricing.model import Demand
-from farebox.providers.formats import repeated
+from farebox.providers.formats import duplicate_fields
 from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
 from farebox.providers.formats.stated import exact_number
-from farebox.providers.sessions.reader import Ask, BySent, FromClient, FromProvider, Lane
+from farebox.providers.sessions.reader import BySent, FromClient, FromProvider, Lane, TurnRequest
 from farebox.providers.sessions.sizes import seconds_ahead
 from farebox.quoting import quoted
 
@@ -51,7 +51,7 @@ class ListenReader(BySent):
         return max(Decimal(0), self._sent - self._charged)
 
     @property
-    def owed(self) -> Ask | None:
+    def owed(self) -> TurnRequest | None:
         """The audio that has been sent and not charged."""
         return self._ask(math.ceil(self._left)) if self._left else None
 
@@ -65,7 +65,7 @@ class ListenReader(BySent):
             kind = _ANSWER.decode(data).get("type")
         except (ValueError, RecursionError) as broken:
             raise InvalidRequest(f"The message is not JSON: {broken}.") from broken
-        repeated.check(data, refers=True)
+        duplicate_fields.check(data, refers=True)
         known = isinstance(kind, str) and kind in _CONTROL
         return FromClient(data, refused="" if known else f"the message {quoted(str(kind))}")
 
@@ -88,14 +88,14 @@ class ListenReader(BySent):
         self._number += 1
         return FromProvider(ended=(("response", f"{self._number}", _usage(new, complete=True)),))
 
-    def _asks(self) -> tuple[Ask, ...]:
+    def _asks(self) -> tuple[TurnRequest, ...]:
         """Requests a hold for what was sent and not charged."""
         return (self._ask(seconds_ahead(float(self._left))),) if self._left else ()
 
-    def _ask(self, seconds: int) -> Ask:
+    def _ask(self, seconds: int) -> TurnRequest:
         # Only the charged quantities matter here: `audio_seconds` is what a response without usage would be charged.
         demand = Demand(self._model, no_output=True, audio_seconds_max=seconds, units=("audio_seconds",))
-        return Ask("response", ParsedRequest(self._model, False, demand), by_itself=True)
+        return TurnRequest("response", ParsedRequest(self._model, False, demand), by_itself=True)
 
     def take(self) -> Observed | None:
         """What was sent before the last message."""
@@ -103,11 +103,11 @@ class ListenReader(BySent):
         new, self._charged = total - self._charged, max(total, self._charged)
         return _usage(new, complete=True) if new > 0 else None
 
-    def unasked(self, lane: Lane) -> Ask | None:
+    def unrequested(self, lane: Lane) -> TurnRequest | None:
         """What was sent and not charged."""
         return next(iter(self._asks()), None)
 
-    def so_far(self, lane: Lane, turn_id: str) -> Observed:
+    def usage_so_far(self, lane: Lane, turn_id: str) -> Observed:
         """What was sent and not charged."""
         return _usage(self._left)
 

@@ -19,7 +19,7 @@ from farebox.providers.formats.base import InvalidRequest, Observed, ParsedReque
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.openai_audio import TRANSCRIPT
 from farebox.providers.formats.references import may_refer, references_in
-from farebox.providers.sessions.reader import Ask, ByTurns, FromClient, FromProvider, Lane
+from farebox.providers.sessions.reader import ByTurns, FromClient, FromProvider, Lane, TurnRequest
 from farebox.providers.sessions.realtime_settings import RealtimeSettings, limit_of, refused_of
 from farebox.providers.sessions.sizes import Size, observed_of, seconds_ahead, text_ahead
 from farebox.quoting import quoted
@@ -127,7 +127,7 @@ class RealtimeReader(ByTurns):
         event = bodies.decode(_EVENT, data)
         if event.type not in _PASSED:
             return FromClient(data, refused=f"the event {quoted(event.type)}, which is not known here")
-        asks: tuple[Ask, ...] = ()
+        asks: tuple[TurnRequest, ...] = ()
         refused = ""
         if event.type == "input_audio_buffer.append":
             self._buffer += self._seconds(len(event.audio))
@@ -144,19 +144,19 @@ class RealtimeReader(ByTurns):
             refused = self._settings.note(event.session, asked=True)
         return FromClient(data, asks, refused)
 
-    def _heard(self) -> tuple[Ask, ...]:
+    def _heard(self) -> tuple[TurnRequest, ...]:
         """What audio may cause without a further message."""
-        answer = (Ask("response", self._request(ahead=True), by_itself=True),) if self._settings.answers else ()
+        answer = (TurnRequest("response", self._request(ahead=True), by_itself=True),) if self._settings.answers else ()
         return answer + self._transcript()
 
-    def _transcript(self) -> tuple[Ask, ...]:
+    def _transcript(self) -> tuple[TurnRequest, ...]:
         if not self._settings.transcriber:
             return ()
         seconds = seconds_ahead(self._buffer)
         demand = Demand(self._settings.transcriber, audio_seconds=seconds, audio_seconds_max=seconds, messages=1)
-        return (Ask("transcript", ParsedRequest(self._settings.transcriber, False, demand), by_itself=True),)
+        return (TurnRequest("transcript", ParsedRequest(self._settings.transcriber, False, demand), by_itself=True),)
 
-    def _create(self, data: bytes, event: _Event) -> tuple[bytes, tuple[Ask, ...], str]:
+    def _create(self, data: bytes, event: _Event) -> tuple[bytes, tuple[TurnRequest, ...], str]:
         """Read a `response.create`."""
         asked: dict[str, Any] = event.response if isinstance(event.response, dict) else {}
         refused = refused_of(asked) or (_refers(asked) if may_refer(data) else "")
@@ -171,7 +171,7 @@ class RealtimeReader(ByTurns):
         parsed = self._request(
             more, limit_of(asked.get("max_output_tokens"), self._settings.output_max), clampable=True
         )
-        return data, (Ask("response", parsed, event_id=event_id),), refused
+        return data, (TurnRequest("response", parsed, event_id=event_id),), refused
 
     def limited(self, data: bytes, tokens: int) -> bytes:
         """`response.create` with its output limited."""
@@ -264,11 +264,11 @@ class RealtimeReader(ByTurns):
     def _response_ends(self, event: _Event) -> FromProvider:
         response = event.response if isinstance(event.response, dict) else {}
         response_id = str(response.get("id"))
-        so_far = self.so_far("response", response_id)
+        usage_so_far = self.usage_so_far("response", response_id)
         begun = self._begun.pop(response_id, None)
         usage = response.get("usage")
         failed = response.get("status") == "failed"
-        observed = replace(observed_of(READING, usage, so_far), failed=failed, complete=True)
+        observed = replace(observed_of(READING, usage, usage_so_far), failed=failed, complete=True)
         if isinstance(usage, dict) and observed.usage and not observed.implausible and begun and not begun.aside:
             self._known = _size_of(usage)
             self._new -= begun.read
@@ -282,13 +282,13 @@ class RealtimeReader(ByTurns):
         observed = replace(observed, complete=True, failed=how == "failed", empty=observed.usage is None)
         return FromProvider(ended=(("transcript", str(event.item_id), observed),))
 
-    def unasked(self, lane: Lane) -> Ask | None:
+    def unrequested(self, lane: Lane) -> TurnRequest | None:
         """A turn that the provider has begun although nobody requested it."""
         if lane == "response":
-            return Ask("response", self._request(ahead=True), by_itself=True)
+            return TurnRequest("response", self._request(ahead=True), by_itself=True)
         return next(iter(self._transcript()), None)
 
-    def so_far(self, lane: Lane, turn_id: str) -> Observed:
+    def usage_so_far(self, lane: Lane, turn_id: str) -> Observed:
         """What a response has read and delivered."""
         if lane == "transcript":
             return Observed(empty=True)

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from farebox.errors import Problem
 from farebox.providers.formats import bodies
 from farebox.providers.formats.base import Observed, ParsedRequest, ResponseReader, WireFormat
-from farebox.providers.reading import Place, Refused, read_as, read_named
-from farebox.providers.sessions.reader import FIRST, Ask, ByTurns, FromClient, FromProvider, Lane
+from farebox.providers.reading import Place, RefusedFeatures, read_as, read_named
+from farebox.providers.sessions.reader import FIRST, ByTurns, FromClient, FromProvider, Lane, TurnRequest
 from farebox.quoting import quoted
 
 BODY_MAX: Final = 4 * 2**20
@@ -33,7 +33,13 @@ class ResponsesReader(ByTurns):
     """Reads one session, which has one response in progress at a time."""
 
     def __init__(
-        self, wire: WireFormat, place: Place, refused: Refused | None, error: Callable[[Problem], bytes], *, own: bool
+        self,
+        wire: WireFormat,
+        place: Place,
+        refused: RefusedFeatures | None,
+        error: Callable[[Problem], bytes],
+        *,
+        own: bool,
     ) -> None:
         self._wire = wire
         self._place = place
@@ -71,7 +77,7 @@ class ResponsesReader(ByTurns):
         self._asked = not refused
         own = tuple(one for one in parsed.references if one.kind != "response" or one.object_id not in self._made)
         self._parsed = replace(parsed, stream=False, references=own)
-        return FromClient(data, (Ask("response", self._parsed),), refused)
+        return FromClient(data, (TurnRequest("response", self._parsed),), refused)
 
     def provider(self, data: bytes) -> FromProvider:
         """Read a message from the provider. One that cannot be read is ignored."""
@@ -100,11 +106,11 @@ class ResponsesReader(ByTurns):
         """`response.create` with its output limited."""
         return self._wire.limit_output(data, tokens)
 
-    def unasked(self, lane: Lane) -> Ask | None:
+    def unrequested(self, lane: Lane) -> TurnRequest | None:
         """None: without a message there is no response."""
         return None
 
-    def so_far(self, lane: Lane, turn_id: str) -> Observed:
+    def usage_so_far(self, lane: Lane, turn_id: str) -> Observed:
         """What the response has delivered; no more of it is read."""
         if self._response is None or turn_id != self._under_way:
             return Observed(empty=True)

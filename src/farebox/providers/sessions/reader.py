@@ -16,7 +16,7 @@ FIRST: Final = "*"
 """A value of FromProvider.rejected: the earliest sent message whose turn has not begun."""
 
 
-class Ask(msgspec.Struct, frozen=True):
+class TurnRequest(msgspec.Struct, frozen=True):
     """Something that a message may make the provider do."""
 
     lane: Lane
@@ -36,7 +36,7 @@ class FromClient(msgspec.Struct, frozen=True):
 
     data: bytes
     """The message as it is passed on."""
-    asks: tuple[Ask, ...] = ()
+    asks: tuple[TurnRequest, ...] = ()
     refused: str = ""
     """Why it is not sent on the operator's key; empty if it is sent."""
 
@@ -54,7 +54,7 @@ class FromProvider(msgspec.Struct, frozen=True):
 class ByTurns:
     """Base of readers for sessions in which the provider reports what each turn has used."""
 
-    owed: Ask | None = None
+    owed: TurnRequest | None = None
 
     def waits(self, data: bytes) -> bool:
         """No message waits."""
@@ -89,7 +89,7 @@ class SessionReader(Protocol):
     """Reads one session."""
 
     @property
-    def owed(self) -> Ask | None:
+    def owed(self) -> TurnRequest | None:
         """The part of the hold in advance that has already been sent to the provider and not charged: it is charged
         however the client ends the session. None: nothing."""
         ...
@@ -116,11 +116,11 @@ class SessionReader(Protocol):
         """The client's message, with a limit on the output that it requests."""
         ...
 
-    def unasked(self, lane: Lane) -> Ask | None:
+    def unrequested(self, lane: Lane) -> TurnRequest | None:
         """A turn that the provider has begun although nobody requested it; None: that is impossible."""
         ...
 
-    def so_far(self, lane: Lane, turn_id: str) -> Observed:
+    def usage_so_far(self, lane: Lane, turn_id: str) -> Observed:
         """What an unfinished turn has used so far, as far as can be observed; an unknown ID stands for a turn that has
         not begun."""
         ...

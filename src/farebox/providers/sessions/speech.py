@@ -15,9 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from farebox.pricing.model import Demand
-from farebox.providers.formats import repeated
+from farebox.providers.formats import duplicate_fields
 from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
-from farebox.providers.sessions.reader import Ask, BySent, FromClient, FromProvider, Lane
+from farebox.providers.sessions.reader import BySent, FromClient, FromProvider, Lane, TurnRequest
 from farebox.quoting import quoted
 
 STEP: Final = 500
@@ -27,12 +27,12 @@ PART: Final = 250
 _METER: Final = "input_characters"
 
 
-class Refused(Exception):
+class SpeechRefused(Exception):
     """The operator's key is not used for this; the message says for what."""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SpeechText:
     """What a message from the client makes the provider speak."""
 
     text: str = ""
@@ -45,15 +45,15 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class SpeechForm:
     """One provider's messages."""
 
     query: frozenset[str]
     """The parameters that the URL's query may have on the operator's key."""
     model: str
     """The query parameter that names the model; empty if messages do."""
-    read: Callable[[dict[str, Any]], Said]
-    """Reads a client's message. Raises Refused."""
+    read: Callable[[dict[str, Any]], SpeechText]
+    """Reads a client's message. Raises SpeechRefused."""
     ended: Callable[[dict[str, Any]], bool]
     """Whether a message from the provider says that the flushed text has been spoken."""
     default: str = ""
@@ -63,7 +63,7 @@ class Form:
 class SpeechReader(BySent):
     """Reads one session."""
 
-    def __init__(self, form: Form, model: str) -> None:
+    def __init__(self, form: SpeechForm, model: str) -> None:
         self._form = form
         self._model = model
         self._sent = self._before = 0
@@ -78,7 +78,7 @@ class SpeechReader(BySent):
         self._number = 0
 
     @property
-    def owed(self) -> Ask | None:
+    def owed(self) -> TurnRequest | None:
         """The text that has been sent and not charged."""
         left = self._sent - self._charged
         return self._ask(left) if left else None
@@ -87,7 +87,7 @@ class SpeechReader(BySent):
         """Read a message from the client. Raises InvalidRequest."""
         try:
             said = self._form.read(_object(data))
-        except Refused as refused:
+        except SpeechRefused as refused:
             return FromClient(data, refused=str(refused))
         if said.model and self._model not in ("", said.model) and self._sent > self._charged:
             return FromClient(data, refused="another model before all that was sent has been spoken")
@@ -130,14 +130,14 @@ class SpeechReader(BySent):
         observed = nothing or Observed(usage={_METER: new}, complete=True)
         return FromProvider(ended=(("response", f"{self._number}", observed),))
 
-    def _asks(self) -> tuple[Ask, ...]:
+    def _asks(self) -> tuple[TurnRequest, ...]:
         """Requests a hold for what was sent and not charged."""
         left = self._sent - self._charged
         return (self._ask(math.ceil(left / STEP) * STEP),) if left else ()
 
-    def _ask(self, most: int) -> Ask:
+    def _ask(self, most: int) -> TurnRequest:
         demand = Demand(self._model, no_output=True, allowed={_METER: most}, units=(_METER,))
-        return Ask("response", ParsedRequest(self._model, False, demand), by_itself=True)
+        return TurnRequest("response", ParsedRequest(self._model, False, demand), by_itself=True)
 
     def take(self) -> Observed | None:
         """What was sent before the last message."""
@@ -147,11 +147,11 @@ class SpeechReader(BySent):
         self._charged = self._before
         return Observed(usage={_METER: new}, complete=True)
 
-    def unasked(self, lane: Lane) -> Ask | None:
+    def unrequested(self, lane: Lane) -> TurnRequest | None:
         """What was sent and not charged."""
         return next(iter(self._asks()), None)
 
-    def so_far(self, lane: Lane, turn_id: str) -> Observed:
+    def usage_so_far(self, lane: Lane, turn_id: str) -> Observed:
         """What was sent and not charged."""
         return Observed(usage={_METER: self._sent - self._charged})
 
@@ -164,7 +164,7 @@ def _object(data: bytes) -> dict[str, Any]:
         raise InvalidRequest(f"The message is not JSON: {broken}.") from broken
     if not isinstance(found, dict):
         raise InvalidRequest("The message is not an object.")
-    repeated.check(data, refers=True)
+    duplicate_fields.check(data, refers=True)
     return found
 
 
@@ -179,19 +179,19 @@ def _text(value: Any) -> str:
 def _known(message: dict[str, Any], *names: str) -> None:
     for name in message:
         if name not in names:
-            raise Refused(f"the field {quoted(name)}, whose cost is not known here")
+            raise SpeechRefused(f"the field {quoted(name)}, whose cost is not known here")
 
 
-def _deepgram(message: dict[str, Any]) -> Said:
+def _deepgram(message: dict[str, Any]) -> SpeechText:
     _known(message, "type", "text")
     kind = message.get("type")
     if kind not in ("Speak", "Flush", "Clear", "Close"):
-        raise Refused(f"the message {quoted(str(kind))}, which is not known here")
+        raise SpeechRefused(f"the message {quoted(str(kind))}, which is not known here")
     # Cleared text has been sent, and may have been spoken.
-    return Said(_text(message.get("text")) if kind == "Speak" else "", flushes=kind in ("Flush", "Clear"))
+    return SpeechText(_text(message.get("text")) if kind == "Speak" else "", flushes=kind in ("Flush", "Clear"))
 
 
-def _elevenlabs(message: dict[str, Any]) -> Said:
+def _elevenlabs(message: dict[str, Any]) -> SpeechText:
     _known(
         message,
         "flush",
@@ -202,15 +202,15 @@ def _elevenlabs(message: dict[str, Any]) -> Said:
         "voice_settings",
     )
     text = _text(message.get("text"))
-    return Said("" if text.isspace() else text, flushes=text == "")
+    return SpeechText("" if text.isspace() else text, flushes=text == "")
 
 
-def _cartesia(message: dict[str, Any]) -> Said:
+def _cartesia(message: dict[str, Any]) -> SpeechText:
     if "cancel" in message:
         _known(message, "cancel", "context_id")
         if message["cancel"] is not True:
-            raise Refused("a `cancel` other than `true`")
-        return Said(cancels=True)
+            raise SpeechRefused("a `cancel` other than `true`")
+        return SpeechText(cancels=True)
     _known(
         message,
         "add_phoneme_timestamps",
@@ -235,19 +235,19 @@ def _cartesia(message: dict[str, Any]) -> Said:
     model = message.get("model_id")
     if not isinstance(model, str) or not 0 < len(model) <= 256:
         raise InvalidRequest("The message names no model: add `model_id`.")
-    return Said(_text(message.get("transcript")), model, flushes=not message.get("continue"))
+    return SpeechText(_text(message.get("transcript")), model, flushes=not message.get("continue"))
 
 
-FORMS: Final[Mapping[str, Form]] = MappingProxyType(
+FORMS: Final[Mapping[str, SpeechForm]] = MappingProxyType(
     {
-        "deepgram": Form(
+        "deepgram": SpeechForm(
             frozenset({"bit_rate", "container", "encoding", "mip_opt_out", "model", "sample_rate", "speed"}),
             "model",
             _deepgram,
             lambda message: message.get("type") in ("Flushed", "Cleared"),
             "aura-asteria-en",
         ),
-        "elevenlabs": Form(
+        "elevenlabs": SpeechForm(
             frozenset(
                 {
                     "apply_text_normalization",
@@ -267,7 +267,7 @@ FORMS: Final[Mapping[str, Form]] = MappingProxyType(
             _elevenlabs,
             lambda message: bool(message.get("isFinal")),
         ),
-        "cartesia": Form(
+        "cartesia": SpeechForm(
             frozenset({"cartesia_version"}),
             "",
             _cartesia,

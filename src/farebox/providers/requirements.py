@@ -20,7 +20,7 @@ _FORMS: Final[dict[str, WireFormat]] = {
 _IDLE: Final = ("none", "minimal", None)
 
 
-class Needs(msgspec.Struct, frozen=True):
+class Requirements(msgspec.Struct, frozen=True):
     """What a request needs."""
 
     demand: Demand
@@ -61,41 +61,41 @@ class _Body(msgspec.Struct):
 _BODY: Final = msgspec.json.Decoder(_Body)
 
 
-def read_needs(body: bytes, path: str, content_type: str) -> Needs:
+def read_requirements(body: bytes, path: str, content_type: str) -> Requirements:
     """What a body in this common form needs. Raises InvalidRequest."""
     bounds.check(body)
     form = _FORMS.get(path)
     if form is None:
         raise InvalidRequest("The auto router takes chat completions, Responses and Messages.")
     demand = form.parse(path, content_type, body).demand
-    said = bodies.decode(_BODY, body)
+    parsed = bodies.decode(_BODY, body)
     kinds = set[str]()
     if demand.tools:
         kinds.add("tools")
     if demand.images:
         kinds.add("images")
-    formats = (said.response_format, said.text.format if said.text else None)
+    formats = (parsed.response_format, parsed.text.format if parsed.text else None)
     if any(wanted is not None and wanted.type == "json_schema" for wanted in formats):
         kinds.add("json")
-    if _reasons(said):
+    if _reasons(parsed):
         kinds.add("reasoning")
-    return Needs(demand, frozenset(kinds), _turn(said))
+    return Requirements(demand, frozenset(kinds), _turn(parsed))
 
 
-def _reasons(said: _Body) -> bool:
-    efforts = [said.reasoning_effort, said.reasoning.effort if said.reasoning else None]
-    thinking = said.thinking is not None and said.thinking.type != "disabled"
+def _reasons(parsed: _Body) -> bool:
+    efforts = [parsed.reasoning_effort, parsed.reasoning.effort if parsed.reasoning else None]
+    thinking = parsed.thinking is not None and parsed.thinking.type != "disabled"
     return thinking or any(effort not in _IDLE for effort in efforts)
 
 
-def _turn(said: _Body) -> str:
+def _turn(parsed: _Body) -> str:
     """A name derived from what the user has said so far; tool results are part of a turn."""
-    messages = said.messages
-    if messages is None and isinstance(said.input, list):
-        messages = [msgspec.convert(item, _Message) for item in said.input if isinstance(item, dict)]
-    said_by_user = [message.content for message in messages or () if message.role == "user"]
-    spoken = [content for content in said_by_user if not _is_result(content)]
-    return hashlib.blake2b(msgspec.json.encode(spoken), digest_size=12).hexdigest()
+    messages = parsed.messages
+    if messages is None and isinstance(parsed.input, list):
+        messages = [msgspec.convert(item, _Message) for item in parsed.input if isinstance(item, dict)]
+    by_user = [message.content for message in messages or () if message.role == "user"]
+    prompts = [content for content in by_user if not _is_result(content)]
+    return hashlib.blake2b(msgspec.json.encode(prompts), digest_size=12).hexdigest()
 
 
 def _is_result(content: Any) -> bool:
