@@ -123,7 +123,7 @@ def unavailable(
     provider reported the problem, if not by the status of a response."""
     call, services = context.call, context.services
     code, message = (
-        _clean_error(context, said.encode()).decode(errors="replace") for said in (problem.code, problem.message)
+        _clean_error(context, text.encode()).decode(errors="replace") for text in (problem.code, problem.message)
     )
     raise_alarm(
         services,

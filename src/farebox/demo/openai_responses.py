@@ -35,12 +35,12 @@ _FAILURE = named_sse({"type": "error", "code": "server_error", "message": FAILUR
 
 def _read(call: Call) -> Prompt:
     body = json_object(call.body)
-    said = body.get("input")
+    content = body.get("input")
     tools = objects(body, "tools")
     return Prompt(
         model=model_in(body),
-        text=said if isinstance(said, str) else last_user_text(objects(body, "input")),
-        input_tokens=words_in(body.get("instructions")) + words_in(said) + words_in(tools),
+        text=content if isinstance(content, str) else last_user_text(objects(body, "input")),
+        input_tokens=words_in(body.get("instructions")) + words_in(content) + words_in(tools),
         stream=body.get("stream") is True,
         max_tokens=count(body, "max_output_tokens"),
         tool=forced_tool(body, [tool for tool in tools if tool.get("type") == "function"]),

@@ -145,8 +145,8 @@ def named_sse(data: Json) -> bytes:
     return b"event: " + kind.encode() + b"\ndata: " + encode(data) + b"\n\n"
 
 
-def _sentence(said: str, tokens: int | None) -> list[str]:
-    quoted = [word[:_QUOTED_LETTERS] for word in in_text(said)[1].split()[:_QUOTED_WORDS]]
+def _sentence(prompt: str, tokens: int | None) -> list[str]:
+    quoted = [word[:_QUOTED_LETTERS] for word in in_text(prompt)[1].split()[:_QUOTED_WORDS]]
     words = (f"You said: “{' '.join(quoted)}”. {_CLOSING}" if quoted else _GREETING).split()
     return words if tokens is None else list(islice(chain(words, cycle(_MORE.split())), tokens))
 

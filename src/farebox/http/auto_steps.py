@@ -240,8 +240,8 @@ def _turn(request: ProxyRequest, needs: Requirements) -> str | None:
     if not session or flag(request.headers.get("cf-aig-no-session-affinity"), default=False):
         return None
     turn = _header(request, "cf-aig-turn-id") or needs.turn
-    said = "\0".join((request.gateway_id, session, turn))
-    return hashlib.blake2b(said.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    identity = "\0".join((request.gateway_id, session, turn))
+    return hashlib.blake2b(identity.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def _header(request: ProxyRequest, name: str) -> str:

@@ -75,8 +75,8 @@ def _get(client: httpx.Client, path: str, headers: dict[str, str], parameters: P
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise FetchFailed(f"{client.base_url.host} cannot be asked: {error}") from error
     if response.status_code != 200:
-        said = " ".join(bytes(body[:300]).decode("utf-8", "replace").split())
-        raise FetchFailed(f"{client.base_url.host}{path} answered {response.status_code}: {said}")
+        text = " ".join(bytes(body[:300]).decode("utf-8", "replace").split())
+        raise FetchFailed(f"{client.base_url.host}{path} answered {response.status_code}: {text}")
     return bytes(body)
 
 

@@ -76,12 +76,12 @@ async def finish(services: Services, kept: SigningOn | None, given: dict[str, st
 
 async def _require_same_issuer(provider: IdentityProvider, given: dict[str, str]) -> None:
     """RFC 9207: a response from another provider is not accepted. Raises Untrusted, ProviderFailed."""
-    said = given.get("iss")
+    issuer = given.get("iss")
     metadata = await provider.metadata()
-    if said is None and metadata.authorization_response_iss_parameter_supported:
+    if issuer is None and metadata.authorization_response_iss_parameter_supported:
         raise Untrusted("its answer does not say whose it is")
-    if said is not None and said != provider.issuer:
-        raise Untrusted(f"the answer is of another issuer: {quoted(said, 200)}")
+    if issuer is not None and issuer != provider.issuer:
+        raise Untrusted(f"the answer is of another issuer: {quoted(issuer, 200)}")
 
 
 def _accepted(settings: Settings, provider: IdentityProvider, text: str, *, verified: bool) -> str:

@@ -95,8 +95,8 @@ def capabilities(slug: str, model: str) -> frozenset[str]:
 def candidate_of(text: str) -> Candidate:
     """Parse a candidate: `provider/model`, `provider/part*` or a bare `@cf/…`, optionally followed by `=` and its
     capabilities joined by `+`. Raises ValueError saying what is wrong."""
-    name, equals, said = (part.strip() for part in text.partition("="))
-    can = frozenset(word.strip() for word in said.split("+") if word.strip()) if equals else None
+    name, equals, listed = (part.strip() for part in text.partition("="))
+    can = frozenset(word.strip() for word in listed.split("+") if word.strip()) if equals else None
     if can is not None and not can <= ALL:
         raise ValueError(f"{quoted(text)} names an unknown capability; the known ones are {', '.join(KINDS)}")
     try:

@@ -109,8 +109,8 @@ class Tokens:
         text, seconds = found.get("access_token"), found.get("expires_in", _LIFE_SECONDS)
         usable = isinstance(text, str) and text.isascii() and text.isprintable() and " " not in text
         if status != 200 or not usable or not isinstance(text, str):
-            said = ": ".join(str(found[name])[:300] for name in _SAID if found.get(name))
-            raise TokenRefused(said or f"the token server responded with {status}")
+            reason = ": ".join(str(found[name])[:300] for name in _SAID if found.get(name))
+            raise TokenRefused(reason or f"the token server responded with {status}")
         life = seconds if isinstance(seconds, int) and 0 < seconds <= 24 * 3_600 else _LIFE_SECONDS
         return _Token(text, self._clock.now_ms() + life * 1000)
 

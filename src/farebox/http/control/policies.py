@@ -206,10 +206,10 @@ def _find(connection: Connection, request: Request) -> PolicyRow:
 def _commits(request: Request) -> bool:
     """Whether the query has `commit=true`. Raises InvalidInput for anything but `true` and `false`: a draft enforces
     nothing."""
-    said = dict(request.query_pairs()).get("commit", "false")
-    if said not in ("true", "false"):
+    wanted = dict(request.query_pairs()).get("commit", "false")
+    if wanted not in ("true", "false"):
         raise invalid("Expected 'true' | 'false'", "query", "commit")
-    return said == "true"
+    return wanted == "true"
 
 
 def _checked(document: PolicyDocument) -> str:

@@ -128,8 +128,8 @@ def _access_request(body: Simulation) -> AccessRequest:
 def _fields(identity: Identity) -> dict[str, str]:
     token, user = identity.token, identity.cf.user
     found = {} if isinstance(token, UnsetType) else token_fields(token.id, token.name)
-    said: tuple[tuple[str, Any], ...] = ((CF_USER_ID, user.id), (CF_USER_EMAIL, user.email), (USER, identity.user))
-    found |= {name: value for name, value in said if value is not UNSET}
+    sent: tuple[tuple[str, Any], ...] = ((CF_USER_ID, user.id), (CF_USER_EMAIL, user.email), (USER, identity.user))
+    found |= {name: value for name, value in sent if value is not UNSET}
     return {name: value for name, value in found.items() if value or name in (TOKEN_ID, TOKEN_NAME)}
 
 

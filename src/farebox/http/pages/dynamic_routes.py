@@ -36,7 +36,7 @@ async def route_list(visit: Visit) -> Shown:
         "title": f"Routes of {found['id']}",
         "gateway": found,
         **visit.part_of("routes", routes, ROUTES_SHOWN),
-        "said": _models_text,
+        "models_text": _models_text,
     }
 
 

@@ -107,11 +107,11 @@ def with_place(place: str, words: str) -> str:
 
 def note_of(error: InvalidInput) -> str:
     """The faults in one note, each with its field."""
-    said = (
+    sentences = (
         with_place(place_of(fault.path[1:]) if fault.path[:1] == ("body",) else "", fault_text(fault))
         for fault in error.faults[:_SHOWN]
     )
-    return ". ".join(said)
+    return ". ".join(sentences)
 
 
 def renamed(error: InvalidInput, names: Mapping[str, str]) -> InvalidInput:

@@ -33,7 +33,7 @@ async def gateway_list(visit: Visit) -> Shown:
     """All gateways; the default one exists from the first view of this page on, as it would from the first call."""
     await visit.services.configuration.gateway(visit.account_id, DEFAULT_GATEWAY)
     found = await all_items(visit, api.list_all, api.GatewaysQuery())
-    return {**visit.part_of("gateways", found, SHOWN), "said": features_of}
+    return {**visit.part_of("gateways", found, SHOWN), "features": features_of}
 
 
 def features_of(gateway: Mapping[str, Any]) -> list[str]:
@@ -113,7 +113,7 @@ async def connect(visit: Visit) -> Shown:
     return {
         "title": f"Gateway {gateway_id}",
         "gateway": found,
-        "said": features_of(found),
+        "features": features_of(found),
         "urls": [(name, f"{root}/{slug}") for slug, name in first.items()],
         "others": [(name, f"{root}/{slug}") for slug, name in known.items()],
         "snippets": snippets(services.base_url, visit.account_id, gateway_id, model),

@@ -141,10 +141,10 @@ def _policies_sent(form: Mapping[str, str], profiles: Mapping[str, str]) -> dict
 
 
 def _side(side: str, hazards: Mapping[str, str]) -> list[Field]:
-    said = {"prompt": "request", "response": "response"}[side]
+    subject = {"prompt": "request", "response": "response"}[side]
     options = {"": "ignore it"} | ACTIONS
     return [
-        Field(name=f"guardrails.{side}.{hazard}", label=f"{name}, {said}", kind="choice", options=options)
+        Field(name=f"guardrails.{side}.{hazard}", label=f"{name}, {subject}", kind="choice", options=options)
         for hazard, name in hazards.items()
     ]
 

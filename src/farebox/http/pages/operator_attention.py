@@ -97,17 +97,17 @@ def _alarms(alarms: list[Alarm]) -> Iterator[Attention]:
 
 
 def _counts(stored: _Stored) -> Iterator[Attention]:
-    said = partial(labels.counted, most=COUNTED)
+    counted = partial(labels.counted, most=COUNTED)
     if stored.disputes:
-        text = said(stored.disputes, "dispute is", "disputes are")
+        text = counted(stored.disputes, "dispute is", "disputes are")
         text += " undecided: answer the bank at the payment processor."
         yield _line("bad", text, "See the disputes", "/ui/money?view=disputes")
     if stored.findings:
-        text = f"{said(stored.findings, 'finding is', 'findings are')} open: "
+        text = f"{counted(stored.findings, 'finding is', 'findings are')} open: "
         text += "Farebox’s books and the payment processor’s differ."
         yield _line("warn", text, "See the findings", "/ui/money?view=findings")
     if stored.given_up:
-        text = f"{said(stored.given_up, 'delivery', 'deliveries')} of messages failed."
+        text = f"{counted(stored.given_up, 'delivery', 'deliveries')} of messages failed."
         yield _line("warn", text, "See the messages", "/ui/messages")
 
 

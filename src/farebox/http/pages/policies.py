@@ -114,10 +114,10 @@ async def _shown(
     visit: Visit,
     sent: tuple[Values, InvalidInput] | None = None,
     asked: tuple[Values, InvalidInput | None] | None = None,
-    said: Simulated | None = None,
+    simulated: Simulated | None = None,
 ) -> Shown:
     """The page's content. `sent`: a policy that was refused, and why; `asked`: a call to simulate, with its faults;
-    `said`: the decision for it."""
+    `simulated`: the decision for it."""
     found = await gateway(visit, visit.request.path["gateway_id"])
     account_id, gateway_id = visit.account_id, found["id"]
     rows = await visit.services.database.scan(lambda connection: POLICIES.list(connection, account_id, gateway_id))
@@ -135,7 +135,7 @@ async def _shown(
         "chosen": chosen,
         "policy": shown(_POLICY, _as_fields(values), error),
         "call": shown(_SIMULATION, *(asked or ({},))),
-        "said": said,
+        "simulated": simulated,
         "failed": sent is not None,
     }
 
@@ -178,7 +178,7 @@ async def simulate(visit: Visit, form: Fields) -> Response:
         )
     except InvalidInput as error:
         return shell(visit, "policies.html", await _shown(visit, asked=(body, error)), HERE)
-    return shell(visit, "policies.html", await _shown(visit, asked=(body, None), said=_simulated(answer)), HERE)
+    return shell(visit, "policies.html", await _shown(visit, asked=(body, None), simulated=_simulated(answer)), HERE)
 
 
 _CAUSES = {

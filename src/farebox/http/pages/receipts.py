@@ -180,8 +180,8 @@ def _note(line: ReceiptLine) -> str:
 
 
 def _attempt(each: ReceiptAttempt) -> Attempt:
-    said = [str(each.status) if each.status is not None else "", each.error.replace("_", " ")]
-    answer = ", ".join(filter(None, said)) or "no answer"
+    details = [str(each.status) if each.status is not None else "", each.error.replace("_", " ")]
+    answer = ", ".join(filter(None, details)) or "no answer"
     return Attempt(f"{each.provider}/{each.model}", answer, each.charged, each.key, each.log_id)
 
 

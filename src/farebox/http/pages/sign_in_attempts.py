@@ -65,13 +65,13 @@ async def signed_in(request: Request, session: Session, landing: str) -> Respons
     )
     headers = [session_cookie(request, session)]
     if email is not None and session.roles:
-        said = []
+        notes = []
         if len(await membership.accounts_of(request.services, email)) > 1:
-            said.append(f"You are viewing the account {session.account_name}. Sign-ins lists your other accounts.")
+            notes.append(f"You are viewing the account {session.account_name}. Sign-ins lists your other accounts.")
         if await membership.invitations(request.services, email):
-            said.append("You are invited to an account: see Sign-ins.")
-        if said:
-            headers.append(note_cookie(Visit(request, session), Flash("good", " ".join(said))))
+            notes.append("You are invited to an account: see Sign-ins.")
+        if notes:
+            headers.append(note_cookie(Visit(request, session), Flash("good", " ".join(notes))))
     return see_other(landing, *headers)
 
 

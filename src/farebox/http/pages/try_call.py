@@ -70,7 +70,7 @@ async def _form(visit: Visit, given: Fields, priced: "Priced | None" = None) -> 
 class Priced:
     """What a call would cost, in words. Amounts in US dollars, as text."""
 
-    said: str
+    text: str
     rates: list[tuple[str, str]]
     """Rates per million units of a meter."""
 
@@ -104,7 +104,7 @@ def _priced(visit: Visit, found: CommonBody, own: frozenset[str]) -> Priced:
     if quoted is None:
         return Priced("This model has no price, so calls to it cannot be paid from credit.", [])
     most = quoted.most
-    said = (
+    text = (
         f"It costs at most {labels.exact_usd(most.amount)} USD, for {most.input_tokens:,} input tokens and up to "
         f"{most.output_tokens:,} output tokens (fewer if there is less credit). This amount is held before the call; "
         "whatever is not used is released after it."
@@ -115,7 +115,7 @@ def _priced(visit: Visit, found: CommonBody, own: frozenset[str]) -> Priced:
         for rate in sorted(quoted.price.rates, key=lambda rate: (rate.meter not in _FIRST, rate.meter))
         if rate.meter.endswith("_tokens")
     ]
-    return Priced(said, rates)
+    return Priced(text, rates)
 
 
 def _asked(form: Fields) -> tuple[str, str, str]:

@@ -225,7 +225,7 @@ def _parse_body(seen: Seen, body: bytes) -> None:
     seen.failed = event.output is None and event.usage is None and event.message is not None
 
 
-def collect_output(seen: Seen, usage: object, *said: object) -> None:
+def collect_output(seen: Seen, usage: object, *outputs: object) -> None:
     """Collect what a response in this form reports, and its text."""
     if isinstance(usage, dict) and usage:
         details = usage.get("cacheDetails")
@@ -236,7 +236,7 @@ def collect_output(seen: Seen, usage: object, *said: object) -> None:
                     written[str(item.get("ttl"))] = written.get(str(item.get("ttl")), 0) + item["inputTokens"]
             usage = {**usage, "written": written}
         seen.update(usage)
-    for value in said:
+    for value in outputs:
         _add_text(seen, value)
 
 

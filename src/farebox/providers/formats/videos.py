@@ -278,11 +278,11 @@ def videos_in(response: object) -> Iterator[dict[str, Any]]:
                 yield video
 
 
-def _bounded(seen: Seen, said: object, parsed: ParsedRequest) -> object:
+def _bounded(seen: Seen, stated: object, parsed: ParsedRequest) -> object:
     """The stated seconds of a video, but at most the requested ones, which are charged if none are stated. Values that
     are not numbers are rejected when the figures are read."""
     asked = parsed.demand.fixed.get(_SECONDS)
-    seconds = (_whole(said) or said) if isinstance(said, str) else said
+    seconds = (_whole(stated) or stated) if isinstance(stated, str) else stated
     if isinstance(seconds, Decimal) and not seconds.is_finite():
         return seconds  # not compared
     if asked is not None and isinstance(seconds, int | Decimal) and seconds > asked:

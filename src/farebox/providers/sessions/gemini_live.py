@@ -312,8 +312,8 @@ class GeminiLiveReader(ByTurns):
         )
         usage = response.usage
         if usage is not None and response.sound and not _details(usage):
-            said = [{"modality": "AUDIO", "tokenCount": _tokens(usage, *_WRITTEN)}]
-            usage = {**usage, "responseTokensDetails": said}
+            details = [{"modality": "AUDIO", "tokenCount": _tokens(usage, *_WRITTEN)}]
+            usage = {**usage, "responseTokensDetails": details}
         found = observed_of(READING, usage, usage_so_far)
         return replace(
             found,

@@ -95,5 +95,5 @@ def _idle(asked: dict[str, Any]) -> bool:
 
 def _has_own_voice(asked: dict[str, Any]) -> bool:
     audio = asked.get("audio")
-    said = audio.get("output") if isinstance(audio, dict) else None
-    return any(isinstance(place, dict) and isinstance(place.get("voice"), dict) for place in (asked, said))
+    output = audio.get("output") if isinstance(audio, dict) else None
+    return any(isinstance(place, dict) and isinstance(place.get("voice"), dict) for place in (asked, output))

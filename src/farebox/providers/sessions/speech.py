@@ -86,17 +86,17 @@ class SpeechReader(BySent):
     def client(self, data: bytes, *, text: bool = True) -> FromClient:
         """Read a message from the client. Raises InvalidRequest."""
         try:
-            said = self._form.read(_object(data))
+            message = self._form.read(_object(data))
         except SpeechRefused as refused:
             return FromClient(data, refused=str(refused))
-        if said.model and self._model not in ("", said.model) and self._sent > self._charged:
+        if message.model and self._model not in ("", message.model) and self._sent > self._charged:
             return FromClient(data, refused="another model before all that was sent has been spoken")
-        self._model = said.model or self._model
+        self._model = message.model or self._model
         self._messages += 1
         self._before = self._sent
-        self._sent += len(said.text)
-        self._flushes = said.flushes + (0 if said.cancels else self._flushes)
-        self._since_flush = 0 if said.flushes else self._since_flush + 1
+        self._sent += len(message.text)
+        self._flushes = message.flushes + (0 if message.cancels else self._flushes)
+        self._since_flush = 0 if message.flushes else self._since_flush + 1
         return FromClient(data, self._asks())
 
     def provider(self, data: bytes) -> FromProvider:
