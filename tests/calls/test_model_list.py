@@ -76,7 +76,7 @@ def test_a_single_model_is_described(customer: Customer) -> None:
                 client.models.retrieve("demo/demo-1").model_dump(exclude_unset=True) == listed(customer)["demo/demo-1"]
             )
             with pytest.raises(openai.NotFoundError) as refused:
-                client.models.retrieve("demo/demo-2")
+                client.models.retrieve("demo/no-such-model")
             assert refused.value.code == "model_not_found"
 
 
