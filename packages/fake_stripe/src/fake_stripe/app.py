@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable
 from pathlib import Path
 
-from fake_stripe import collecting, jobs
+from fake_stripe import invoice_collection, jobs
 from fake_stripe.api import Api, ApiResponse, Request, rate_limited
 from fake_stripe.clock import Clock
 from fake_stripe.control import Control
@@ -37,7 +37,7 @@ class FakeStripe:
         self.control = Control(self.world, self.faults, self.requests, self.deliverer)
         self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.world.on_event = self.deliverer.take
-        self.world.on_payment = collecting.follow
+        self.world.on_payment = invoice_collection.follow
         self._background = asyncio.ensure_future(self.deliverer.run())
 
     def send_webhooks_to(self, url: str | None, secret: str | None) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from fake_stripe.errors import Json, StripeError, invalid, missing_param, refused
 from fake_stripe.listing import page
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.params import Params, merge_metadata, new_metadata, update_fields
-from fake_stripe.shapes import shaped
 from fake_stripe.world import World
 
 KINDS = ("product", "price", "tax_rate", "coupon")
@@ -42,7 +42,7 @@ def _product(world: World, name: str, params: Params, *, active: bool = True) ->
     if world.store.find("product", product_id) is not None:
         raise invalid(f"Product already exists: {product_id}", param="id", code="resource_already_exists")
     now, chosen = world.now(), params.flag("active")
-    return shaped(
+    return stripe_object(
         "product",
         id=product_id,
         active=active if chosen is None else chosen,
@@ -101,7 +101,7 @@ def _price(world: World, params: Params, product_id: str) -> Json:
     shown = params.text("unit_amount_decimal") or (None if amount is None else str(amount))
     if shown is None:
         raise missing_param(params.named("unit_amount"))
-    price = shaped(
+    price = stripe_object(
         "price",
         id=world.new_id("price"),
         active=True if active is None else active,
@@ -151,7 +151,7 @@ def list_prices(world: World, params: Params) -> Json:
 
 def create_tax_rate(world: World, params: Params) -> Json:
     percentage = _percentage(params, "percentage")
-    rate = shaped(
+    rate = stripe_object(
         "tax_rate",
         id=world.new_id("txr"),
         active=params.flag("active") is not False,
@@ -202,7 +202,7 @@ def create_coupon(world: World, params: Params) -> Json:
     amount = params.integer("amount_off")
     if (percent is None) == (amount is None):
         raise invalid("You must pass either `percent_off` or `amount_off`.", param="percent_off")
-    coupon = shaped(
+    coupon = stripe_object(
         "coupon",
         id=params.text("id") or world.new_id("co", 8)[3:],
         amount_off=amount,

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from fake_stripe.cards import Behavior, behavior_of, card_error, declined
 from fake_stripe.errors import Json
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.rendering import includable, list_of
-from fake_stripe.shapes import shaped
 from fake_stripe.store import Store
 from fake_stripe.world import World
 
@@ -101,7 +101,7 @@ def book(
             "type": "stripe_fee",
         }
     ]
-    made = shaped(
+    made = stripe_object(
         "balance_transaction",
         id=world.new_id("txn"),
         amount=amount,
@@ -123,7 +123,7 @@ def book(
 
 def _charge(world: World, intent: Json, method: Json, behavior: Behavior, *, authenticated: bool) -> Json:
     charge_id = world.new_id("ch")
-    return shaped(
+    return stripe_object(
         "charge",
         id=charge_id,
         amount=intent["amount"],

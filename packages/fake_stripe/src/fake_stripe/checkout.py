@@ -1,14 +1,14 @@
 """Checkout Sessions: a hosted page that saves a card (`setup`) or takes a payment (`payment`)."""
 
-from fake_stripe import collecting, customers, payment_intents, payment_methods, setup_intents
+from fake_stripe import customers, invoice_collection, payment_intents, payment_methods, setup_intents
 from fake_stripe.errors import Json, StripeError, invalid, missing_param, refused
 from fake_stripe.invoice_items import create as create_item
 from fake_stripe.invoice_items import price_of
 from fake_stripe.invoices import new_invoice
 from fake_stripe.listing import page
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.params import Params, merge_metadata, new_metadata, update_fields
 from fake_stripe.rendering import includable, list_of
-from fake_stripe.shapes import shaped
 from fake_stripe.store import Store
 from fake_stripe.world import World, random_text
 
@@ -31,7 +31,7 @@ def create(world: World, params: Params) -> Json:
         params.url(name)
     customer_id = params.text("customer")
     if customer_id is not None:
-        customers.alive(world, customer_id)
+        customers.existing_customer(world, customer_id)
     session = _session(world, params, mode)
     if mode == "payment":
         _price_lines(world, session, params)
@@ -58,7 +58,7 @@ def create(world: World, params: Params) -> Json:
 def _session(world: World, params: Params, mode: str) -> Json:
     now, session_id = world.now(), f"cs_test_{random_text(58)}"
     types = params.texts("payment_method_types") or params.texts("allowed_payment_method_types") or ["card"]
-    session = shaped(
+    session = stripe_object(
         "checkout.session",
         id=session_id,
         adaptive_pricing={"enabled": False} if mode == "payment" else None,
@@ -256,7 +256,7 @@ def _write_invoice(world: World, session: Json, intent: Json) -> Json:
             "pricing": {"price": line["price"]["id"]},
         }
         create_item(world, Params(values))
-    collecting.record_paid(world, invoice, intent)
+    invoice_collection.record_paid(world, invoice, intent)
     return invoice
 
 

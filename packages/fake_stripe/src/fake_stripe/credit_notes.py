@@ -1,11 +1,11 @@
 """Credit notes: they reduce an open invoice, or return money for a paid one."""
 
-from fake_stripe import collecting, customers, refunds
+from fake_stripe import customers, invoice_collection, refunds
 from fake_stripe.errors import Json, invalid, refused
 from fake_stripe.listing import page
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.params import Params, merge_metadata, new_metadata, update_fields
 from fake_stripe.rendering import list_of
-from fake_stripe.shapes import shaped
 from fake_stripe.world import World
 
 
@@ -23,7 +23,7 @@ def create(world: World, params: Params) -> Json:
         raise refused("The credit note is of more than the invoice.", param="amount")
     refund, balance, elsewhere = _give_back(world, params, invoice, amount) if paid else (None, None, 0)
     note_id = world.new_id("cn")
-    note = shaped(
+    note = stripe_object(
         "credit_note",
         id=note_id,
         amount=amount,
@@ -93,13 +93,13 @@ def _give_back(world: World, params: Params, invoice: Json, amount: int) -> tupl
         )
     refund_id = balance_id = None
     if refund:
-        intent = collecting.intent_of(world, invoice)
+        intent = invoice_collection.intent_of(world, invoice)
         if intent is None:
             raise refused("The invoice has no payment that could be refunded.")
         charge = world.store.get("charge", intent["latest_charge"])
         refund_id = refunds.refund(world, charge, refund, None, {})["id"]
     if credit:
-        customer = customers.alive(world, invoice["customer"])
+        customer = customers.existing_customer(world, invoice["customer"])
         balance_id = customers.move_balance(world, customer, -credit, invoice["currency"], "credit_note")["id"]
     return refund_id, balance_id, elsewhere
 
@@ -113,13 +113,13 @@ def _lower(world: World, invoice: Json, amount: int, *, paid: bool) -> None:
         _owe(world, invoice, -amount)
     world.emit("invoice.updated", invoice, before)
     if not paid and invoice["amount_due"] == 0:
-        collecting.settle(world, invoice, None)
+        invoice_collection.settle(world, invoice, None)
 
 
 def _owe(world: World, invoice: Json, amount: int) -> None:
     invoice["amount_due"] += amount
     invoice["amount_remaining"] += amount
-    intent = collecting.intent_of(world, invoice)
+    intent = invoice_collection.intent_of(world, invoice)
     if intent is not None:
         intent["amount"] = invoice["amount_due"]
 

@@ -3,10 +3,10 @@
 from fake_stripe import payment_methods
 from fake_stripe.errors import Json, invalid, no_such
 from fake_stripe.listing import page
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.params import Params, merge_metadata, new_metadata, update_fields
 from fake_stripe.rendering import includable, list_of
 from fake_stripe.search import search
-from fake_stripe.shapes import shaped
 from fake_stripe.store import Store
 from fake_stripe.world import World, address, random_text
 
@@ -14,7 +14,7 @@ _PLAIN = ("description", "email", "name", "phone", "shipping", "tax_exempt", "in
 
 
 def create(world: World, params: Params) -> Json:
-    customer = shaped(
+    customer = stripe_object(
         "customer",
         id=world.new_id("cus", 14),
         created=world.now(),
@@ -53,7 +53,7 @@ def retrieve(world: World, params: Params, customer_id: str) -> Json:
     return world.store.get("customer", customer_id)
 
 
-def alive(world: World, customer_id: str, *, param: str = "customer") -> Json:
+def existing_customer(world: World, customer_id: str, *, param: str = "customer") -> Json:
     """A customer who has not been deleted. Raises StripeError otherwise."""
     customer = world.store.get("customer", customer_id, param=param)
     if customer.get("deleted"):
@@ -62,7 +62,7 @@ def alive(world: World, customer_id: str, *, param: str = "customer") -> Json:
 
 
 def update(world: World, params: Params, customer_id: str) -> Json:
-    customer = alive(world, customer_id, param="id")
+    customer = existing_customer(world, customer_id, param="id")
     before = world.snapshot(customer)
     _set_default(world, customer, params)
     merge_metadata(customer, params)
@@ -78,7 +78,7 @@ def update(world: World, params: Params, customer_id: str) -> Json:
 
 
 def delete(world: World, params: Params, customer_id: str) -> Json:
-    customer = alive(world, customer_id, param="id")
+    customer = existing_customer(world, customer_id, param="id")
     for known in world.store.all("payment_method"):
         if known["customer"] == customer_id:
             payment_methods.detach_from_customer(world, world.store.get("payment_method", known["id"]))
@@ -127,9 +127,9 @@ def _set_default(world: World, customer: Json, params: Params) -> None:
 
 
 def create_tax_id(world: World, params: Params, customer_id: str) -> Json:
-    customer = alive(world, customer_id, param="id")
+    customer = existing_customer(world, customer_id, param="id")
     value = params.need("value")
-    tax_id = shaped(
+    tax_id = stripe_object(
         "tax_id",
         id=world.new_id("txi"),
         country=value[:2] if value[:2].isalpha() else None,
@@ -160,7 +160,7 @@ def delete_tax_id(world: World, params: Params, customer_id: str, tax_id: str) -
 
 
 def list_tax_ids(world: World, params: Params, customer_id: str) -> Json:
-    alive(world, customer_id, param="id")
+    existing_customer(world, customer_id, param="id")
     owned = (tax_id for tax_id in world.store.newest("tax_id") if tax_id["customer"] == customer_id)
     return page(owned, params, f"/v1/customers/{customer_id}/tax_ids")
 
@@ -175,7 +175,7 @@ def _tax_ids(store: Store, customer: Json) -> Json:
 
 
 def create_balance_transaction(world: World, params: Params, customer_id: str) -> Json:
-    customer = alive(world, customer_id, param="id")
+    customer = existing_customer(world, customer_id, param="id")
     amount, currency = params.need_integer("amount"), params.need("currency").lower()
     made = move_balance(world, customer, amount, currency, "adjustment")
     made.update(description=params.text("description"), metadata=new_metadata(params))
@@ -186,7 +186,7 @@ def move_balance(world: World, customer: Json, amount: int, currency: str, kind:
     """Add to what the customer owes; a balance below zero is the customer's credit."""
     before = world.snapshot(customer)
     customer["balance"] += amount
-    made = shaped(
+    made = stripe_object(
         "customer_balance_transaction",
         id=world.new_id("cbtxn"),
         amount=amount,
@@ -204,7 +204,7 @@ def move_balance(world: World, customer: Json, amount: int, currency: str, kind:
 
 
 def list_balance_transactions(world: World, params: Params, customer_id: str) -> Json:
-    alive(world, customer_id, param="id")
+    existing_customer(world, customer_id, param="id")
     owned = (t for t in world.store.newest("customer_balance_transaction") if t["customer"] == customer_id)
     return page(owned, params, f"/v1/customers/{customer_id}/balance_transactions")
 
@@ -214,7 +214,7 @@ def retrieve_balance_transaction(world: World, params: Params, customer_id: str,
 
 
 def cash_balance(world: World, params: Params, customer_id: str) -> Json:
-    alive(world, customer_id, param="id")
+    existing_customer(world, customer_id, param="id")
     settings = {"reconciliation_mode": "automatic", "using_merchant_default": True}
     cash: Json = {"object": "cash_balance", "available": None, "customer": customer_id, "livemode": False}
     return cash | {"settings": settings}

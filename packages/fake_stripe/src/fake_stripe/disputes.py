@@ -3,8 +3,8 @@
 from fake_stripe.charging import book
 from fake_stripe.errors import Json, refused
 from fake_stripe.listing import page
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.params import Params, merge_metadata
-from fake_stripe.shapes import shaped
 from fake_stripe.world import World
 
 FEE = 1500
@@ -36,7 +36,7 @@ def open_dispute(world: World, charge: Json, reason: str, *, inquiry: bool) -> J
     if charge["disputed"] or amount <= 0:
         raise refused(f"Charge {charge['id']} cannot be disputed: it is disputed already, or nothing of it is left.")
     now = world.now()
-    dispute = shaped(
+    dispute = stripe_object(
         "dispute",
         id=world.new_id("du"),
         amount=amount,

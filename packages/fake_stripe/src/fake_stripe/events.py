@@ -5,8 +5,8 @@ from fnmatch import fnmatchcase
 
 from fake_stripe.errors import Json, invalid
 from fake_stripe.listing import page
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.params import Params, merge_metadata, new_metadata, update_fields
-from fake_stripe.shapes import shaped
 from fake_stripe.world import API_VERSION, World, random_text
 
 DEFAULT_ENDPOINT = "we_default"
@@ -59,7 +59,7 @@ def new_endpoint(world: World, url: str, types: list[str], secret: str, endpoint
         raise invalid(
             "Invalid URL: An explicit scheme (such as https) must be provided.", param="url", code="url_invalid"
         )
-    return shaped(
+    return stripe_object(
         "webhook_endpoint",
         id=endpoint_id or world.new_id("we"),
         api_version=API_VERSION,

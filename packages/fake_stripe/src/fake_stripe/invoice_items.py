@@ -6,13 +6,13 @@ from fake_stripe import customers
 from fake_stripe.catalogue import inline_price
 from fake_stripe.errors import Json, StripeError, invalid, missing_param, refused
 from fake_stripe.listing import page
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.params import Params, merge_metadata, new_metadata, update_fields
-from fake_stripe.shapes import shaped
 from fake_stripe.world import World
 
 
 def create(world: World, params: Params) -> Json:
-    customer = customers.alive(world, params.need("customer"))
+    customer = customers.existing_customer(world, params.need("customer"))
     invoice = _draft(world, params, customer["id"])
     item = _item(world, params, customer["id"], invoice["currency"] if invoice else "usd")
     item["tax_rates"] = [tax_rate(world, rate_id) for rate_id in params.texts("tax_rates")]
@@ -46,7 +46,7 @@ def _item(world: World, params: Params, customer_id: str, currency: str) -> Json
     if amount is None:
         amount = price["unit_amount"] * quantity
     period = params.sub("period")
-    return shaped(
+    return stripe_object(
         "invoiceitem",
         id=world.new_id("ii"),
         amount=amount,
@@ -123,7 +123,7 @@ def take_item(world: World, invoice: Json, item: Json) -> None:
             f"The invoice's currency is {invoice['currency']}, the item's {item['currency']}.", param="currency"
         )
     item["invoice"] = invoice["id"]
-    line = shaped(
+    line = stripe_object(
         "line_item",
         id=world.new_id("il"),
         amount=item["amount"],

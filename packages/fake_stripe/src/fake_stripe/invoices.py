@@ -1,14 +1,14 @@
 """Invoices: created, changed, finalized, paid, voided."""
 
-from fake_stripe import collecting, customers, payment_methods
+from fake_stripe import customers, invoice_collection, payment_methods
 from fake_stripe.errors import Json, invalid, missing_param, refused
 from fake_stripe.invoice_items import add_up, require_draft, take_item, tax_rate
 from fake_stripe.invoice_items import create as create_item
 from fake_stripe.listing import page, within
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.params import Params, merge_metadata, new_metadata, update_fields
 from fake_stripe.rendering import includable, list_of
 from fake_stripe.search import search
-from fake_stripe.shapes import shaped
 from fake_stripe.store import Store
 from fake_stripe.world import World
 
@@ -20,7 +20,7 @@ _PLAIN = (
 
 
 def create(world: World, params: Params) -> Json:
-    customer = customers.alive(world, params.need("customer")) if params.text("customer") else None
+    customer = customers.existing_customer(world, params.need("customer")) if params.text("customer") else None
     if customer is None:
         raise missing_param("customer")
     invoice = new_invoice(world, customer, (params.text("currency") or customer["currency"] or "usd").lower())
@@ -40,7 +40,7 @@ def create(world: World, params: Params) -> Json:
 def new_invoice(world: World, customer: Json, currency: str) -> Json:
     """A draft without lines; not yet stored."""
     now, invoice_id = world.now(), world.new_id("in")
-    return shaped(
+    return stripe_object(
         "invoice",
         id=invoice_id,
         account_country="US",
@@ -184,7 +184,7 @@ def finalize(world: World, params: Params, invoice_id: str) -> Json:
     advance = params.flag("auto_advance")
     if advance is not None:
         invoice["auto_advance"] = advance
-    collecting.finalize(world, invoice)
+    invoice_collection.finalize(world, invoice)
     return invoice
 
 
@@ -196,7 +196,7 @@ def pay(world: World, params: Params, invoice_id: str) -> Json:
         raise refused("This invoice is void: it can no longer be paid.")
     given = params.text("payment_method") or params.text("source")
     method = payment_methods.for_payment(world, given, invoice["customer"]) if given else None
-    method = method or collecting.method_of(world, invoice)
+    method = method or invoice_collection.method_of(world, invoice)
     by_hand = params.flag("paid_out_of_band") or False
     if method is None and not by_hand and (invoice["amount_due"] > 0):
         raise refused(
@@ -204,13 +204,13 @@ def pay(world: World, params: Params, invoice_id: str) -> Json:
             "`default_payment_method`."
         )
     if invoice["status"] == "draft":
-        collecting.finalize(world, invoice)
+        invoice_collection.finalize(world, invoice)
     if invoice["status"] == "paid":
         return invoice
     if by_hand:
-        collecting.settle(world, invoice, None)
+        invoice_collection.settle(world, invoice, None)
     elif method is not None:
-        error = collecting.pay(world, invoice, method, off_session=params.flag("off_session") is not False)
+        error = invoice_collection.pay(world, invoice, method, off_session=params.flag("off_session") is not False)
         if error is not None:
             raise error
     return invoice
@@ -220,7 +220,7 @@ def void(world: World, params: Params, invoice_id: str) -> Json:
     invoice = world.store.get("invoice", invoice_id)
     if invoice["status"] not in ("open", "uncollectible"):
         raise refused(f"You can only void an open or uncollectible invoice: this one is {invoice['status']}.")
-    collecting.void(world, invoice)
+    invoice_collection.void(world, invoice)
     return invoice
 
 
@@ -229,7 +229,7 @@ def send(world: World, params: Params, invoice_id: str) -> Json:
     if invoice["collection_method"] != "send_invoice":
         raise refused("You can only manually send an invoice if its collection method is 'send_invoice'.")
     if invoice["status"] == "draft":
-        collecting.finalize(world, invoice)
+        invoice_collection.finalize(world, invoice)
     world.emit("invoice.sent", invoice)
     return invoice
 

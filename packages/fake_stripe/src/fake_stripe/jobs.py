@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from fake_stripe import checkout, collecting, refunds
+from fake_stripe import checkout, invoice_collection, refunds
 from fake_stripe.world import Cause, World
 
 _ACTS: dict[str, Callable[[World, str], None]] = {
-    "advance": collecting.advance,
+    "advance": invoice_collection.advance,
     "expire": checkout.expire_due,
     "fails": refunds.fail,
     "pending": refunds.succeed,

@@ -8,8 +8,8 @@ from decimal import Decimal, InvalidOperation
 
 from fake_stripe.errors import Json, invalid, no_such
 from fake_stripe.listing import page
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.params import Params
-from fake_stripe.shapes import shaped
 from fake_stripe.world import World
 
 NAME_MAX = 100
@@ -25,7 +25,7 @@ def create(world: World, params: Params) -> Json:
     if any(meter["event_name"] == name and meter["status"] == "active" for meter in world.store.all("billing.meter")):
         raise invalid(f"An active meter with the event name {name} exists already.", param="event_name")
     formula = params.sub("default_aggregation").choice("formula", "count", "last", "sum")
-    meter = shaped(
+    meter = stripe_object(
         "billing.meter",
         id=world.new_id("mtr"),
         created=now,
@@ -73,7 +73,7 @@ def create_event(world: World, params: Params) -> Json:
     known = world.store.find(_EVENT, identifier)
     if known is not None and now - known["created"] < UNIQUE_SECONDS:
         raise invalid(f"An event already exists with identifier {identifier}.")
-    event = shaped(
+    event = stripe_object(
         _EVENT,
         id=identifier,
         created=now,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlencode
 
-from fake_stripe import checkout, collecting, html, payment_intents, payment_methods
+from fake_stripe import checkout, html, invoice_collection, payment_intents, payment_methods
 from fake_stripe.api import ApiResponse, Request
 from fake_stripe.errors import Json, StripeError
 from fake_stripe.html import button, card_form, document, heading, lines, link, money, paragraph, problem
@@ -170,10 +170,10 @@ class Pages:
         typed = _typed(request.body)
         try:
             method = self._chosen_card(invoice, typed)
-            failure = collecting.pay(self._world, invoice, method, off_session=False)
+            failure = invoice_collection.pay(self._world, invoice, method, off_session=False)
         except StripeError as error:
             failure = error
-        intent = collecting.intent_of(self._world, invoice)
+        intent = invoice_collection.intent_of(self._world, invoice)
         if intent is not None and intent["status"] == "requires_action":
             return _redirect(f"/i/{invoice['id']}/{invoice['_secret']}/authenticate")
         if failure is not None:
@@ -213,7 +213,7 @@ class Pages:
         return _page(200 if error is None else 422, document("Invoice", *parts))
 
     def _authenticate_invoice(self, request: Request, invoice: Json) -> ApiResponse:
-        intent = collecting.intent_of(self._world, invoice)
+        intent = invoice_collection.intent_of(self._world, invoice)
         invoice_path = f"/i/{invoice['id']}/{invoice['_secret']}"
         if intent is None or intent["status"] != "requires_action":
             return _redirect(invoice_path)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from fake_stripe.allowed import allowed
+from fake_stripe.call_parameters import parameters_of
 from fake_stripe.errors import Json, invalid, missing_param
 
 _ALWAYS = frozenset({"expand", "limit", "starting_after", "ending_before", "page", "query"})
@@ -23,7 +23,7 @@ class Params:
 
     def check(self, call: str) -> None:
         """Reject a parameter that the call does not accept. Raises StripeError."""
-        known = allowed(call)
+        known = parameters_of(call)
         if known is None:
             return
         for name in self.values:

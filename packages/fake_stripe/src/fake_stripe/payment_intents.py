@@ -6,9 +6,9 @@ from fake_stripe.charging import Attempt, charge_card, fail_charge, needs_authen
 from fake_stripe.charging import capture as capture_charge
 from fake_stripe.errors import Json, StripeError, invalid, refused
 from fake_stripe.listing import page
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.params import Params, merge_metadata, new_metadata, update_fields
 from fake_stripe.search import search
-from fake_stripe.shapes import shaped
 from fake_stripe.world import World, random_text
 
 LEAST = 50
@@ -26,7 +26,7 @@ def create(world: World, params: Params) -> Json:
     amount, currency = params.need_integer("amount"), params.need("currency").lower()
     check_amount(amount, currency)
     if params.text("customer"):
-        customers.alive(world, params.need("customer"))
+        customers.existing_customer(world, params.need("customer"))
     confirm = params.flag("confirm") or False
     if params.flag("off_session") and not confirm:
         raise invalid("You cannot pass `off_session` unless `confirm` is true.", param="off_session")
@@ -40,7 +40,7 @@ def create(world: World, params: Params) -> Json:
 def new_intent(world: World, amount: int, currency: str, customer: str | None, **fields: object) -> Json:
     """A new PaymentIntent; not yet stored."""
     intent_id = world.new_id("pi")
-    intent = shaped(
+    intent = stripe_object(
         "payment_intent",
         id=intent_id,
         amount=amount,
@@ -117,7 +117,7 @@ def update(world: World, params: Params, intent_id: str) -> Json:
         check_amount(amount, intent["currency"])
         intent["amount"] = amount
     if params.text("customer"):
-        intent["customer"] = customers.alive(world, params.need("customer"))["id"]
+        intent["customer"] = customers.existing_customer(world, params.need("customer"))["id"]
     merge_metadata(intent, params)
     _take(world, intent, params)
     return intent

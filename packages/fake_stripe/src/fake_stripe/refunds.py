@@ -6,8 +6,8 @@ from fake_stripe.charging import book
 from fake_stripe.clock import random_bytes
 from fake_stripe.errors import Json, StripeError, invalid, missing_param, refused
 from fake_stripe.listing import page
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.params import Params, merge_metadata, new_metadata
-from fake_stripe.shapes import shaped
 from fake_stripe.world import World
 
 LATER_SECONDS = 5
@@ -27,7 +27,7 @@ def refund(world: World, charge: Json, amount: int | None, reason: str | None, m
     left = charge["amount_captured"] - charge["amount_refunded"] if charge["captured"] else 0
     amount = _checked(world, charge, amount, left)
     behavior = behavior_of({"_number": charge["_number"]})
-    made = shaped(
+    made = stripe_object(
         "refund",
         id=world.new_id("re"),
         amount=amount,

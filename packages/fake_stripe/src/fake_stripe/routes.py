@@ -1,4 +1,5 @@
-"""Every call of the API on one page: method, path, the name of its parameters' row in `allowed`, and its handler."""
+"""Every call of the API on one page: method, path, the name of its parameters' row in `call_parameters`, and its
+handler."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from fake_stripe import (
     invoice_items,
     invoices,
     meters,
-    minor,
+    other_objects,
     payment_intents,
     payment_methods,
     refunds,
@@ -112,19 +113,19 @@ _ROWS: list[tuple[str, str, str, Handler]] = [
     ("GET", "/v1/webhook_endpoints/{id}", "", events.retrieve_endpoint),
     ("POST", "/v1/webhook_endpoints/{id}", "webhook_endpoints.update", events.update_endpoint),
     ("DELETE", "/v1/webhook_endpoints/{id}", "", events.delete_endpoint),
-    ("GET", "/v1/account", "", minor.account),
-    ("GET", "/v1/accounts", "", minor.accounts),
-    ("GET", "/v1/accounts/{id}", "", minor.account_by_id),
+    ("GET", "/v1/account", "", other_objects.account),
+    ("GET", "/v1/accounts", "", other_objects.accounts),
+    ("GET", "/v1/accounts/{id}", "", other_objects.account_by_id),
     *_object("/v1/billing/meters", "billing.meters", meters),
     ("GET", "/v1/billing/meters/{id}/event_summaries", "billing.event_summaries.list", meters.event_summaries),
     ("POST", "/v1/billing/meter_events", "billing.meter_events.create", meters.create_event),
-    ("POST", "/v1/billing_portal/sessions", "billing_portal.sessions.create", minor.portal_session),
-    ("POST", "/v1/customer_sessions", "customer_sessions.create", minor.customer_session),
-    ("POST", "/v1/test_helpers/test_clocks", "test_clocks.create", minor.create_test_clock),
-    ("GET", "/v1/test_helpers/test_clocks", "", minor.list_test_clocks),
-    ("GET", "/v1/test_helpers/test_clocks/{id}", "", minor.retrieve_test_clock),
-    ("POST", "/v1/test_helpers/test_clocks/{id}/advance", "test_clocks.advance", minor.advance_test_clock),
-    ("DELETE", "/v1/test_helpers/test_clocks/{id}", "", minor.delete_test_clock),
+    ("POST", "/v1/billing_portal/sessions", "billing_portal.sessions.create", other_objects.portal_session),
+    ("POST", "/v1/customer_sessions", "customer_sessions.create", other_objects.customer_session),
+    ("POST", "/v1/test_helpers/test_clocks", "test_clocks.create", other_objects.create_test_clock),
+    ("GET", "/v1/test_helpers/test_clocks", "", other_objects.list_test_clocks),
+    ("GET", "/v1/test_helpers/test_clocks/{id}", "", other_objects.retrieve_test_clock),
+    ("POST", "/v1/test_helpers/test_clocks/{id}/advance", "test_clocks.advance", other_objects.advance_test_clock),
+    ("DELETE", "/v1/test_helpers/test_clocks/{id}", "", other_objects.delete_test_clock),
 ]
 
 

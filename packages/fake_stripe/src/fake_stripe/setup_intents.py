@@ -4,9 +4,9 @@ from fake_stripe import customers, payment_methods
 from fake_stripe.cards import behavior_of, card_error
 from fake_stripe.errors import Json, StripeError, refused
 from fake_stripe.listing import page
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.params import Params, merge_metadata, new_metadata, update_fields
 from fake_stripe.payment_intents import payment_error
-from fake_stripe.shapes import shaped
 from fake_stripe.world import World, random_text
 
 _OPEN = ("requires_payment_method", "requires_confirmation", "requires_action")
@@ -14,7 +14,7 @@ _OPEN = ("requires_payment_method", "requires_confirmation", "requires_action")
 
 def create(world: World, params: Params) -> Json:
     if params.text("customer"):
-        customers.alive(world, params.need("customer"))
+        customers.existing_customer(world, params.need("customer"))
     intent = new_intent(world, params.text("customer"), new_metadata(params))
     _take(world, intent, params)
     world.store.add(intent)
@@ -25,7 +25,7 @@ def create(world: World, params: Params) -> Json:
 def new_intent(world: World, customer: str | None, metadata: Json) -> Json:
     """A new SetupIntent; not yet stored."""
     intent_id = world.new_id("seti")
-    return shaped(
+    return stripe_object(
         "setup_intent",
         id=intent_id,
         client_secret=f"{intent_id}_secret_{random_text(25)}",
@@ -69,7 +69,7 @@ def retrieve(world: World, params: Params, intent_id: str) -> Json:
 def update(world: World, params: Params, intent_id: str) -> Json:
     intent = world.store.get("setup_intent", intent_id)
     if params.text("customer"):
-        intent["customer"] = customers.alive(world, params.need("customer"))["id"]
+        intent["customer"] = customers.existing_customer(world, params.need("customer"))["id"]
     merge_metadata(intent, params)
     _take(world, intent, params)
     return intent
@@ -143,7 +143,7 @@ def _failed(world: World, intent: Json, method: Json, error: Json) -> Json:
 
 
 def _attempted(world: World, intent: Json, method: Json, status: str, error: Json | None) -> Json:
-    made = shaped(
+    made = stripe_object(
         "setup_attempt",
         id=world.new_id("setatt"),
         created=world.now(),

@@ -8,8 +8,8 @@ from typing import Any
 import stripe
 from stripe._object_classes import get_object_class
 
-from fake_stripe.allowed import allowed
-from fake_stripe.shapes import shaped
+from fake_stripe.call_parameters import parameters_of
+from fake_stripe.object_fields import stripe_object
 from support import Fake
 
 _OPTIONAL = re.compile("Optional|NoneType")
@@ -103,8 +103,8 @@ def test_nothing_hidden_is_shown(fake: Fake) -> None:
 
 
 def test_the_tables_know_only_what_the_client_knows() -> None:
-    assert set(shaped("invoice")) <= declared("invoice")[0]
+    assert set(stripe_object("invoice")) <= declared("invoice")[0]
     create = set(stripe.params.InvoiceCreateParams.__annotations__)
-    known = allowed("invoices.create")
+    known = parameters_of("invoices.create")
     assert known is not None
     assert known <= create

@@ -138,7 +138,7 @@ _MODELESS = frozenset({"refund", "balance_transaction"})
 _NAMES = {kind: tuple(names.split()) for kind, names in _FIELDS.items()}
 
 
-def shaped(kind: str, **values: Any) -> Json:
+def stripe_object(kind: str, **values: Any) -> Json:
     """An object of this kind: the values given, null for every other field; not in live mode."""
     made: Json = dict.fromkeys(_NAMES.get(kind, ()))
     made.update(object=kind, livemode=False)

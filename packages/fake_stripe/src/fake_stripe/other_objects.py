@@ -3,8 +3,8 @@
 from fake_stripe import customers
 from fake_stripe.errors import Json, invalid, no_such
 from fake_stripe.listing import page
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.params import Params
-from fake_stripe.shapes import shaped
 from fake_stripe.world import ACCOUNT, World, random_text
 
 
@@ -39,9 +39,9 @@ def accounts(world: World, params: Params) -> Json:
 
 
 def portal_session(world: World, params: Params) -> Json:
-    customer = customers.alive(world, params.need("customer"))
+    customer = customers.existing_customer(world, params.need("customer"))
     session_id = world.new_id("bps")
-    return shaped(
+    return stripe_object(
         "billing_portal.session",
         id=session_id,
         configuration="bpc_1FakeStripe",
@@ -53,7 +53,7 @@ def portal_session(world: World, params: Params) -> Json:
 
 
 def customer_session(world: World, params: Params) -> Json:
-    customer, now = customers.alive(world, params.need("customer")), world.now()
+    customer, now = customers.existing_customer(world, params.need("customer")), world.now()
     if not params.sub("components").values:
         raise invalid("Missing required param: components.", param="components", code="parameter_missing")
     names = ("buy_button", "customer_sheet", "mobile_payment_element", "payment_element", "pricing_table")

@@ -189,6 +189,6 @@ _ALLOWED = {
 _SETS = {call: frozenset(names.split()) for call, names in _ALLOWED.items()}
 
 
-def allowed(call: str) -> frozenset[str] | None:
+def parameters_of(call: str) -> frozenset[str] | None:
     """The allowed parameters of a call; None if it is not in the table: it then accepts any."""
     return _SETS.get(call)

@@ -3,7 +3,7 @@
 from fake_stripe import customers, payment_intents
 from fake_stripe.errors import Json, StripeError, refused
 from fake_stripe.invoice_items import add_up
-from fake_stripe.shapes import shaped
+from fake_stripe.object_fields import stripe_object
 from fake_stripe.world import World, random_text
 
 _ACTION = (
@@ -82,7 +82,7 @@ def _ask_for_money(world: World, invoice: Json) -> Json:
 
 def invoice_payment(world: World, invoice: Json, intent: Json) -> Json:
     """The object that ties a payment to its invoice."""
-    return shaped(
+    return stripe_object(
         "invoice_payment",
         id=world.new_id("inpay"),
         amount_requested=intent["amount"],
