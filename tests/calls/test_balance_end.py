@@ -19,8 +19,8 @@ from tests.calls.kit import differences, set_provider
 from tests.calls.test_exact_admission import BalanceWatch
 from tests.calls.upstream import Upstream, serving
 from tests.calls.wire import post
-from tests.dying import lives, recover
 from tests.engines import ON_BOTH_ENGINES
+from tests.process_death import crash_at_each_point, recover
 from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
 
@@ -341,18 +341,18 @@ def test_a_sliced_stream_whose_gateway_dies_anywhere(farebox: Farebox, upstream:
     words, credit, held = 150, 375_000, 10_000_000
     upstream.says(chat_stream(words))
     services, body = farebox.services, {"model": GPT, "messages": ASKED, "stream": True}
-    for life in lives((services.ledger, "do"), (services.upstream, "send"), at_least=12):
+    for crash in crash_at_each_point((services.ledger, "do"), (services.upstream, "send"), at_least=12):
         customer, came = with_credit(farebox, credit, held=held), b""
         url = f"{customer.gateway_url}/openai/chat/completions"
         stream = httpx.stream("POST", url, json=body, headers=customer.headers, timeout=60)
-        with life, contextlib.suppress(httpx.TransportError), stream as response:
+        with crash, contextlib.suppress(httpx.TransportError), stream as response:
             for piece in response.iter_raw():
                 came += piece
         words_passed = came.count(b" one")
         passed = ASKED_TOKENS * 150 + words_passed * 600 if words_passed else 0
         recover(customer, "charge")
         charged = credit + held - customer.balance.posted
-        assert customer.balance.held == held, life.point
-        assert passed <= charged <= credit, life.point
+        assert customer.balance.held == held, crash.point
+        assert passed <= charged <= credit, crash.point
         assert b"[DONE]" not in came or charged == passed
     assert differences(farebox) == []

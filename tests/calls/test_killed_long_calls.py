@@ -26,9 +26,9 @@ from tests.calls.test_balance_end import chat_stream
 from tests.calls.upstream import Sent, Upstream, serving
 from tests.calls.wire import Wire
 from tests.engines import TESTER, read_now, settings_for
+from tests.long_calls.kit import TEXT
+from tests.long_calls.openai_objects import COST, OpenAIObjects
 from tests.support import free_port
-from tests.ways.kit import TEXT
-from tests.ways.openai_objects import COST, OpenAIObjects
 
 pytestmark = pytest.mark.slow
 

@@ -22,14 +22,14 @@ from tests.citus.kit import customers
 from tests.citus.statements import Statements
 from tests.engines import TESTER
 from tests.http.test_usage_report import by_value
+from tests.long_calls.kit import begin, running, spent
+from tests.long_calls.openai_objects import COST, OpenAIObjects, lines, outcome, question
+from tests.long_calls.test_predictions import VERSION, Provider
 from tests.pages.people import person
 from tests.pages.test_live import watching
 from tests.sdks import openai
 from tests.support import Customer, Farebox
 from tests.waiting import until
-from tests.ways.kit import begin, running, spent
-from tests.ways.openai_objects import COST, OpenAIObjects, lines, outcome, question
-from tests.ways.test_predictions import VERSION, Provider
 
 BATCH = (1000 * 150 + 100 * 600) // 2
 SECONDS = 2_500_000

@@ -14,9 +14,9 @@ from tests.calls.kit import set_provider
 from tests.calls.upstream import Upstream
 from tests.clouds.kit import charged, free
 from tests.engines import ON_BOTH_ENGINES
+from tests.long_calls.kit import settled
 from tests.sdks import openai
 from tests.support import Customer, Farebox
-from tests.ways.kit import settled
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -22,10 +22,10 @@ from tests.calls.kit import differences, forget, log_rows, set_price, set_provid
 from tests.calls.upstream import Sent, Upstream
 from tests.clouds.kit import charged, free
 from tests.engines import ON_BOTH_ENGINES, TESTER
+from tests.long_calls.kit import settled
 from tests.sdks import anthropic, genai
 from tests.support import Customer, Farebox
 from tests.waiting import until
-from tests.ways.kit import settled
 from tests.websockets.kit import SocketProvider, await_close, opened, providing
 from tests.websockets.live import MODEL, Live, say, sdk_options, tokens_read, turn_cost
 

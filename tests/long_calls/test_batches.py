@@ -12,12 +12,12 @@ from farebox.calls.long_calls import long_calls
 from farebox.providers.batch_lines import BatchTarget, read_requests
 from farebox.providers.formats.base import InvalidRequest
 from tests.calls.kit import differences, log_rows, set_gateway, spend_rule
-from tests.dying import lives
 from tests.engines import ON_BOTH_ENGINES
+from tests.long_calls.kit import look, make_due, running, settled, spent
+from tests.long_calls.openai_objects import OpenAIObjects, lines, outcome, question
+from tests.process_death import crash_at_each_point
 from tests.sdks import openai
 from tests.support import Customer, Farebox
-from tests.ways.kit import look, make_due, running, settled, spent
-from tests.ways.openai_objects import OpenAIObjects, lines, outcome, question
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -224,15 +224,15 @@ def test_the_worker_may_die_anywhere(
 ) -> None:
     services = farebox.services
     points = (services.ledger, "do"), (services.upstream, "send"), (services.database, "write")
-    for life in lives(*points, at_least=8):
+    for crash in crash_at_each_point(*points, at_least=8):
         before = spent(customer)
         batch = begin(client, question(0))
         provider.end_batch(batch.id, "completed", outcome(0))
         (long,) = running(customer)
-        with life:
+        with crash:
             farebox.run(long_calls.look(services, long))
         settled(customer)
-        assert spent(customer) - before == EACH, life.point
+        assert spent(customer) - before == EACH, crash.point
         assert customer.balance.held == 0
     assert differences(farebox) == []
 

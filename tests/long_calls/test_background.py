@@ -19,13 +19,13 @@ from farebox.ledger.recovery import left_open
 from farebox.storage.long_calls import claim_long_call, postpone_long_call
 from farebox.storage.sql import DatabaseUnavailable, rows
 from tests.calls.kit import differences, log_rows, set_gateway, set_provider
-from tests.dying import lives
 from tests.engines import ON_BOTH_ENGINES, looking
+from tests.long_calls.kit import MODEL, TEXT, begin, look, make_due, running, settled, spent
+from tests.long_calls.openai_objects import COST, OpenAIObjects
+from tests.process_death import crash_at_each_point
 from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
 from tests.waiting import until
-from tests.ways.kit import MODEL, TEXT, begin, look, make_due, running, settled, spent
-from tests.ways.openai_objects import COST, OpenAIObjects
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -364,15 +364,17 @@ def test_the_worker_may_die_anywhere(
 ) -> None:
     """Dying before or after any commit or request of a poll leads to the same books."""
     services = farebox.services
-    for life in lives((services.ledger, "do"), (services.upstream, "send"), (long_calls, "end"), at_least=6):
+    for crash in crash_at_each_point(
+        (services.ledger, "do"), (services.upstream, "send"), (long_calls, "end"), at_least=6
+    ):
         before = spent(customer)
         response = begin(client)
         provider.finish(response.id)
         (long,) = running(customer)
-        with life:
+        with crash:
             farebox.run(long_calls.look(services, long))
         settled(customer)
-        assert spent(customer) - before == COST, life.point
+        assert spent(customer) - before == COST, crash.point
         assert customer.balance.held == 0
     assert differences(farebox) == []
 

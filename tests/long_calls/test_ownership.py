@@ -18,9 +18,9 @@ from farebox.worker import _forget_objects
 from tests.calls.kit import differences, forget, set_gateway
 from tests.clouds.kit import charged, free
 from tests.engines import ON_BOTH_ENGINES, TESTER, looking
+from tests.long_calls.openai_objects import COST, OpenAIObjects
 from tests.sdks import openai
 from tests.support import Customer, Farebox
-from tests.ways.openai_objects import COST, OpenAIObjects
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.calls.upstream import Sent, Upstream
-from tests.ways.openai_objects import lines
+from tests.long_calls.openai_objects import lines
 
 MODEL = "gemini-2.5-flash"
 EACH = (1000 * 300 + 100 * 2500) // 2

@@ -15,12 +15,12 @@ from farebox.calls.long_calls import long_calls
 from tests.calls.kit import differences, forget, log_rows, set_provider
 from tests.calls.upstream import Sent, Upstream
 from tests.clouds.kit import free
-from tests.dying import lives
 from tests.engines import ON_BOTH_ENGINES
+from tests.long_calls.kit import look, make_due, running, settled
+from tests.long_calls.openai_objects import form_of
+from tests.process_death import crash_at_each_point
 from tests.sdks import genai, openai
 from tests.support import Customer, Farebox
-from tests.ways.kit import look, make_due, running, settled
-from tests.ways.openai_objects import form_of
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -248,15 +248,17 @@ def test_the_gateway_may_die_anywhere(farebox: Farebox, customer: Customer, stud
     """Before and after every commit and request of a look at a video, the books end the same; and a process that dies
     while the provider is asked leaves a hold that ends by policy."""
     services, url = farebox.services, f"{customer.gateway_url}/openai/videos"
-    for life in lives((services.ledger, "do"), (services.upstream, "send"), (long_calls, "end"), at_least=6):
+    for crash in crash_at_each_point(
+        (services.ledger, "do"), (services.upstream, "send"), (long_calls, "end"), at_least=6
+    ):
         before = customer.balance.posted
         made = httpx.post(url, json={"prompt": "A harbour"}, headers=customer.headers).json()["id"]
         studios.finish(made)
         (long,) = running(customer)
-        with life:
+        with crash:
             farebox.run(long_calls.look(services, long))
         settled(customer)
-        assert (customer.balance.held, before - customer.balance.posted) == (0, 400_000_000), life.point
+        assert (customer.balance.held, before - customer.balance.posted) == (0, 400_000_000), crash.point
     before = customer.balance.posted
     httpx.post(url, json={"prompt": "A harbour"}, headers=customer.headers)
     farebox.run(

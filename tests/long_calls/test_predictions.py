@@ -17,9 +17,9 @@ from tests.calls.kit import differences, log_rows, set_provider, set_rates
 from tests.calls.upstream import Sent, Upstream
 from tests.clouds.kit import charged, free
 from tests.engines import ON_BOTH_ENGINES
+from tests.long_calls.kit import look, make_due, running, settled
 from tests.sdks import fal_client, replicate
 from tests.support import Customer, Farebox
-from tests.ways.kit import look, make_due, running, settled
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -13,10 +13,10 @@ import pytest
 from tests.calls.kit import differences, log_rows
 from tests.calls.upstream import Sent, Upstream
 from tests.engines import ON_BOTH_ENGINES
+from tests.long_calls.kit import look, running, settled, spent
+from tests.long_calls.openai_objects import form_of, lines
 from tests.sdks import anthropic
 from tests.support import Customer, Farebox
-from tests.ways.kit import look, running, settled, spent
-from tests.ways.openai_objects import form_of, lines
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -17,10 +17,10 @@ from farebox.storage.sql import DatabaseUnavailable
 from tests.calls.kit import differences, log_rows, set_gateway
 from tests.calls.upstream import Sent, Upstream
 from tests.engines import ON_BOTH_ENGINES
+from tests.long_calls.google_objects import EACH, MODEL, GoogleObjects, answered, as_file, asked
+from tests.long_calls.kit import look, running, settled, spent
 from tests.sdks import genai
 from tests.support import Customer, Farebox
-from tests.ways.google_objects import EACH, MODEL, GoogleObjects, answered, as_file, asked
-from tests.ways.kit import look, running, settled, spent
 
 pytestmark = ON_BOTH_ENGINES
 

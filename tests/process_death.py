@@ -1,4 +1,4 @@
-"""Simulates processes that die anywhere: there is a point before and after each call of functions
+"""Simulates processes that die at any point: there is one before and after each call of functions
 that commit or send requests.
 
 A dead process does nothing more. So what ends it here is not an Exception: no error handler runs, only code that frees
@@ -17,12 +17,12 @@ from farebox.ledger.recovery import Policy, holds_of, resolve_lost
 from tests.support import Customer
 
 
-class Died(BaseException):
+class ProcessDied(BaseException):
     """The process, at this point."""
 
 
-class Life:
-    """One life, in which the process dies at point number `point`; a context manager. Background jobs continue."""
+class CrashPoint:
+    """The process dies at point number `point`; a context manager. Background jobs continue."""
 
     def __init__(self, point: int, functions: tuple[tuple[Any, str], ...]) -> None:
         self.point = point
@@ -31,17 +31,17 @@ class Life:
         self._functions = functions
         self._patch = pytest.MonkeyPatch()
 
-    def __enter__(self) -> "Life":
+    def __enter__(self) -> "CrashPoint":
         for owner, name in self._functions:
-            self._patch.setattr(owner, name, self._mortal(getattr(owner, name)))
+            self._patch.setattr(owner, name, self._intercepted(getattr(owner, name)))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
         self._patch.undo()
-        return isinstance(error, Died)
+        return isinstance(error, ProcessDied)
 
-    def _mortal(self, function: Any) -> Any:
-        async def mortal(*arguments: Any, **named: Any) -> Any:
+    def _intercepted(self, function: Any) -> Any:
+        async def intercepted(*arguments: Any, **named: Any) -> Any:
             task = asyncio.current_task()
             if task is not None and task.get_name().startswith("job "):
                 return await function(*arguments, **named)
@@ -50,22 +50,22 @@ class Life:
             self._pass()
             return result
 
-        return mortal
+        return intercepted
 
     def _pass(self) -> None:
         self._passed += 1
         if self._passed == self.point:
             self.died = True
-            raise Died(self.point)
+            raise ProcessDied(self.point)
 
 
-def lives(*functions: tuple[Any, str], at_least: int, at_most: int = 60) -> Iterator[Life]:
-    """One life per point, until a life passes them all. Fails if there are fewer than `at_least` points, because then
-    some commits or requests are not intercepted."""
+def crash_at_each_point(*functions: tuple[Any, str], at_least: int, at_most: int = 60) -> Iterator[CrashPoint]:
+    """One run for each point, until a run passes them all. Fails if there are fewer than `at_least` points, because
+    then some commits or requests are not intercepted."""
     for point in range(1, at_most):
-        life = Life(point, functions)
-        yield life
-        if not life.died:
+        crash = CrashPoint(point, functions)
+        yield crash
+        if not crash.died:
             assert point > at_least, "there are fewer points than expected"
             return
     pytest.fail("the number of points does not end")

@@ -4,8 +4,8 @@ import pytest
 
 from tests.calls.kit import set_provider
 from tests.calls.upstream import Upstream, serving
+from tests.long_calls.openai_objects import OpenAIObjects
 from tests.support import Farebox, running_farebox
-from tests.ways.openai_objects import OpenAIObjects
 
 
 @pytest.fixture(scope="package")
@@ -17,7 +17,7 @@ def upstream() -> Iterator[Upstream]:
 @pytest.fixture(scope="package")
 def farebox(engine: str, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     """One server for the package; its operator has a key for the scripted provider."""
-    with running_farebox(tmp_path_factory.mktemp("ways"), unseen_input="prompt=window") as served:
+    with running_farebox(tmp_path_factory.mktemp("long_calls"), unseen_input="prompt=window") as served:
         set_provider(served, "openai", base_url=upstream.url + "/v1", api_key="key-of-the-operator")
         set_provider(served, "anthropic", base_url=upstream.url, api_key="key-of-the-operator")
         set_provider(served, "mistral", base_url=upstream.url + "/v1", api_key="key-of-the-operator")

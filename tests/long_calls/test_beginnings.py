@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.calls.kit import differences
-from tests.dying import lives, recover
 from tests.engines import ON_BOTH_ENGINES
+from tests.long_calls.kit import begin, running, settled, spent
+from tests.long_calls.openai_objects import COST, OpenAIObjects, outcome, question
+from tests.long_calls.test_batches import EACH, upload
+from tests.process_death import crash_at_each_point, recover
 from tests.sdks import openai
 from tests.support import Customer, Farebox
-from tests.ways.kit import begin, running, settled, spent
-from tests.ways.openai_objects import COST, OpenAIObjects, outcome, question
-from tests.ways.test_batches import EACH, upload
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -56,12 +56,12 @@ def test_the_gateway_may_die_anywhere(
     services = farebox.services
     points = (services.ledger, "do"), (services.upstream, "send"), (services.database, "write")
     with openai.OpenAI(base_url=f"{customer.gateway_url}/openai", api_key=customer.token, max_retries=0) as client:
-        for life in lives(*points, at_least=8):
+        for crash in crash_at_each_point(*points, at_least=8):
             prepared, before, known, answer = work.prepare(client), spent(customer), set(provider.objects), None
-            with life, contextlib.suppress(openai.APIConnectionError):
+            with crash, contextlib.suppress(openai.APIConnectionError):
                 answer = work.begin(client, prepared)
             made = [name for name in set(provider.objects) - known if name.startswith(work.prefix)]
-            assert len(made) <= 1, life.point
+            assert len(made) <= 1, crash.point
             assert answer is None or made == [answer.id]
             recover(customer)
             noted = [long.object_id for long in running(customer) if long.object_id]
@@ -69,6 +69,6 @@ def test_the_gateway_may_die_anywhere(
                 work.finish(provider, name)
             settled(customer)
             assert answer is None or noted, "what the client has seen is recorded"
-            assert spent(customer) - before == (work.cost if noted else 0), life.point
-            assert customer.balance.held == 0, life.point
+            assert spent(customer) - before == (work.cost if noted else 0), crash.point
+            assert customer.balance.held == 0, crash.point
     assert differences(farebox) == []
