@@ -248,7 +248,7 @@ def server_socket(channel: Channel, message_max: int, room: Room) -> Socket:
     return Socket("client", Protocol(SERVER, max_size=message_max, logger=SILENT), channel, room)
 
 
-def accepted(path: str, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def accept_headers(path: str, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The headers of the response to a client's handshake, in addition to those of any upgrade. Raises ValueError,
     which says what is wrong with the handshake."""
     protocol = ServerProtocol(logger=SILENT)

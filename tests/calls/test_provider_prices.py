@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from farebox.money import parse_usd
-from farebox.operator.audit_prices import against_stated, called
+from farebox.operator.audit_prices import against_stated, summarize_calls
 from farebox.runtime.pending_alarms import Alarms
 from farebox.storage.calls import models_since, stated_since
 from farebox.storage.config import add_supplement
@@ -427,7 +427,7 @@ def test_the_audit_has_the_median_of_stated_costs(farebox: Farebox, customer: Cu
         charged(customer, "openrouter/chat/completions", chat("anthropic/claude-haiku-4.5"))
     now = farebox.services.clock.now_ms()
     with looking(farebox.services.settings) as connection:
-        calls = called(models_since(connection, now - 3_600_000), stated_since(connection, now - 3_600_000))
+        calls = summarize_calls(models_since(connection, now - 3_600_000), stated_since(connection, now - 3_600_000))
     found = against_stated(farebox.services.configuration.prices, calls, now)
     ours = {one.model: one for one in found}["anthropic/claude-haiku-4.5"]
     assert ours.theirs == Decimal("0.000042") / Decimal("0.00015")

@@ -22,7 +22,7 @@ from farebox.runtime.journal_entry import Entry
 from farebox.runtime.waiters import Waiters
 from farebox.storage.calls import CallDetail, CallRow
 from farebox.storage.database import Database
-from farebox.storage.journal_files import JournalFiles, JournalUnwritable, sealed, unsealed
+from farebox.storage.journal_files import JournalFiles, JournalUnwritable, with_checksum, without_checksum
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.storage.sqlite.database import SqliteDatabase
 
@@ -39,7 +39,7 @@ async def contents(files: JournalFiles) -> list[bytes]:
     found = []
     for file in await files.closed():
         while lines := await files.lines(file):
-            found += [content for line in lines if (content := unsealed(line)) is not None]
+            found += [content for line in lines if (content := without_checksum(line)) is not None]
             file.done += sum(map(len, lines))
         file.done = 0
     return found
@@ -75,20 +75,20 @@ async def test_only_its_owner_may_read_the_journal(files: JournalFiles) -> None:
     assert stat.S_IMODE(files.folder.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("kept", range(0, len(sealed(b"second")), 3))
+@pytest.mark.parametrize("kept", range(0, len(with_checksum(b"second")), 3))
 async def test_a_truncated_journal_line_is_detected(files: JournalFiles, kept: int) -> None:
     await files.add(b"first")
     (path,) = files.folder.iterdir()
     with path.open("ab") as file:
-        file.write(sealed(b"second")[:kept])
+        file.write(with_checksum(b"second")[:kept])
     assert await contents(files) == [b"first"]
 
 
 @pytest.mark.parametrize("at", [0, 3, 8, 9, 12])
 def test_a_modified_journal_line_is_detected(at: int) -> None:
-    line = bytearray(sealed(b"some content"))
+    line = bytearray(with_checksum(b"some content"))
     line[at] ^= 1
-    assert unsealed(bytes(line)) is None
+    assert without_checksum(bytes(line)) is None
 
 
 async def test_the_line_of_a_canceled_caller_stays(files: JournalFiles) -> None:
@@ -314,8 +314,8 @@ async def test_an_unpostable_journal_entry_is_set_aside_and_blocks_nothing(tmp_p
     await journal.add(entry("four", ends="nothing"))
     path = next((tmp_path / FOLDER).glob("*.jsonl"))
     with path.open("ab") as file:
-        file.write(sealed(b'{"ends":"of a later release"}'))
-        file.write(sealed(b"changed")[1:])
+        file.write(with_checksum(b'{"ends":"of a later release"}'))
+        file.write(with_checksum(b"changed")[1:])
     await journal.post()
     assert ledger.sent == ["one", "two", "three"]
     assert sorted(ledger.recorded) == ["four", "three"], "calls without a hold have a row nevertheless"

@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from farebox.ledger.commands import Command, Settle, Verdict
-from farebox.storage.journal_files import SUFFIX, JournalFiles, JournalUnwritable, unsealed
+from farebox.storage.journal_files import SUFFIX, JournalFiles, JournalUnwritable, without_checksum
 from farebox.storage.sql import Connection, DatabaseFull, DatabaseUnavailable
 from farebox.storage.sqlite import connect
 from farebox.storage.sqlite.writer import Writer
@@ -42,7 +42,7 @@ class PowerCut:
             return []  # the folder itself was lost
         names = self._names.get(str(folder), {})
         data = b"".join(self._content.get(inode, b"") for name, inode in sorted(names.items()) if name.endswith(SUFFIX))
-        found = [unsealed(line + b"\n") for line in data.split(b"\n")[:-1]]
+        found = [without_checksum(line + b"\n") for line in data.split(b"\n")[:-1]]
         return [line for line in found if line is not None]
 
 
@@ -88,7 +88,7 @@ async def test_a_sync_that_fails_acknowledges_nothing(tmp_path: Path, monkeypatc
         await files.add(b"two")
     monkeypatch.undo()
     await files.add(b"three")
-    found = [unsealed(line) for file in await files.closed() for line in await files.lines(file)]
+    found = [without_checksum(line) for file in await files.closed() for line in await files.lines(file)]
     assert found == [b"one", b"three"], "a refused call is not charged later"
     await files.close()
 

@@ -10,7 +10,7 @@ import pytest
 
 from farebox import http
 from farebox.http.envelope import HTML, Response
-from farebox.http.public_path import rooted
+from farebox.http.public_path import at_root
 from farebox.ingress import path_of
 from farebox.people import sessions
 from farebox.settings import SettingsError, load
@@ -104,7 +104,7 @@ def test_every_address_in_a_template_is_moved() -> None:
     templates = list((Path(http.__file__).parent / "pages" / "templates").rglob("*.html"))
     assert templates
     for template in templates:
-        moved = rooted(Response(template.read_bytes(), content_type=HTML), "/ai").body
+        moved = at_root(Response(template.read_bytes(), content_type=HTML), "/ai").body
         assert re.findall(rb' (?:href|action|formaction|src|srcset|poster|cite)="/(?!ai/)[^"]*', moved) == [], template
 
 

@@ -401,7 +401,7 @@ def test_an_unanswered_start_ends_by_policy(
 ) -> None:
     """The process dies between the request and recording the response: whether the provider is working is unknown."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("farebox.calls.long_calls.relay.accepted", _lost)
+        patch.setattr("farebox.calls.long_calls.relay.record_accepted", _lost)
         with pytest.raises(openai.InternalServerError):
             begin(client)
     assert customer.balance.held > 0
@@ -420,7 +420,7 @@ def test_a_restart_continues_where_the_process_ended(
         customer = first.funded("5")
         with openai.OpenAI(base_url=f"{customer.gateway_url}/openai", api_key=customer.token, max_retries=0) as client:
             response = begin(client)
-            for lost in ("long_calls.relay.accepted", "serve.begin"):
+            for lost in ("long_calls.relay.record_accepted", "serve.begin"):
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(f"farebox.calls.{lost}", _lost)
                     with pytest.raises(openai.InternalServerError):

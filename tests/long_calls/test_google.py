@@ -410,7 +410,7 @@ def test_invalid_caches_are_refused(customer: Customer, stored: GoogleObjects) -
     stored.cached = size
     before = spent(customer)
     with pytest.MonkeyPatch.context() as patch:  # the process dies before the created cache is paid for
-        patch.setattr("farebox.calls.long_calls.relay.seen", _died)
+        patch.setattr("farebox.calls.long_calls.relay.process_description", _died)
         httpx.post(url, json=body, headers=customer.headers)
     assert customer.balance.held > 0
     settled(customer)

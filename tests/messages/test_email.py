@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from farebox.messages import email_templates
-from farebox.messages.email import Email, NotSent, Relay, composed, one_line, relay_of, send
+from farebox.messages.email import Email, NotSent, Relay, compose, one_line, relay_of, send
 from farebox.operator import messages
 from farebox.runtime.services import Services
 from farebox.settings import SettingsError, load
@@ -168,7 +168,7 @@ async def test_a_password_never_leaves_this_machine_in_the_clear(monkeypatch: py
 def test_an_address_is_single_and_cannot_inject_a_header(recipient: str) -> None:
     letter = Email(sender="s@x.example", recipient=recipient, subject="s", body="b", identifier="i", at=START)
     with pytest.raises(NotSent) as refused:
-        composed(letter)
+        compose(letter)
     assert refused.value.for_good
 
 
@@ -181,7 +181,7 @@ def test_a_subject_cannot_inject_a_header() -> None:
         identifier="i",
         at=START,
     )
-    made = composed(evil)
+    made = compose(evil)
     assert "\n" not in made["subject"]
     assert made["bcc"] is None
     read = email.message_from_bytes(made.as_bytes(), policy=email.policy.default)

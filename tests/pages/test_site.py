@@ -20,7 +20,7 @@ from farebox.http.pages import labels, view, visit
 from farebox.http.pages.routes import FORM_ROWS, OPEN, PAGES
 from farebox.http.pages.table import OPERATOR
 from farebox.http.pages.view import TRANSFERS_READ
-from farebox.http.public_path import rooted
+from farebox.http.public_path import at_root
 from farebox.http.request import Request
 from farebox.http.router import Route
 from farebox.model import Role
@@ -494,7 +494,7 @@ def test_over_https_the_cookie_is_secure(public_url: str, name: str) -> None:
     assert cookie.endswith("; Secure") is public_url.startswith("https")
     _, attempt = visit.attempt_cookie(request, "secret")
     assert attempt.startswith(f"{name.replace('sid', 'attempt')}=secret; Path=/; Max-Age=600; HttpOnly; SameSite=Lax")
-    below = rooted(Response(b"{}", headers=(("set-cookie", attempt),)), "/ai").headers
+    below = at_root(Response(b"{}", headers=(("set-cookie", attempt),)), "/ai").headers
     assert below == (("set-cookie", attempt.replace("Path=/;", "Path=/ai/;")),)
     _, gone = visit.session_cookie(request, None)
     assert gone.startswith(f"{name}=; Path=/; Max-Age=0;")

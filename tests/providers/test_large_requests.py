@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from farebox.memfile import BLOCK_BYTES, LARGE_BYTES, Body, LargeBody, MemoryFile, Piece, part_of, whole
 from farebox.providers.formats import bodies
-from farebox.providers.outline import INLINE_BYTES, Outline, edited, outline_of
+from farebox.providers.outline import INLINE_BYTES, Outline, apply_edit, outline_of
 from farebox.providers.upstream import UpstreamFailed, UpstreamRequest
 from tests.hostile.test_helpers import files_in_memory
 from tests.providers.http1_kit import OK, Server, authority, pool, serving
@@ -52,7 +52,7 @@ def test_an_edit_of_a_file_is_that_of_its_bytes(fields: dict[str, str]) -> None:
     by_file: tuple[Body, Outline | None] = in_file(body), outline_of(body)
     for new in ({"model": "other"}, {"max_tokens": 7, "model": "third"}):
         change: Callable[[bytes], bytes] = partial(bodies.changed, **new)
-        by_bytes, by_file = edited(*by_bytes, change), edited(*by_file, change)
+        by_bytes, by_file = apply_edit(*by_bytes, change), apply_edit(*by_file, change)
         body = change(body)
         assert isinstance(by_file[0], LargeBody)
         assert whole(by_file[0]) == by_bytes[0] == body
@@ -67,7 +67,7 @@ def test_a_body_that_contains_placeholder_text_is_edited_correctly() -> None:
     for said in (earlier, "~farebox:0:0~", "~farebox:0:00~", "~farebox:0:99~"):
         for spelt in (said, said.replace("~", "\\u007e")):
             body = b'{"model":"m","%b":1,"nested":{"%b":2},%b' % (*[spelt.encode()] * 2, json.dumps(large).encode()[1:])
-            new, _ = edited(in_file(body), outline_of(body), partial(bodies.changed, model="other"))
+            new, _ = apply_edit(in_file(body), outline_of(body), partial(bodies.changed, model="other"))
             assert json.loads(whole(new)) == {"model": "other", said: 1, "nested": {said: 2}, **large}
 
 

@@ -189,7 +189,7 @@ async def _cards_of(processor: Processor, customer_id: str) -> list[Card]:
         return []
 
 
-async def saved(services: Services, account_id: str, card_id: str) -> list[Card]:
+async def record_saved_card(services: Services, account_id: str, card_id: str) -> list[Card]:
     """The owner has saved this card on a hosted page: it becomes the default the first time this is reported.
 
     A late or repeated event does not undo the owner's later choice.

@@ -32,7 +32,7 @@ def credit_for(top_up: TopUp, clawback: Clawback, amount_cents: int) -> int:
     return max(min(together, top_up.credit_cents) - clawback.refunded_credit, 0)
 
 
-def take(connection: Connection, top_up: TopUp, cause: str, credit_cents: int, at: int) -> None:
+def take_back(connection: Connection, top_up: TopUp, cause: str, credit_cents: int, at: int) -> None:
     """Take back credit of the top-up; the part that is already spent is owed."""
     if credit_cents > 0:
         _done(
@@ -49,14 +49,14 @@ def take(connection: Connection, top_up: TopUp, cause: str, credit_cents: int, a
         )
 
 
-def give(connection: Connection, top_up: TopUp, cause: str, credit_cents: int, at: int) -> None:
+def give_back(connection: Connection, top_up: TopUp, cause: str, credit_cents: int, at: int) -> None:
     """Give back credit that was taken."""
     if credit_cents > 0:
         amount = credit_cents * NANOS_PER_CENT
         _done(apply(connection, GiveBack(account_id=top_up.account_id, cause=cause, amount=amount, at=at)))
 
 
-def level(connection: Connection, bucket: int, top_up: TopUp, cause: str, at: int) -> None:
+def update_taken(connection: Connection, bucket: int, top_up: TopUp, cause: str, at: int) -> None:
     """Set what each open or lost dispute of the top-up takes, and write the sums into the top-up.
 
     `cause` is a unique ID of the change: the ledger derives transfer IDs from it.
@@ -87,7 +87,7 @@ def _set_taken(
     """Set a dispute's share: what was taken for it is given back, and the new share is taken."""
     if (taken_cents, credit_cents) == (dispute.taken_cents, dispute.credit_cents):
         return
-    give(connection, top_up, f"dispute_won:{dispute.take_id}", dispute.credit_cents, at)
+    give_back(connection, top_up, f"dispute_won:{dispute.take_id}", dispute.credit_cents, at)
     changed = msgspec.structs.replace(
         dispute,
         taken_cents=taken_cents,
@@ -95,7 +95,7 @@ def _set_taken(
         take_id=f"{dispute.dispute_id}:{cause}" if dispute.take_id else dispute.dispute_id,
         updated_at=at,
     )
-    take(connection, top_up, f"dispute:{changed.take_id}", credit_cents, at)
+    take_back(connection, top_up, f"dispute:{changed.take_id}", credit_cents, at)
     put_dispute(connection, bucket, changed)
 
 

@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 
 from farebox.billing.auto_top_up import freeze, unfreeze
-from farebox.billing.clawback import bucket_of, give, level, missing, paid_with
+from farebox.billing.clawback import bucket_of, give_back, missing, paid_with, update_taken
 from farebox.billing.documents import issue_credit_note
 from farebox.payments.model import Dispute, TopUp
 from farebox.payments.processor import ProcessorDispute
@@ -97,14 +97,14 @@ def _enter(
     )
     now = msgspec.structs.replace(fresh, state=state, amount_cents=found.amount_cents, updated_at=at)
     if state == "won" and now.take_id:
-        give(connection, top_up, f"dispute_won:{now.take_id}", now.credit_cents, at)
+        give_back(connection, top_up, f"dispute_won:{now.take_id}", now.credit_cents, at)
     put_dispute(connection, bucket, now)
     if state in ("inquiry", "open"):  # first, so that taking the credit does not trigger a top-up
         freeze(connection, bucket, top_up.account_id, REASON, at)
     if state == "open":
-        level(connection, bucket, top_up, found.dispute_id, at)
+        update_taken(connection, bucket, top_up, found.dispute_id, at)
     elif state == "won":
-        level(connection, bucket, top_up, f"{found.dispute_id}:won", at)
+        update_taken(connection, bucket, top_up, f"{found.dispute_id}:won", at)
     _follow_up(connection, settings, bucket, top_up, found.dispute_id, None if before is None else before.state, at)
 
 

@@ -275,7 +275,7 @@ async def _apply_checkout(services: Services, checkout: Checkout) -> str:
     account_id = await _account_of(services, checkout.customer_id)
     if account_id is None or checkout.card_id is None:
         return outcome
-    await cards.saved(services, account_id, checkout.card_id)
+    await cards.record_saved_card(services, account_id, checkout.card_id)
     return "card_saved" if checkout.mode == "setup" else outcome
 
 

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from farebox import backoff
-from farebox.billing.clawback import money_for, take
+from farebox.billing.clawback import money_for, take_back
 from farebox.billing.refund_states import POLL_MS, RefundUpdate, apply_found, change, update_from
 from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.errors import (
@@ -183,7 +183,7 @@ def _insert(connection: Connection, request: _RefundRequest) -> tuple[Refund, bo
     if made.amount_cents == 0:
         raise Problem(REFUND_REFUSED, "This amount of credit is worth less than a cent of the charge.")
     store.add_refund(connection, account.bucket, made)
-    take(connection, top_up, f"refund:{made.refund_id}", credit, request.at)
+    take_back(connection, top_up, f"refund:{made.refund_id}", credit, request.at)
     store.save_clawback(connection, account.bucket, top_up)
     if request.by is not None:
         _record(connection, request.by, made)

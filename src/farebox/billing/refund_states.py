@@ -3,7 +3,7 @@
 import msgspec
 import structlog
 
-from farebox.billing.clawback import bucket_of, credit_for, give, level, missing, paid_with, take
+from farebox.billing.clawback import bucket_of, credit_for, give_back, missing, paid_with, take_back, update_taken
 from farebox.billing.documents import issue_credit_note
 from farebox.calendar import HOUR_MS, MINUTE_MS
 from farebox.payments.declines import public_failure
@@ -97,8 +97,8 @@ def _from_elsewhere(connection: Connection, top_up: TopUp, found: ProcessorRefun
     store.add_refund(connection, bucket, made)
     if not failed:
         # disputes are reduced first, then the refund takes its share
-        level(connection, bucket, top_up, made.refund_id, at)
-        take(connection, top_up, f"refund:{made.refund_id}", made.credit_cents, at)
+        update_taken(connection, bucket, top_up, made.refund_id, at)
+        take_back(connection, top_up, f"refund:{made.refund_id}", made.credit_cents, at)
     return made
 
 
@@ -125,8 +125,8 @@ def change(
     top_up = find(connection, refund.account_id, refund.top_up_id)
     assert top_up is not None
     if update.state == "failed":
-        give(connection, top_up, f"refund_failed:{now.refund_id}", now.credit_cents, at)
-        level(connection, bucket, top_up, f"{now.refund_id}:failed", at)
+        give_back(connection, top_up, f"refund_failed:{now.refund_id}", now.credit_cents, at)
+        update_taken(connection, bucket, top_up, f"{now.refund_id}:failed", at)
     elif update.state == "succeeded":
         _notify(connection, settings, bucket, top_up, changed, at)
     return changed, update.state

@@ -56,7 +56,7 @@ TABLE: Final[tuple[tuple[str, StepEvent, Action, str, Step | None], ...]] = (
     # An auto top-up request is decided as soon as a worker has claimed it.
     ("requested",           "claimed",         to.decide,         "submitting requested canceled", None),
     # The invoice is requested; its state is the next event.
-    (_SENT,                 "opened",          to.tie,            "submitting failed",             steps.read_opened),
+    (_SENT,                 "opened",          to.link_invoice,   "submitting failed",             steps.read_opened),
     (_SENT,                 "not_listed",      to.await_listing,  "submitting unknown failed",     None),
     # The invoice is unpaid: the card is charged, for the first time or again.
     (_SENT,                 "unpaid",          to.prepare_charge, f"{_SENT} {_ENDED}",             steps.charge),

@@ -73,7 +73,7 @@ def decide(connection: Connection, settings: Settings, top_up: TopUp, result: St
     return auto.decide_request(connection, settings, top_up, at)
 
 
-def tie(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
+def link_invoice(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """Tie the invoice to the top-up permanently, in its row and in the directory of payments."""
     invoice_id = _invoice(result).invoice_id
     if not tie_payment(connection, invoice_id, top_up.account_id, top_up.top_up_id):

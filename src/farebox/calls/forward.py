@@ -15,7 +15,7 @@ from farebox.calls.exports.notes import with_notes
 from farebox.calls.key_selection import REFUSED, another_key, note_use, pause_key
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call, KeyChoice, Try
-from farebox.calls.operator_key import checked
+from farebox.calls.operator_key import check_response
 from farebox.calls.request_signature import has_stale_token, no_token, with_signature
 from farebox.calls.stages import Admitted, CallContext, Responded
 from farebox.calls.unlisted import with_max_price
@@ -30,7 +30,7 @@ from farebox.errors import (
     Problem,
 )
 from farebox.memfile import Body
-from farebox.providers.outline import edited
+from farebox.providers.outline import apply_edit
 from farebox.providers.signing import Signing
 from farebox.providers.tokens import TokenRefused
 from farebox.providers.upstream import Cause, Sending, UpstreamFailed, UpstreamRequest, UpstreamResponse
@@ -88,7 +88,7 @@ async def reach_provider(stage: Admitted) -> Responded:
         attempt, paused = attempt + 1, paused + pause
     attempts.status, attempts.first_byte_ms = response.status, context.elapsed_ms()
     if response.status >= 400:
-        response = await checked(context, response)
+        response = await check_response(context, response)
     logged = LoggedBody(context.services.settings.log_body_limit_bytes if call.logged and call.log_bodies else -1)
     return Responded(context, stage.metered, stage.terms, stage.held, attempts, stage.counts, response, logged)
 
@@ -165,7 +165,7 @@ async def _with_another_key(stage: Admitted, request: UpstreamRequest, response:
     if other is None:
         return None
     with suppress(Problem):  # the operator gets an alarm if it is the operator's key
-        await checked(context, response)
+        await check_response(context, response)
     await response.close()
     note_use(context.services, context.call, attempts.refused[-1], context.services.clock.now_ms())
     attempts.failed += (attempt_of(stage, response.status),)
@@ -198,7 +198,7 @@ async def _to_repeat(context: CallContext, response: UpstreamResponse) -> bool:
     if response.status in _TOO_LATE and not _may_run_twice(context):
         return False
     try:
-        await checked(context, response)
+        await check_response(context, response)
     except Problem as problem:
         if problem.kind is not UPSTREAM_INVALID:
             raise
@@ -213,9 +213,9 @@ def _body(stage: Admitted) -> Body:
     if held is None or terms is None:
         return body
     if held.output_limit is not None:
-        body, outline = edited(body, outline, partial(terms.wire.limit_output, tokens=held.output_limit))
+        body, outline = apply_edit(body, outline, partial(terms.wire.limit_output, tokens=held.output_limit))
     if terms.price.bounded:
-        body, _ = edited(body, outline, partial(with_max_price, settings=stage.context.services.settings))
+        body, _ = apply_edit(body, outline, partial(with_max_price, settings=stage.context.services.settings))
     return body
 
 

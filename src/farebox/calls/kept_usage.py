@@ -86,12 +86,12 @@ async def _step(services: Services, account_id: str) -> int:
     new = await services.database.scan(partial(new_charges, account_id=account_id, limit=STEP))
     if new.upto == new.after:
         return 0
-    sums = summed(new.charges)
+    sums = sum_charges(new.charges)
     await services.database.write(partial(keep, new=new, sums=sums, now=services.clock.now_ms()))
     return new.left
 
 
-def summed(charges: Sequence[Charge]) -> Mapping[SumKey, Sum]:
+def sum_charges(charges: Sequence[Charge]) -> Mapping[SumKey, Sum]:
     """The sums of the charges for each dimension, hour and value."""
     kinds = dict[_Kind, Sum]()
     for each in charges:

@@ -49,7 +49,7 @@ class ReadError:
         """Does nothing: the response has ended."""
 
 
-async def checked(context: CallContext, response: UpstreamResponse) -> UpstreamResponse:
+async def check_response(context: CallContext, response: UpstreamResponse) -> UpstreamResponse:
     """The response as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE; UPSTREAM_INVALID if an error response
     broke off), Interrupted."""
     call = context.call
@@ -166,7 +166,7 @@ def _without_key(stage: Responded, body: bytes) -> bytes:
     return found
 
 
-def cleaned(stage: Responded, chunk: bytes) -> bytes:
+def clean_events(stage: Responded, chunk: bytes) -> bytes:
     """Events of a stream as they may be passed on: one that reports a key problem becomes our own error, and the key is
     removed from other errors."""
     if chunk.find(_ERROR_FIELD) < 0 or not stage.context.secrets or not _ERROR(chunk):

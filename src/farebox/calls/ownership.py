@@ -77,7 +77,7 @@ async def checked_references(context: CallContext) -> CallContext:
     if len(references) > REFERENCES_MAX:
         raise Problem(OBJECT_NOT_FOUND, f"The request refers to more than {REFERENCES_MAX} stored objects.")
     for reference in references:
-        kept = await owned(context.services, call, reference)
+        kept = await find_owned(context.services, call, reference)
         call = _like(with_key(call, kept), kept)
     return replace(context, call=call)
 
@@ -96,7 +96,7 @@ def _like(call: Call, kept: KeptObject) -> Call:
         raise not_found(kept.kind, kept.object_id) from unknown
 
 
-async def owned(services: Services, call: Call, reference: Reference) -> KeptObject:
+async def find_owned(services: Services, call: Call, reference: Reference) -> KeptObject:
     """The object that the call refers to. Raises Problem (OBJECT_NOT_FOUND), DatabaseUnavailable."""
     kind, object_id = reference
     kept = await services.kept.find(
@@ -127,7 +127,7 @@ async def keep_handed_out(services: Services, call: Call, key_id: str, handed_ou
     """Record that these objects belong to the account. If the database is unavailable, they will not be found later,
     but the response, which has been paid for, is still passed on."""
     now = services.clock.now_ms()
-    objects = [made(call, key_id, kind, object_id, now, KEPT_DAYS * DAY_MS) for kind, object_id in handed_out]
+    objects = [created_object(call, key_id, kind, object_id, now, KEPT_DAYS * DAY_MS) for kind, object_id in handed_out]
     try:
         await services.kept.keep(objects)
     except DatabaseUnavailable as error:
@@ -136,7 +136,7 @@ async def keep_handed_out(services: Services, call: Call, key_id: str, handed_ou
             log.warning("ids not recorded", log_id=call.log_id, provider=call.provider, why=str(error))
 
 
-def made(
+def created_object(
     call: Call | LongCall,
     key_id: str,
     kind: str,
@@ -172,8 +172,11 @@ def objects_of(
     if keep_ms is None and kind in ("batch", "response", *POLLED):
         keep_ms = KEPT_DAYS * DAY_MS
     size, content = size if facts.size is None else facts.size, facts.shown if listed else None
-    own = made(call, key_id, kind, facts.object_id, now, keep_ms, size=size, content=content)
-    return [own, *(made(call, key_id, other, other_id, now) for other, other_id in handed_out(kind, described))]
+    own = created_object(call, key_id, kind, facts.object_id, now, keep_ms, size=size, content=content)
+    return [
+        own,
+        *(created_object(call, key_id, other, other_id, now) for other, other_id in handed_out(kind, described)),
+    ]
 
 
 def as_shown(services: Services, call: Call, described: bytes) -> bytes:

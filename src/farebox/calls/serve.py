@@ -13,7 +13,7 @@ from farebox.calls.forward import reach_provider
 from farebox.calls.logs import with_room
 from farebox.calls.long_calls.batches import hold_batch
 from farebox.calls.long_calls.kept_objects import checked_objects, pass_object, prepare_object
-from farebox.calls.long_calls.long_calls import begin, refused
+from farebox.calls.long_calls.long_calls import begin, record_refused
 from farebox.calls.long_calls.relay import relay_begun
 from farebox.calls.model import Call, Sink
 from farebox.calls.near_models import near_models
@@ -111,7 +111,7 @@ async def _leave_to_next_step(stage: Responded) -> bool:
     await stage.response.close()
     await end_without_response(stage, FREE)
     if stage.goes_on:
-        await refused(stage)
+        await record_refused(stage)
     return False
 
 

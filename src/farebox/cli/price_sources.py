@@ -150,7 +150,7 @@ def audit(
 
 
 def _differences(session: Session, litellm: Path | None, days: int) -> "tuple[list[Difference], list[str]]":
-    from farebox.operator.audit_prices import against_map, against_stated, against_supplement, called
+    from farebox.operator.audit_prices import against_map, against_stated, against_supplement, summarize_calls
     from farebox.pricing.compiler import PriceList
     from farebox.pricing.litellm_map import UnreadableMap, read_map
     from farebox.pricing.supplement import Supplement, shipped
@@ -164,7 +164,7 @@ def _differences(session: Session, litellm: Path | None, days: int) -> "tuple[li
         price_list = PriceList(supplement=Supplement(text.encode()) if text else shipped())
         book = price_book(config.list_prices(connection), config.list_markups(connection), price_list)
         since = now - days * DAY_MS
-        calls = called(models_since(connection, since), stated_since(connection, since))
+        calls = summarize_calls(models_since(connection, since), stated_since(connection, since))
     found = against_supplement(price_list, calls, now) + against_stated(book, calls, now)
     try:
         theirs = read_map(None if litellm is None else str(litellm), now)

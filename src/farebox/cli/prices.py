@@ -171,7 +171,7 @@ def set_markup(
             at=session.clock.now_ms(),
         )
     data = _markup_row(stored.markup_id, account_id, stored.provider, model, percent, stored.valid_from)
-    text = f"From {moment_text(stored.valid_from)} on, {prices.charged(stored)}."
+    text = f"From {moment_text(stored.valid_from)} on, {prices.markup_text(stored)}."
     show(data, as_json=as_json, text=text + _soon(stored.valid_from, session.clock.now_ms()))
 
 

@@ -104,7 +104,7 @@ def _rules(path: Path | None) -> list[Any]:
     import msgspec
 
     from farebox.gateway import SpendLimits
-    from farebox.http.control.spend_rules import faults, placed
+    from farebox.http.control.spend_rules import faults, with_positions
 
     if path is None:
         return []
@@ -115,7 +115,7 @@ def _rules(path: Path | None) -> list[Any]:
     for fault in faults(limits):
         where = ".".join(str(step) for step in fault.path[2:])
         raise Stopped(f"{path} cannot be read as spend limits: {where}: {fault.message}")
-    return list(placed(limits).rules)
+    return list(with_positions(limits).rules)
 
 
 def _pair(text: str, between: str, option: str) -> tuple[str, str]:

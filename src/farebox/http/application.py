@@ -20,7 +20,7 @@ from farebox.http.custom_hosts import gateway_of_host, on_own_host
 from farebox.http.envelope import Response, Stream, database_unavailable, failure, send_headers
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.pages.visit import error_page, is_browser
-from farebox.http.public_path import below, rooted
+from farebox.http.public_path import at_root, below
 from farebox.http.quotas import anonymous_client, spend
 from farebox.http.refusals import Pages, public_url
 from farebox.http.request import Request, parse_query, whole_body
@@ -115,7 +115,7 @@ class Application:
         except Exception as error:  # noqa: BLE001 - the edge: no one else would answer
             response = await self._failed(None, error, exchange, request_id)
         if self._root:
-            response = rooted(response, self._root)
+            response = at_root(response, self._root)
         if not isinstance(response, Stream) or exchange.method == "HEAD":
             _send(exchange, response, request_id)
             return

@@ -56,12 +56,12 @@ def _check(headers: RequestHeaders, token: str) -> None:
 
 
 async def _page(services: Services, headers: RequestHeaders) -> Response:
-    from farebox.metrics.exposition import exposed  # loads prometheus-client only at the first scrape
+    from farebox.metrics.exposition import render  # loads prometheus-client only at the first scrape
 
     counts, database = services.metrics, services.database
     figures = await counts.figures.now(database, services.clock)
     counts.sample()
-    body, content_type = exposed(
+    body, content_type = render(
         counts.places,
         figures,
         engine=database.engine,

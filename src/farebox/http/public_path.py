@@ -22,7 +22,7 @@ def below(root: str, path: str) -> str:
     return path
 
 
-def rooted(response: Response, root: str) -> Response:
+def at_root(response: Response, root: str) -> Response:
     """A page or a redirect with its URLs moved below the root; the paths of cookies are moved in any response."""
     page = response.content_type == HTML
     body = _move(rb' \1="' + root.encode() + b"/", response.body) if page else response.body

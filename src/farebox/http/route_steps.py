@@ -30,7 +30,7 @@ from farebox.providers.reading import AUTO_MODEL, ROUTE_PREFIX, read_fields
 from farebox.quoting import quoted
 from farebox.routing.conditions import MISSING, Lookup
 from farebox.routing.elements import Edge, Limit, Model, Rate
-from farebox.routing.graph import Graph, Stop, balanced, key_field
+from farebox.routing.graph import Graph, Stop, balanced_graph, key_field
 from farebox.runtime.services import Services
 
 _PATH: Final = "chat/completions"
@@ -50,7 +50,7 @@ async def named_steps(services: Services, request: ProxyRequest, named: RouteNam
             "A model alias chooses the providers, so the call cannot use a provider key of the caller's: leave it out."
         )
         raise Problem(INVALID_REQUEST, message)
-    graph = balanced(graph, services.ids.chance)
+    graph = balanced_graph(graph, services.ids.chance)
     return _RouteSteps(services, replace(request, path=named.path), named.name, "", graph, _lookup(request, {}))
 
 

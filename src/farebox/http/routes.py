@@ -325,8 +325,9 @@ SERVED: tuple[Route, ...] = (
           summary="An invoice or credit note (`NUMBER.pdf`) or a usage statement (`statement-2026-11.pdf`)"),
     Route(method="GET", path=f"{OWN}/statements/{{month}}", handler=documents.statement, permissions=BILLING_READ,
           result=documents.MonthStatement, summary="A month's usage statement, in nano-dollars"),
-    Route(method="GET", path="/documents/{document}", handler=documents.linked, access=Access.PUBLIC, shape=Shape.RAW,
-          content_type=documents.PDF, takes=documents.Signed, result=bytes, summary="A document by its signed link"),
+    Route(method="GET", path="/documents/{document}", handler=documents.serve_signed_link, access=Access.PUBLIC,
+          shape=Shape.RAW, content_type=documents.PDF, takes=documents.Signed, result=bytes,
+          summary="A document by its signed link"),
 
     Route(method="GET", path=f"{OWN}/webhooks", handler=messages.endpoints, permissions=BILLING_READ,
           result=list[messages.Endpoint], summary="The endpoints that messages are sent to"),

@@ -12,7 +12,7 @@ from farebox.calls.forward import unreachable
 from farebox.calls.key_selection import choose_key
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call
-from farebox.calls.operator_key import ReadError, checked
+from farebox.calls.operator_key import ReadError, check_response
 from farebox.calls.request_signature import has_stale_token, no_token, with_signature
 from farebox.calls.responses.relay import relay_response
 from farebox.calls.sessions.readers import session_reader
@@ -117,7 +117,7 @@ class SocketRequest:
             return
         chosen = self._offer.chosen(provider.subprotocol)
         try:
-            client = switched(self._services, exchange, handshake, self._sink.headers, chosen, room)
+            client = accept_handshake(self._services, exchange, handshake, self._sink.headers, chosen, room)
         except ClientGone:
             provider.end()
             await settle_call(session_stage(context), Observed(), CLIENT_GONE)
@@ -211,7 +211,7 @@ class SocketRequest:
                     raise no_socket(
                         f"{context.call.provider} responded to the request for a WebSocket with {refused.status}."
                     ) from refused
-                answer = await checked(context, ReadError(refused.status, refused.headers, refused.body))
+                answer = await check_response(context, ReadError(refused.status, refused.headers, refused.body))
                 kept = LoggedBody(context.services.settings.log_body_limit_bytes)
                 stage = responded = Responded(context, None, None, None, attempts, False, answer, kept)
                 await relay_response(responded)
@@ -259,7 +259,7 @@ def universal_session(
     """An open WebSocket of the universal endpoint. Raises Problem, ClientGone."""
     handshake = _accepted(exchange)
     room = room_for(services, exchange, account_id)
-    socket = switched(services, exchange, handshake, sink.headers, offer.chosen(""), room)
+    socket = accept_handshake(services, exchange, handshake, sink.headers, offer.chosen(""), room)
     return UniversalSession(services, exchange, offer, socket, handle)
 
 
@@ -271,7 +271,7 @@ def room_for(services: Services, exchange: Exchange, account_id: str) -> "Room":
     return _room(lease)
 
 
-def switched(
+def accept_handshake(
     services: Services,
     exchange: Exchange,
     handshake: HeaderList,
@@ -288,10 +288,10 @@ def switched(
 
 def _accepted(exchange: Exchange) -> list[tuple[str, str]]:
     """The headers of the response to the client's handshake. Raises Problem (INVALID_REQUEST)."""
-    from farebox.websocket import accepted
+    from farebox.websocket import accept_headers
 
     try:
-        return accepted(exchange.path, list(exchange.headers.items()))
+        return accept_headers(exchange.path, list(exchange.headers.items()))
     except ValueError as error:
         raise Problem(INVALID_REQUEST, f"The request for a WebSocket is malformed: {error}.") from error
 

@@ -69,12 +69,12 @@ async def send(relay: Relay, email: Email, *, tls: ssl.SSLContext | None = None)
     """Send the e-mail to the relay. Raises NotSent; after a time-out it may have been sent all the same."""
     try:
         async with asyncio.timeout(WHOLE_SECONDS):
-            await asyncio.to_thread(_send, relay, composed(email), tls)
+            await asyncio.to_thread(_send, relay, compose(email), tls)
     except TimeoutError as error:
         raise NotSent(f"the relay took longer than {WHOLE_SECONDS:.0f} seconds") from error
 
 
-def composed(email: Email) -> EmailMessage:
+def compose(email: Email) -> EmailMessage:
     """The e-mail with its headers. Raises NotSent for an invalid address; no text in it can inject a header."""
     message = EmailMessage()
     sender = _sender(email.sender)

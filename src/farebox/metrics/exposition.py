@@ -26,7 +26,7 @@ from farebox.metrics import families as of
 from farebox.storage.figures import Figures
 
 
-def exposed(
+def render(
     places: Sequence[CounterRow], figures: Figures | None, *, engine: str, now_ms: int, accept: str | None
 ) -> tuple[bytes, str]:
     """All metrics, and their content type, chosen by `accept` (the request's header)."""

@@ -56,7 +56,7 @@ class RecentCalls:
     ratios: Mapping[tuple[str, str], list[Decimal]]
 
 
-def called(in_use: set[tuple[str, str]], stated: Iterable[ReceiptRow]) -> RecentCalls:
+def summarize_calls(in_use: set[tuple[str, str]], stated: Iterable[ReceiptRow]) -> RecentCalls:
     """Summarize recent calls: `in_use` lists charged models, `stated` receipts with a stated cost."""
     models = set(in_use)
     ratios: dict[tuple[str, str], list[Decimal]] = {}

@@ -86,7 +86,7 @@ def set_markup(
     return row
 
 
-def charged(row: MarkupRow) -> str:
+def markup_text(row: MarkupRow) -> str:
     """What a markup charges, and for what: `5 % is charged on top of the cost of demo/gold for account acme`."""
     more = Decimal(row.parts_per_million - 1_000_000) / 10_000
     percent = f"{abs(more).normalize():,f} %"

@@ -17,7 +17,7 @@ from farebox.providers.formats import bodies, duplicate_fields
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, WireFormat
 from farebox.providers.formats.readers import BodyReader
 from farebox.providers.provider import Plain
-from farebox.providers.reading import Place, RefusedFeatures, read_as
+from farebox.providers.reading import Place, Refusals, read_as
 from farebox.quoting import quoted
 from farebox.usage import Quantity
 
@@ -85,7 +85,7 @@ class BatchTarget(msgspec.Struct, frozen=True):
     model: str = ""
 
 
-def read_requests(body: bytes, target: BatchTarget, refused: RefusedFeatures | None, first: int) -> list[ParsedRequest]:
+def read_requests(body: bytes, target: BatchTarget, refused: Refusals | None, first: int) -> list[ParsedRequest]:
     """The requests in a piece of the input whose first line has the number `first`. Raises InvalidRequest if one of
     them cannot be metered."""
     place, wire = _place(target)

@@ -65,7 +65,7 @@ def outline_of(body: bytes) -> Outline:
     return Outline(msgspec.json.encode(small), mark.encode(), tuple(spans), b"12h" in body)
 
 
-def edited(body: Body, outline: Outline | None, change: Callable[[bytes], bytes]) -> tuple[Body, Outline | None]:
+def apply_edit(body: Body, outline: Outline | None, change: Callable[[bytes], bytes]) -> tuple[Body, Outline | None]:
     """The body and its outline after a change; without an outline, the body itself is changed. Raises what `change`
     raises."""
     if outline is None:

@@ -17,7 +17,7 @@ from farebox.providers.catalogue import PROVIDERS, format_of, provider_of, upstr
 from farebox.providers.formats import bodies, bounds, duplicate_fields, multipart
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, TooComplex, WireFormat
 from farebox.providers.naming import compat_model, is_custom, metered_as
-from farebox.providers.outline import Outline, edited, outline_of
+from farebox.providers.outline import Outline, apply_edit, outline_of
 from farebox.providers.provider import Plain, Provider
 from farebox.quoting import quoted
 from farebox.routing.conditions import MISSING, value_at
@@ -25,7 +25,7 @@ from farebox.routing.conditions import MISSING, value_at
 RAISES: Final = (InvalidRequest,)
 
 
-class RefusedFeatures(msgspec.Struct, frozen=True):
+class Refusals(msgspec.Struct, frozen=True):
     """What the operator does not pay for at a provider: fields of requests, and tools by their kind or name."""
 
     fields: frozenset[str] = frozenset()
@@ -141,7 +141,7 @@ ROUTE_PREFIX: Final = "dynamic/"
 
 
 def read_call(
-    body: bytes, place: Place, refused: RefusedFeatures | None, own_key: bool, model: str | None = None
+    body: bytes, place: Place, refused: Refusals | None, own_key: bool, model: str | None = None
 ) -> ParsedBody:
     """Read a call to a provider's own path; `model`, if given, replaces the body's. With the caller's own key, a body
     that cannot be read is left for the provider to judge. Raises InvalidRequest."""
@@ -151,12 +151,7 @@ def read_call(
 
 
 def read_as(
-    metering: WireFormat,
-    body: bytes,
-    place: Place,
-    refused: RefusedFeatures | None,
-    own_key: bool,
-    model: str | None = None,
+    metering: WireFormat, body: bytes, place: Place, refused: Refusals | None, own_key: bool, model: str | None = None
 ) -> ParsedBody:
     """The same, if the format of the path is known. Raises InvalidRequest."""
     came, outline = body, None
@@ -165,16 +160,16 @@ def read_as(
         outline = _bounded(body)
         spans = outline.spans if outline else ()
         if model is not None:
-            edit, outline = edited(body, outline, partial(metering.replace_model, model=model))
-            body = whole(edit)
+            edited, outline = apply_edit(body, outline, partial(metering.replace_model, model=model))
+            body = whole(edited)
         parsed = metering.parse(place.target(metering), place.content_type, body)
         if not own_key:
             duplicate_fields.check(came, may=parsed.may_refer if came is body else None)
         _check_numbers(parsed)
         refusal = "" if refused is None else _refused(body, outline, place, parsed, refused)
         if parsed.stream and not parsed.usage_requested:
-            edit, outline = edited(body, outline, metering.request_usage)
-            body = whole(edit)
+            edited, outline = apply_edit(body, outline, metering.request_usage)
+            body = whole(edited)
     except (InvalidRequest, RecursionError) as error:
         if own_key:
             return _read(None, came, body, outline, spans)
@@ -201,7 +196,7 @@ def _read(
 def read_common(
     body: bytes,
     place: Place,
-    refusals: Mapping[str, RefusedFeatures],
+    refusals: Mapping[str, Refusals],
     own_key: bool,
     chosen: str = "",
     own: frozenset[str] = frozenset(),
@@ -326,7 +321,7 @@ def read_text(body: bytes, place: Place) -> str:
     return metering.parse(place.target(metering), place.content_type, body, exact=True).demand.text
 
 
-def parse_refusals(fields: str, tools: str) -> dict[str, RefusedFeatures]:
+def parse_refusals(fields: str, tools: str) -> dict[str, Refusals]:
     """The operator's refusals by provider, from `PROVIDER:NAME,…`. Raises ValueError saying what is wrong."""
     found: dict[str, tuple[set[str], set[str]]] = {}
     for at, text in enumerate((fields, tools)):
@@ -338,7 +333,7 @@ def parse_refusals(fields: str, tools: str) -> dict[str, RefusedFeatures]:
             slugs = [one.slug for one in PROVIDERS] if provider is None else [provider.slug]
             for each in slugs:
                 found.setdefault(each, (set(), set()))[at].add(name)
-    return {slug: RefusedFeatures(frozenset(names), frozenset(kinds)) for slug, (names, kinds) in found.items()}
+    return {slug: Refusals(frozenset(names), frozenset(kinds)) for slug, (names, kinds) in found.items()}
 
 
 def common_path(provider: Provider, path: str) -> str | None:
@@ -383,9 +378,7 @@ def _check_numbers(parsed: ParsedRequest) -> None:
             raise TooComplex(f"The request has more than {most:,} {what}.")
 
 
-def _refused(
-    body: bytes, outline: Outline | None, place: Place, parsed: ParsedRequest, refused: RefusedFeatures
-) -> str:
+def _refused(body: bytes, outline: Outline | None, place: Place, parsed: ParsedRequest, refused: Refusals) -> str:
     """The first field or tool of the request that the operator does not pay for, as a text for the caller; otherwise
     empty."""
     for tool in parsed.tools:

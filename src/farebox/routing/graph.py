@@ -171,7 +171,7 @@ def graph_of_targets(targets: Sequence[Target]) -> Graph:
     return replace(graph_of(elements), weights=weights if any(weights) else ())
 
 
-def balanced(graph: Graph, chance: Callable[[], float]) -> Graph:
+def balanced_graph(graph: Graph, chance: Callable[[], float]) -> Graph:
     """The route of a model alias for one request. The first target is drawn at random by weight, and so is
     each next one if that fails; targets without a weight follow in their order."""
     if not graph.weights:

@@ -25,7 +25,14 @@ from farebox.runtime.tasks import gather_all
 from farebox.runtime.verdicts import warn_if_unusual
 from farebox.runtime.waiters import Waiters
 from farebox.storage.database import Database
-from farebox.storage.journal_files import Depth, JournalFile, JournalFiles, JournalUnwritable, sealed, unsealed
+from farebox.storage.journal_files import (
+    Depth,
+    JournalFile,
+    JournalFiles,
+    JournalUnwritable,
+    with_checksum,
+    without_checksum,
+)
 from farebox.storage.sql import DatabaseUnavailable, NodeUnavailable
 
 FOLDER = "journal"
@@ -148,7 +155,7 @@ class Journal:
     async def _post_remembered(self) -> None:
         posted = 0
         while some := list(islice(self._remembered, self._batch_size)):
-            posted += await self._post_entries([(sealed(encode(entry)), entry) for entry in some])
+            posted += await self._post_entries([(with_checksum(encode(entry)), entry) for entry in some])
             for _ in some:
                 self._remembered.popleft()
         if posted:
@@ -212,7 +219,7 @@ class Journal:
 
     async def _entry(self, line: bytes, name: str) -> Entry | None:
         """The entry on a line; None if the line is incomplete."""
-        content = unsealed(line)
+        content = without_checksum(line)
         if content is None:
             half = not line.endswith(b"\n")
             log.warning("journal line not whole", file=name, bytes=len(line), cut_by_a_crash=half)

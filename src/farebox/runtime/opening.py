@@ -23,7 +23,7 @@ from farebox.providers.capabilities import Candidate, candidates_of
 from farebox.providers.catalogue import provider_of
 from farebox.providers.http1.opening import Guard
 from farebox.providers.http1.pool import PooledUpstream
-from farebox.providers.reading import RefusedFeatures, parse_refusals
+from farebox.providers.reading import Refusals, parse_refusals
 from farebox.quoting import quoted
 from farebox.runtime import last_uses, operator_alarms
 from farebox.runtime.classifier import Classifier, classifier_of
@@ -271,7 +271,7 @@ def _auto_models(settings: Settings) -> tuple[Candidate, ...]:
         raise SettingsError(f"FAREBOX_AUTO_MODELS: {error}") from error
 
 
-def _refusals(settings: Settings) -> Mapping[str, RefusedFeatures]:
+def _refusals(settings: Settings) -> Mapping[str, Refusals]:
     """Raises SettingsError."""
     try:
         return parse_refusals(settings.refused_fields, settings.refused_tools)

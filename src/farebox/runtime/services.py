@@ -26,7 +26,7 @@ from farebox.payments.processor import Processor
 from farebox.pricing.learned import LearnedSizes
 from farebox.pricing.unseen import Rules
 from farebox.providers.capabilities import Candidate
-from farebox.providers.reading import RefusedFeatures
+from farebox.providers.reading import Refusals
 from farebox.providers.tokens import Tokens
 from farebox.providers.upstream import Upstream
 from farebox.runtime.classifier import Classifier
@@ -111,7 +111,7 @@ class Services:
     """Keys that a provider has refused or rate limited."""
     turn_models: TurnModels = field(default_factory=TurnModels)
     """Which model answered the current turn of a conversation."""
-    refusals: Mapping[str, RefusedFeatures] = field(default_factory=dict)
+    refusals: Mapping[str, Refusals] = field(default_factory=dict)
     """Request fields and tools that the operator refuses, by provider."""
     held: ByteBudget = field(default_factory=ByteBudget)
     """Counts the bytes of bodies and responses that are kept in memory, by account."""

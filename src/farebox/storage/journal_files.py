@@ -87,12 +87,12 @@ class Depth:
     refused_bytes: int
 
 
-def sealed(content: bytes) -> bytes:
+def with_checksum(content: bytes) -> bytes:
     """A line with its checksum. `content` contains no newline."""
     return b"%08x %b\n" % (zlib.crc32(content), content)
 
 
-def unsealed(line: bytes) -> bytes | None:
+def without_checksum(line: bytes) -> bytes | None:
     """The content of a line; None if the line is incomplete."""
     checksum, space, content = line[:8], line[8:9], line[9:-1]
     whole = line.endswith(b"\n") and space == b" " and checksum == b"%08x" % zlib.crc32(content)
@@ -119,7 +119,7 @@ class JournalFiles:
         Lines that arrive during a sync share the next one. The line stays if its caller is canceled.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((sealed(content), future))
+        self._waiting.append((with_checksum(content), future))
         if self._writing is None:
             self._writing = asyncio.ensure_future(self._write_waiting())
         await future

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from farebox.calendar import HOUR_MS
-from farebox.calls.exports.delivering import deliver_all, failed, forget, log_failure, succeeded
+from farebox.calls.exports.delivering import deliver_all, forget, log_failure, record_failure, record_success
 from farebox.gateway import GatewayConfig
 from farebox.metrics.families import CLASSIFIED
 from farebox.runtime.classifier import BODY_BYTES_MAX, UNKNOWN, Classification, ClassifierFailed, Question
@@ -61,7 +61,9 @@ async def _classify(services: Services, gateway: GatewayKey, until: float) -> bo
         await services.database.write(partial(_keep, gateway=gateway, found=found, at=at))
         if failures:
             log_failure(gateway, "classify", failures[0])
-            await services.database.write(partial(failed, gateway=gateway, kind="classify", error=_FAILED, at=at))
+            await services.database.write(
+                partial(record_failure, gateway=gateway, kind="classify", error=_FAILED, at=at)
+            )
             return False
     return True
 
@@ -103,7 +105,7 @@ def _keep(connection: Connection, gateway: GatewayKey, found: dict[str, Classifi
             edit_log(connection, gateway.account_id, gateway.gateway_id, log_id, changed)
     mark_delivered(connection, gateway, "classify", list(found))
     if found:
-        succeeded(connection, gateway, "classify", at)
+        record_success(connection, gateway, "classify", at)
 
 
 def _changed(detail: CallDetail, answer: Classification) -> CallDetail:

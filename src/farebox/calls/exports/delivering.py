@@ -71,12 +71,12 @@ async def _accounts(services: Services, gateways: Sequence[GatewayKey], deliver:
     await asyncio.gather(*(of_account(list(some)) for _, some in by_account))
 
 
-def succeeded(connection: Connection, gateway: GatewayKey, kind: Kind, at: int, *, batch: str = "") -> None:
+def record_success(connection: Connection, gateway: GatewayKey, kind: Kind, at: int, *, batch: str = "") -> None:
     """Record a successful delivery; `batch` is the batch under way now."""
     put_state(connection, gateway.account_id, ExportState(gateway.gateway_id, kind, delivered_at=at, batch=batch))
 
 
-def failed(
+def record_failure(
     connection: Connection, gateway: GatewayKey, kind: Kind, error: str, at: int, *, retry_after: float = 0.0
 ) -> None:
     """Record a failed attempt; after TOLD_AFTER in a row the owner is notified. `retry_after`: seconds that the

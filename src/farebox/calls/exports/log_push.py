@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from farebox.calendar import SECOND_MS
-from farebox.calls.exports.delivering import deliver_all, failed, forget, log_failure, succeeded
+from farebox.calls.exports.delivering import deliver_all, forget, log_failure, record_failure, record_success
 from farebox.errors import KEY_RATE_LIMITED, RATE_LIMITED
 from farebox.exports.log_lines import LogLine, file_of, public_key
 from farebox.gateway import GatewayConfig
@@ -92,7 +92,9 @@ async def _push(services: Services, gateway: GatewayKey, until: float) -> bool:
             services.metrics.count(LOG_FILES, "failed")
             log_failure(gateway, "push", sent.error)
             at, shown = services.clock.now_ms(), _shown_error(sent)
-            fail = partial(failed, gateway=gateway, kind="push", error=shown, at=at, retry_after=sent.retry_after)
+            fail = partial(
+                record_failure, gateway=gateway, kind="push", error=shown, at=at, retry_after=sent.retry_after
+            )
             await services.database.write(fail)
             return False
         await _delivered(services, gateway, plan.batch)
@@ -162,7 +164,7 @@ def _finish(connection: Connection, gateway: GatewayKey, batch: _Batch, at: int)
     """End the delivery of this file, but not of another one that was begun by a process that took this one for dead."""
     state = find_state(connection, gateway, "push")
     mine = not state.batch or msgspec.json.decode(state.batch, type=_Batch).name == batch.name
-    succeeded(connection, gateway, "push", at, batch="" if mine else state.batch)
+    record_success(connection, gateway, "push", at, batch="" if mine else state.batch)
 
 
 async def _send(services: Services, gateway: GatewayKey, plan: _Plan, calls: list[CallRow]) -> Sent:

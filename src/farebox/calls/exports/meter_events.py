@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from farebox.calls.exports.delivering import deliver_all, failed, forget, log_failure, succeeded
+from farebox.calls.exports.delivering import deliver_all, forget, log_failure, record_failure, record_success
 from farebox.exports.stripe_event import METADATA, Event, Template, ValueMissing, event_of, template_of
 from farebox.gateway import GatewayConfig
 from farebox.messages.send import UNREACHABLE
@@ -100,13 +100,13 @@ def _plan(connection: Connection, services: Services, gateway: GatewayKey, at: i
 
 def _done(connection: Connection, gateway: GatewayKey, log_ids: Sequence[str], at: int) -> None:
     mark_delivered(connection, gateway, "meter", log_ids)
-    succeeded(connection, gateway, "meter", at)
+    record_success(connection, gateway, "meter", at)
 
 
 async def _fail(services: Services, gateway: GatewayKey, sent: Sent, shown: str) -> bool:
     log_failure(gateway, "meter", sent.error)
     at = services.clock.now_ms()
-    fail = partial(failed, gateway=gateway, kind="meter", error=shown, at=at, retry_after=sent.retry_after)
+    fail = partial(record_failure, gateway=gateway, kind="meter", error=shown, at=at, retry_after=sent.retry_after)
     await services.database.write(fail)
     return False
 

@@ -9,7 +9,7 @@ import structlog
 
 from farebox.calls.admit import HOLD_GRACE_MS
 from farebox.calls.long_calls.work import BatchTerms, as_responded, own_request, work_of
-from farebox.calls.ownership import owned
+from farebox.calls.ownership import find_owned
 from farebox.calls.price import PricedUsage
 from farebox.calls.record import CallOutcome
 from farebox.calls.settle import end_call
@@ -113,7 +113,7 @@ class _Sums:
         services, call = self.context.services, self.context.call
         for parsed in requests:
             for reference in parsed.references:
-                await owned(services, call, reference)
+                await find_owned(services, call, reference)
             kinds = refused(parsed.demand, services.unseen_rules)
             if kinds:
                 raise Problem(NOT_METERED, f"The operator's key does not pay for what is unseen: {', '.join(kinds)}.")

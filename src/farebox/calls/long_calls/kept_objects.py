@@ -12,18 +12,18 @@ from msgspec.structs import replace
 
 from farebox.calls import operator_key
 from farebox.calls.endings import FREE
-from farebox.calls.long_calls.long_calls import LONG, check_ended, hasten, long_call_of, seen
-from farebox.calls.long_calls.object_lists import listed, page_of
+from farebox.calls.long_calls.long_calls import LONG, check_ended, check_soon, long_call_of, process_description
+from farebox.calls.long_calls.object_lists import list_page, page_of
 from farebox.calls.long_calls.uploads import NOT_PASSED, URL_HEADER, upload_url
 from farebox.calls.model import Call
 from farebox.calls.ownership import (
     LISTED,
     as_shown,
     checked_references,
+    created_object,
     description,
-    made,
+    find_owned,
     objects_of,
-    owned,
     with_key,
 )
 from farebox.calls.responses.headers import passed_headers
@@ -74,9 +74,9 @@ async def prepare_object(stage: Admitted, call: ObjectCall) -> Admitted | None:
         await check_room(context.services, context.call, call)
         return stage
     if call.does == "upload":
-        begun = made(context.call, call.key_id, call.kind, "", 0)
+        begun = created_object(context.call, call.key_id, call.kind, "", 0)
         return replace(stage, context=replace(context, call=with_key(context.call, begun)))
-    kept = await owned(context.services, context.call, Reference(call.kind, call.object_id))
+    kept = await find_owned(context.services, context.call, Reference(call.kind, call.object_id))
     if call.does == "delete" and call.kind in LONG:
         await check_ended(context.services, kept.account_id, kept.provider, kept.object_id)
     if call.does == "delete" and call.kind == "file":
@@ -137,9 +137,9 @@ async def _look(stage: Responded, call: ObjectCall, body: bytes | None) -> None:
     services, mine = stage.context.services, stage.context.call
     long = await long_call_of(services, mine.account_id, mine.provider, call.object_id)
     if long is not None and body is not None and settles_where_read(mine.provider, call.kind):
-        await seen(services, long, body)
+        await process_description(services, long, body)
     elif long is not None:
-        await hasten(services, long)
+        await check_soon(services, long)
 
 
 async def check_room(services: Services, call: Call, about: ObjectCall) -> None:
@@ -208,7 +208,7 @@ def _streams(call: Call) -> bool:
 
 async def _forget(stage: Responded, call: ObjectCall) -> None:
     context = stage.context
-    kept = made(context.call, "", call.kind, call.object_id, 0)
+    kept = created_object(context.call, "", call.kind, call.object_id, 0)
     await context.services.database.write(lambda connection: forget_object(connection, kept))
 
 
@@ -222,6 +222,6 @@ async def _answer_list(stage: Admitted, call: ObjectCall) -> None:
         )
     )
     page = page_of(found, call, parse_qsl(mine.url.partition("?")[2]))
-    body = listed(page, call, [msgspec.Raw(as_shown(services, mine, kept.content or b"{}")) for kept in page.of])
+    body = list_page(page, call, [msgspec.Raw(as_shown(services, mine, kept.content or b"{}")) for kept in page.of])
     await end_without_response(stage, FREE)
     context.sink.respond(200, [("content-type", "application/json")], body)

@@ -125,7 +125,7 @@ def _check_unchanged(connection: Connection, call: Call, now: int) -> None:
         raise Problem(OBJECT_BUSY, f"{quoted(object_id)} is being changed by another request.")
 
 
-async def accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
+async def record_accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
     """The provider has accepted the work: record the ID that it gives. Raises Problem (UPSTREAM_INVALID),
     DatabaseUnavailable: the ID is unknown then, and the hold is ended like that of a call in doubt."""
     context = stage.context
@@ -151,7 +151,7 @@ async def accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
     return long
 
 
-async def refused(stage: Responded) -> None:
+async def record_refused(stage: Responded) -> None:
     """The provider has not accepted the work, and the hold has ended. If the database is not available, the worker ends
     the row."""
     with suppress(DatabaseUnavailable):
@@ -176,7 +176,7 @@ async def check_ended(services: Services, account_id: str, provider: str, object
         raise Problem(OBJECT_BUSY, f"{quoted(object_id)} is still being worked on.")
 
 
-async def seen(services: Services, long: LongCall, body: bytes) -> bool:
+async def process_description(services: Services, long: LongCall, body: bytes) -> bool:
     """Process the provider's description of the work: if it has ended, settle it. Returns whether it had ended. Raises
     DatabaseUnavailable."""
     described = description(body)
@@ -241,7 +241,7 @@ def _place(long: LongCall) -> str:
     return PREDICTIONS[long.provider, long.kind].place(work_of(long).path, long.object_id)
 
 
-async def hasten(services: Services, long: LongCall) -> None:
+async def check_soon(services: Services, long: LongCall) -> None:
     """The work may just have ended: look at it soon. Raises DatabaseUnavailable."""
     await services.database.write(partial(hasten_long_call, call=long, at=services.clock.now_ms()))
 
@@ -273,7 +273,7 @@ async def look(services: Services, claimed: LongCall) -> None:
     if found is not None and found.status == 404 and now - claimed.created_at > GONE_MS:
         await _in_doubt(services, claimed, "the provider no longer knows it")
         return
-    if found is not None and found.status < 300 and await seen(services, claimed, found.body):
+    if found is not None and found.status < 300 and await process_description(services, claimed, found.body):
         return
     if now >= claimed.ends_at + HOUR_MS:
         await _in_doubt(services, claimed, "it took longer than allowed, and could neither be canceled nor settled")

@@ -54,7 +54,7 @@ def page_of(found: list[KeptObject], call: ObjectCall, query: Query) -> Page:
     return _by_cursor(found, call, fields)
 
 
-def listed(page: Page, call: ObjectCall, data: list[msgspec.Raw]) -> bytes:
+def list_page(page: Page, call: ObjectCall, data: list[msgspec.Raw]) -> bytes:
     """The page in the provider's form; `data` has the descriptions of its objects."""
     first, last = (page.of[0].object_id, page.of[-1].object_id) if page.of else (None, None)
     if call.form == "mistral":

@@ -8,7 +8,7 @@ import msgspec
 from farebox.calls import operator_key
 from farebox.calls.endings import interruption_of
 from farebox.calls.long_calls.kept_objects import document
-from farebox.calls.long_calls.long_calls import accepted, hasten, refused, seen
+from farebox.calls.long_calls.long_calls import check_soon, process_description, record_accepted, record_refused
 from farebox.calls.ownership import as_shown
 from farebox.calls.responses.headers import hold_headers, passed_headers
 from farebox.calls.responses.relay import relay_response
@@ -32,16 +32,16 @@ async def relay_begun(stage: Responded, kind: str = "response") -> None:
     then that of a call in doubt."""
     if stage.response.status >= 300:
         await relay_response(stage)
-        await refused(stage)
+        await record_refused(stage)
         return
     content_type = next((value for name, value in stage.response.headers if name.lower() == "content-type"), "")
     if content_type.partition(";")[0].strip().lower() == "text/event-stream":
         await _relay_stream(stage)
         return
     headers, body = await document(stage)
-    long = await accepted(stage, kind, body)
+    long = await record_accepted(stage, kind, body)
     if kind != "batch":
-        await seen(stage.context.services, long, body)
+        await process_description(stage.context.services, long, body)
     screening = stage.context.screening
     problem = None if screening is None else await screening.response(body, stage.logged.response_type)
     if problem is not None:
@@ -72,7 +72,7 @@ async def _relay_stream(stage: Responded) -> None:
                 await stream.send(first)
                 while (chunk := await response.chunk()) is not None:
                     context.watch.progress()
-                    await stream.send(operator_key.cleaned(stage, chunk))
+                    await stream.send(operator_key.clean_events(stage, chunk))
         except (Interrupted, ClientGone, UpstreamFailed) as error:
             why = interruption_of(error, sending=False)
             with contextlib.suppress(ClientGone):
@@ -81,7 +81,7 @@ async def _relay_stream(stage: Responded) -> None:
     finally:
         await response.close()
         if long is not None:
-            await hasten(context.services, long)
+            await check_soon(context.services, long)
 
 
 async def _begun(stage: Responded, response: UpstreamResponse) -> tuple[bytes, LongCall]:
@@ -97,7 +97,7 @@ async def _begun(stage: Responded, response: UpstreamResponse) -> tuple[bytes, L
                 first += chunk
     except (Interrupted, UpstreamFailed) as error:
         raise Problem(UPSTREAM_INVALID, f"The response of {context.call.provider} broke off.") from error
-    return first, await accepted(stage, "response", described)
+    return first, await record_accepted(stage, "response", described)
 
 
 def _first_response(events: bytes) -> bytes | None:

@@ -357,7 +357,7 @@ class _Relay:
             self._collected_bytes += len(chunk)
             return
         if self._events:
-            chunk = operator_key.cleaned(self._stage, chunk)
+            chunk = operator_key.clean_events(self._stage, chunk)
         if self._collected:
             chunk = b"".join((*self._collected, chunk))
             self._collected = []
@@ -376,7 +376,7 @@ class _Relay:
         """The last bytes, as they may be passed on."""
         body = b"".join((*self._collected, tail))
         if not (self._misdeclared and failed):
-            return operator_key.cleaned(self._stage, body) if self._events else body
+            return operator_key.clean_events(self._stage, body) if self._events else body
         found = operator_key.checked_body(self._stage, body)
         return self._stage.context.sink.broken(found) if isinstance(found, Problem) else found
 

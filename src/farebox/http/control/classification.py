@@ -37,7 +37,7 @@ def faults(given: Mapping[str, Any], classifier: Classifier | None) -> list[Faul
     return []
 
 
-def switched(config: GatewayConfig, given: Mapping[str, Any]) -> GatewayConfig:
+def with_classification_off(config: GatewayConfig, given: Mapping[str, Any]) -> GatewayConfig:
     """The configuration with classification switched off if logs are off, which it needs. Raises InvalidInput if
     classification was requested for a gateway without logs."""
     if config.collect_logs or not config.log_classification:

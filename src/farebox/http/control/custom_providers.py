@@ -254,13 +254,13 @@ def _wire(stored: _Stored) -> CustomProvider:
         **texts,
         id=row.provider_id,
         slug=row.slug,
-        logo=config.logo or drawn(config.name),
+        logo=config.logo or generated_logo(config.name),
         headers=shown_headers(stored.headers),
         created_at=iso(row.created_at),
         modified_at=iso(row.modified_at),
     )
 
 
-def drawn(name: str) -> str:
+def generated_logo(name: str) -> str:
     """A generated logo: the first letter of the name."""
     return base64.b64encode(_LOGO.substitute(letter=escape(name[:1].upper())).encode()).decode()

@@ -83,7 +83,7 @@ async def list_all(request: Request, query: DatasetsQuery) -> Response:
             and any(query.search in text for text in searched)
         )
 
-    found = await listed(request, store.DATASETS.list)
+    found = await list_items(request, store.DATASETS.list)
     return paged([_dataset(row) for row in found if shown(row)], query.window())
 
 
@@ -164,7 +164,7 @@ def _dataset(row: DatasetRow) -> Dataset:
     )
 
 
-async def listed(request: Request, read: Callable[[Connection, str, str], list[T]]) -> list[T]:
+async def list_items(request: Request, read: Callable[[Connection, str, str], list[T]]) -> list[T]:
     """The items that `read` returns for the gateway. Raises Problem (NOT_FOUND)."""
     await logs.check_gateway(request.services, request.account_id, request.path["gateway_id"])
     account_id, gateway_id = request.account_id, request.path["gateway_id"]

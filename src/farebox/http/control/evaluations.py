@@ -8,7 +8,7 @@ import msgspec
 from farebox.calls import evaluations, logs
 from farebox.calls.evaluations import EVALUATORS, Result, datasets_of, results_of
 from farebox.calls.log_filters import Filter
-from farebox.http.control.datasets import Dataset, Name, check_name, listed, paged
+from farebox.http.control.datasets import Dataset, Name, check_name, list_items, paged
 from farebox.http.control.wire import Paging, iso, require
 from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
@@ -91,7 +91,7 @@ async def list_all(request: Request, query: EvaluationsQuery) -> Response:
             and any(query.search in text for text in (row.evaluation_id, row.name))
         )
 
-    found = await listed(request, store.EVALUATIONS.list)
+    found = await list_items(request, store.EVALUATIONS.list)
     return paged([_evaluation(row) for row in found if shown(row)], query.window())
 
 

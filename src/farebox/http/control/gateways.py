@@ -103,7 +103,7 @@ async def get(request: Request, _: None) -> Response:
 async def create(request: Request, body: Any) -> Response:
     account_id, now = request.account_id, request.services.clock.now_ms()
     given = _given(request, body)
-    config = classification.switched(GatewayConfig(**given), given)
+    config = classification.with_classification_off(GatewayConfig(**given), given)
 
     def write(connection: Connection) -> GatewayRow:
         if find_gateway(connection, account_id, body.id) is not None:
@@ -180,7 +180,9 @@ async def _update(
 
     def write(connection: Connection) -> GatewayRow:
         stored = require(find_gateway(connection, account_id, gateway_id))
-        config = classification.switched(updated(msgspec.json.decode(stored.config, type=GatewayConfig)), given)
+        config = classification.with_classification_off(
+            updated(msgspec.json.decode(stored.config, type=GatewayConfig)), given
+        )
         screening.check_profiles(connection, account_id, config)
         secrets = _secrets(request, stored)
         row = _row(request, connection, gateway_id, config, secrets, (stored.created_at, now))
@@ -231,7 +233,7 @@ def _given(request: Request, body: Any) -> dict[str, Any]:
     limits = given.get("spend_limits")
     if limits is not None:
         faults += spend_rules.faults(limits)
-        given["spend_limits"] = spend_rules.named(limits)
+        given["spend_limits"] = spend_rules.with_ids(limits)
     if faults:
         raise InvalidInput(faults)
     if given.get("cache_ttl", 0) is None:

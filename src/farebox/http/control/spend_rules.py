@@ -57,12 +57,12 @@ def _window_faults(rule: SpendRule, path: Path) -> list[Fault]:
     return [Fault((*path, "window"), f"Leave it out, or send {seconds}, with the period '{rule.period}'")]
 
 
-def named(limits: SpendLimits) -> SpendLimits:
+def with_ids(limits: SpendLimits) -> SpendLimits:
     """The same with an id for each rule that has none, and with the fields that a period implies."""
     return replace(limits, rules=tuple(_completed(rule, _new_id()) for rule in limits.rules))
 
 
-def placed(limits: SpendLimits) -> SpendLimits:
+def with_positions(limits: SpendLimits) -> SpendLimits:
     """The same for rules that are tried and not stored: one without an id is named by its position, as faults name
     it."""
     rules = tuple(_completed(rule, f"rules.{place}") for place, rule in enumerate(limits.rules))

@@ -9,7 +9,7 @@ from farebox.calls.what_if import what_if_run
 from farebox.calls.what_if.replay import GROUPS, PERIOD_MAX_MS, LimitOf, Scenario
 from farebox.calls.what_if.report import Report
 from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, GATEWAY_ID_WORDS, SpendLimits
-from farebox.http.control.spend_rules import faults, placed
+from farebox.http.control.spend_rules import faults, with_positions
 from farebox.http.control.wire import Moment, iso, moment
 from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
@@ -83,7 +83,7 @@ def _scenario(request: Request, body: WhatIfCreate) -> Scenario:
         start=start,
         end=end,
         gateway_id=body.gateway_id,
-        rules=placed(limits).rules,
+        rules=with_positions(limits).rules,
         limit=body.spending_limit,
         models=body.models,
         at=now,

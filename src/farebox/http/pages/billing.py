@@ -8,7 +8,7 @@ from farebox.http.envelope import Response
 from farebox.http.pages import render
 from farebox.http.pages.billing_forms import bought_text, cents
 from farebox.http.pages.billing_view import load_view
-from farebox.http.pages.table import Shown, noted
+from farebox.http.pages.table import Shown, redirect_with_note
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import Visit, html, session_of
 from farebox.http.quotas import ALL_ACCOUNTS, ANONYMOUS, ANONYMOUS_CLIENT, POLLS, anonymous_client, spend
@@ -30,7 +30,7 @@ async def quote(visit: Visit) -> Shown | Response:
         amount = cents(dict(visit.request.query_pairs()), "amount", "the amount", *limits)
         purchase = await top_up.quote(visit.services, visit.account_id, amount)
     except Problem as problem:
-        return noted(visit, BILLING, Flash("bad", f"{problem.words.rstrip('.')}."))
+        return redirect_with_note(visit, BILLING, Flash("bad", f"{problem.words.rstrip('.')}."))
     view = await load_view(visit.services, visit.account_id)
     key = visit.services.ids.secret()
     return {"view": view, "purchase": purchase, "request_key": key, "another": render.ANOTHER}
@@ -41,10 +41,12 @@ async def one_top_up(visit: Visit) -> Shown | Response:
     spend(visit.services, POLLS, visit.account_id)
     found = await top_up.status(visit.services, visit.account_id, _parameter(visit.request, "id"))
     if found.state == "paid":
-        return noted(visit, BILLING, Flash("good", bought_text(found.credit_cents)))
+        return redirect_with_note(visit, BILLING, Flash("good", bought_text(found.credit_cents)))
     if found.state in ("failed", "canceled", "declined"):
         why = f" {found.error.rstrip('.')}." if found.error else ""
-        return noted(visit, BILLING, Flash("bad", f"The payment did not go through.{why} Nothing was charged."))
+        return redirect_with_note(
+            visit, BILLING, Flash("bad", f"The payment did not go through.{why} Nothing was charged.")
+        )
     return {"top_up": found, "refresh": str(render.REFRESH_SECONDS)}
 
 
@@ -72,12 +74,12 @@ async def done(request: Request, _: None) -> Response:
         note = _landing(checkout)
     except Problem as problem:
         if session is not None:
-            return noted(Visit(request, session), BILLING, Flash("bad", f"{problem.words.rstrip('.')}."))
+            return redirect_with_note(Visit(request, session), BILLING, Flash("bad", f"{problem.words.rstrip('.')}."))
         if problem.kind is not RATE_LIMITED:
             raise
         note = Flash("warn", "The payment page cannot be checked at the moment; nothing is lost.")
     if session is not None:
-        return noted(Visit(request, session), BILLING, note)
+        return redirect_with_note(Visit(request, session), BILLING, note)
     return html(render.done(note))
 
 

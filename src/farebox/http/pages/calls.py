@@ -12,7 +12,7 @@ from farebox.calls import logs
 from farebox.calls.spending.rules import end_user
 from farebox.errors import NOT_FOUND, ErrorKind, Problem
 from farebox.http.pages import labels, replay
-from farebox.http.pages.receipts import explained
+from farebox.http.pages.receipts import explain_receipt
 from farebox.http.pages.table import BUILD, Shown
 from farebox.http.pages.times import moment
 from farebox.http.pages.timing import timing_of
@@ -141,7 +141,7 @@ async def one_call(visit: Visit) -> Shown:
         "token": named.get(token_id, token_id[:8]),
         "state": labels.call_state(call),
         "refusal": _refusal(call.detail.error),
-        "receipt": None if receipt is None else explained(receipt, services.configuration.prices),
+        "receipt": None if receipt is None else explain_receipt(receipt, services.configuration.prices),
         "sees": sees,
         "request_body": _body(call.request_body) if sees else None,
         "response_body": _body(call.response_body) if sees else None,

@@ -11,7 +11,7 @@ from farebox.http.control.wire import Paging
 from farebox.http.envelope import Response
 from farebox.http.pages.fields import Field, ShownGroup, Values, group, shown, values_of
 from farebox.http.pages.own_api import all_items, invoke, submit
-from farebox.http.pages.table import Fields, Shown, noted, shell
+from farebox.http.pages.table import Fields, Shown, redirect_with_note, shell
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput
@@ -99,7 +99,9 @@ async def create(visit: Visit, form: Fields) -> Response:
         made = await submit(visit, api.create, api.ProfileSet, body)
     except InvalidInput as error:
         return shell(visit, "dlp_profiles.html", await _list(visit, body, error), SECTION)
-    return noted(visit, LIST, Flash("good", f"Created the profile {made['name']}: gateways can use it now."))
+    return redirect_with_note(
+        visit, LIST, Flash("good", f"Created the profile {made['name']}: gateways can use it now.")
+    )
 
 
 async def change(visit: Visit, form: Fields) -> Response | str:
@@ -120,4 +122,4 @@ def _at_fields(error: InvalidInput) -> InvalidInput:
 
 async def delete(visit: Visit, _: Fields) -> Response:
     gone = await invoke(visit, api.delete, profile_id=visit.request.path["profile_id"])
-    return noted(visit, LIST, Flash("good", f"Deleted the profile {gone['name']}."))
+    return redirect_with_note(visit, LIST, Flash("good", f"Deleted the profile {gone['name']}."))

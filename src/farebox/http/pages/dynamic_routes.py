@@ -18,7 +18,7 @@ from farebox.http.pages.fields import json_of
 from farebox.http.pages.gateways import HERE, gateway
 from farebox.http.pages.own_api import invoke, submit
 from farebox.http.pages.route_picture import KINDS, outputs, picture, what
-from farebox.http.pages.table import Fields, Shown, noted, shell
+from farebox.http.pages.table import Fields, Shown, redirect_with_note, shell
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import Fault, InvalidInput, read
@@ -139,7 +139,7 @@ async def rename(visit: Visit, form: Fields) -> str:
 
 async def delete(visit: Visit, _: Fields) -> Response:
     gone = await invoke(visit, api.delete, **_path(visit))
-    return noted(visit, _routes(visit), Flash("good", f"Deleted the route {gone['name']}."))
+    return redirect_with_note(visit, _routes(visit), Flash("good", f"Deleted the route {gone['name']}."))
 
 
 def _routes(visit: Visit) -> str:
@@ -266,7 +266,7 @@ async def _saved(visit: Visit, state: Edited, *, deployed: bool) -> Response | I
             gateway_id = state.gateway["id"]
             made = await submit(visit, api.create, api.RouteCreate, body, gateway_id=gateway_id)
             note = Flash("good", f"The route is deployed: programs name it dynamic/{made['name']}.")
-            return noted(visit, f"{_routes(visit)}/{made['id']}", note)
+            return redirect_with_note(visit, f"{_routes(visit)}/{made['id']}", note)
         body = {"elements": state.elements}
         version = await submit(visit, api.create_version, api.VersionCreate, body, **_path(visit))
         if deployed:
@@ -279,4 +279,4 @@ async def _saved(visit: Visit, state: Edited, *, deployed: bool) -> Response | I
             raise
         return InvalidInput([Fault(("body", "name"), problem.message)])
     note = Flash("good", "The version is now deployed." if deployed else "The version is saved but not deployed yet.")
-    return noted(visit, f"{_routes(visit)}/{version['id']}?version={version['version_id']}", note)
+    return redirect_with_note(visit, f"{_routes(visit)}/{version['id']}?version={version['version_id']}", note)

@@ -13,7 +13,7 @@ from farebox.http.pages.fields import shown
 from farebox.http.pages.gateway_fields import GROUPS
 from farebox.http.pages.own_api import all_items, invoke, submit
 from farebox.http.pages.sdk_snippets import example_model, snippets
-from farebox.http.pages.table import Fields, Shown, noted, shell
+from farebox.http.pages.table import Fields, Shown, redirect_with_note, shell
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput
@@ -64,7 +64,7 @@ async def create(visit: Visit, form: Fields) -> Response:
         made = await submit(visit, api.create, api.GatewayCreate, {"id": form.get("name", "").strip(), **required})
     except InvalidInput as error:
         raise renamed(error, {"id": "name"}) from error
-    return noted(visit, f"{HERE}/{made['id']}", Flash("good", f"Created the gateway {made['id']}."))
+    return redirect_with_note(visit, f"{HERE}/{made['id']}", Flash("good", f"Created the gateway {made['id']}."))
 
 
 async def delete(visit: Visit, _: Fields) -> Response:
@@ -75,7 +75,7 @@ async def delete(visit: Visit, _: Fields) -> Response:
     await invoke(visit, api.delete, gateway_id=gateway_id)
     now = services.clock.now_ms()
     useless = [token.label for token in limited if token.gateways == (gateway_id,) and token.active(now)]
-    return noted(visit, HERE, Flash("good", f"Deleted the gateway {gateway_id}.{_useless_text(useless)}"))
+    return redirect_with_note(visit, HERE, Flash("good", f"Deleted the gateway {gateway_id}.{_useless_text(useless)}"))
 
 
 def _useless_text(labels: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from farebox.calls.spending.rules import window_of
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig, Selector, SpendLimits, SpendRule
 from farebox.http.control import gateways
-from farebox.http.control.spend_rules import RuleStates, SpendState, faults, named
+from farebox.http.control.spend_rules import RuleStates, SpendState, faults, with_ids
 from farebox.http.pages import labels
 from farebox.http.pages.fields import words_of
 from farebox.http.pages.own_api import invoke
@@ -274,7 +274,7 @@ async def add(visit: Visit, form: Fields) -> str:
     gateway_id = form.get("gateway", DEFAULT_GATEWAY)
 
     def changed(found: SpendLimits) -> SpendLimits:
-        return named(SpendLimits(enabled=True, rules=(*found.rules, rule)))
+        return with_ids(SpendLimits(enabled=True, rules=(*found.rules, rule)))
 
     await _change(visit, gateway_id, changed)
     return f"Set the limit: {rule_text(rule, tokens)}. It counts calls from now on."

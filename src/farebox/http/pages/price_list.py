@@ -158,7 +158,7 @@ async def set_markup(visit: Visit, form: Fields) -> Response | str:
             at=at,
         ),
     )
-    return f"From {labels.moment(row.valid_from)} on, {acts.charged(row)}."
+    return f"From {labels.moment(row.valid_from)} on, {acts.markup_text(row)}."
 
 
 async def _markup_effect(

@@ -12,7 +12,7 @@ from farebox.http.control.custom_headers import AS_LINES
 from farebox.http.envelope import Response
 from farebox.http.pages.fields import Field, Group, Values, group, shown, values_of
 from farebox.http.pages.own_api import all_items, invoke, submit
-from farebox.http.pages.table import Fields, Shown, noted, shell
+from farebox.http.pages.table import Fields, Shown, redirect_with_note, shell
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput, invalid
@@ -89,7 +89,7 @@ async def create(visit: Visit, form: Fields) -> Response:
         made = await submit(visit, custom_providers.create, custom_providers.CustomProviderCreate, body)
     except InvalidInput as error:
         return shell(visit, "providers.html", await _list(visit, body, error), HERE)
-    return noted(visit, f"{HERE}/{made['id']}", Flash("good", f"Created the provider {made['name']}."))
+    return redirect_with_note(visit, f"{HERE}/{made['id']}", Flash("good", f"Created the provider {made['name']}."))
 
 
 def _sent(form: Mapping[str, str]) -> dict[str, Any]:
@@ -141,7 +141,7 @@ async def _provider(visit: Visit) -> dict[str, Any]:
         raise Problem(NOT_FOUND, "This provider does not exist") from problem
     headers = msgspec.json.decode(found["headers"], type=dict[str, str])
     lines = "\n".join(f"{name}: {value}" for name, value in headers.items())
-    logo = None if found["logo"] == custom_providers.drawn(found["name"]) else found["logo"]
+    logo = None if found["logo"] == custom_providers.generated_logo(found["name"]) else found["logo"]
     return {**found, "headers": lines, "logo": logo}
 
 
@@ -169,7 +169,7 @@ async def change(visit: Visit, form: Fields) -> Response | str:
 
 async def delete(visit: Visit, _: Fields) -> Response:
     gone = await invoke(visit, custom_providers.delete, id=visit.request.path["provider_id"])
-    return noted(visit, HERE, Flash("good", f"Deleted the provider {gone['name']}."))
+    return redirect_with_note(visit, HERE, Flash("good", f"Deleted the provider {gone['name']}."))
 
 
 async def put_cost(visit: Visit, form: Fields) -> Response | str:

@@ -72,7 +72,7 @@ class Attempt:
     log_id: str
 
 
-def explained(receipt: Receipt, prices: PriceBook) -> ShownReceipt:
+def explain_receipt(receipt: Receipt, prices: PriceBook) -> ShownReceipt:
     """The receipt, explained. `prices` knows since when the operator's own are valid."""
     lines = [
         Line(

@@ -110,7 +110,7 @@ _FORMS: list[Form] = []
 """all forms; filled like the navigation."""
 
 
-def served(page: Page) -> Handler:
+def page_handler(page: Page) -> Handler:
     """The handler of a page. People who are not signed in are redirected to the sign-in page. Links in refusals name
     their account: if another account is shown, a button switches to it."""
 
@@ -165,7 +165,7 @@ def shell(visit: Visit, template: str, shown: Shown, here: str) -> Response:
     return html(body, no_note_cookie(visit)) if noted_before else html(body)
 
 
-def handled(form: Form) -> Handler:
+def form_handler(form: Form) -> Handler:
     """The handler of a form: it checks the role, CSRF token and proof, acts, and redirects, so that a reload repeats
     nothing. If it was refused, its page is shown again with what was typed."""
 
@@ -189,8 +189,8 @@ def handled(form: Form) -> Handler:
             done = await form.act(visit, fields)
         except Problem as problem:
             note = _note(problem)
-            return await _again(form, visit, fields, note) or noted(visit, back, note)
-        return done if isinstance(done, Response) else noted(visit, back, Flash("good", done))
+            return await _again(form, visit, fields, note) or redirect_with_note(visit, back, note)
+        return done if isinstance(done, Response) else redirect_with_note(visit, back, Flash("good", done))
 
     return handle
 
@@ -234,7 +234,7 @@ def _with_place(path: str, visit: Visit) -> str:
     return path if not visit.place else f"{path}{'&' if '?' in path else '?'}{visit.place[1:]}"
 
 
-def noted(visit: Visit, path: str, note: Flash) -> Response:
+def redirect_with_note(visit: Visit, path: str, note: Flash) -> Response:
     """Redirect to a page, which shows the note."""
     return see_other(path, note_cookie(visit, note))
 
@@ -291,6 +291,6 @@ def routes_of(pages: tuple[Page, ...], forms: tuple[Form, ...]) -> tuple[Route, 
     _PAGES.update({page.path: page for page in pages})
     _FORMS[:] = forms
     return (
-        *[page_route(page.path, served(page), f"Page: {page.title}", page.content_type) for page in pages],
-        *[form_route(form.path, handled(form), f"Form: {form.does}") for form in forms],
+        *[page_route(page.path, page_handler(page), f"Page: {page.title}", page.content_type) for page in pages],
+        *[form_route(form.path, form_handler(form), f"Form: {form.does}") for form in forms],
     )

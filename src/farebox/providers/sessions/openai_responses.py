@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from farebox.errors import Problem
 from farebox.providers.formats import bodies
 from farebox.providers.formats.base import Observed, ParsedRequest, ResponseReader, WireFormat
-from farebox.providers.reading import Place, RefusedFeatures, read_as, read_named
+from farebox.providers.reading import Place, Refusals, read_as, read_named
 from farebox.providers.sessions.reader import FIRST, ByTurns, FromClient, FromProvider, Lane, TurnRequest
 from farebox.quoting import quoted
 
@@ -36,7 +36,7 @@ class ResponsesReader(ByTurns):
         self,
         wire: WireFormat,
         place: Place,
-        refused: RefusedFeatures | None,
+        refused: Refusals | None,
         error: Callable[[Problem], bytes],
         *,
         own: bool,

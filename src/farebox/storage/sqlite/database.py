@@ -44,7 +44,7 @@ class SqliteDatabase:
         self.path = path
         self._loop = asyncio.get_running_loop()
         self._failures = Failures()
-        self.writer = Writer(path, activity, failed=failed, met=self._failures.met)
+        self.writer = Writer(path, activity, failed=failed, met=self._failures.record)
         self._log_head = LogHead(path)
         self._loop_connection = connect(path, readonly=True)
         self._thread_local = threading.local()
@@ -56,7 +56,7 @@ class SqliteDatabase:
         try:
             return read(self._loop_connection)
         except apsw.Error as error:
-            raise self._failures.met(error) from error
+            raise self._failures.record(error) from error
 
     def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> "asyncio.Future[T]":
         """The same for an account. Nothing is shared, so nothing waits."""
@@ -64,7 +64,7 @@ class SqliteDatabase:
         try:
             found.set_result(read(self._loop_connection, account_id))
         except apsw.Error as error:
-            raise self._failures.met(error) from error
+            raise self._failures.record(error) from error
         return found
 
     async def scan(self, read: Callable[[Connection], T]) -> T:
@@ -72,7 +72,7 @@ class SqliteDatabase:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._read_threads, self._read_in_thread, read)
         except (apsw.Error, DatabaseUnavailable) as error:
-            raise self._failures.met(error) from error
+            raise self._failures.record(error) from error
 
     def _read_in_thread(self, read: Callable[[Connection], T]) -> T:
         connection: SqliteConnection | None = getattr(self._thread_local, "connection", None)

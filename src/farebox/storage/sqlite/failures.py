@@ -145,7 +145,7 @@ class Failures:
         self.latest: dict[str, DatabaseUnavailable] = {}
         """State → latest failure since the last call of `take_failures`."""
 
-    def met(self, error: Exception) -> Exception:
+    def record(self, error: Exception) -> Exception:
         """Remember the failure; returns the error as the caller sees it."""
         found = translated(error)
         if isinstance(found, DatabaseUnavailable):
