@@ -65,7 +65,7 @@ class MonthStatement(msgspec.Struct, frozen=True, kw_only=True):
     """A link for the owner, valid for a week."""
 
 
-async def serve_signed_link(request: Request, query: Signed) -> Response:
+async def linked(request: Request, query: Signed) -> Response:
     """Serve a document by its signed link: anyone who has the link may read it."""
     name = _name(request)
     issued.check_link(

@@ -13,7 +13,6 @@ from farebox.http import documents, metrics, openapi, quotas, webhooks
 from farebox.http.control import (
     account_settings,
     accounts,
-    balance_and_receipts,
     billing,
     cards,
     classification,
@@ -28,6 +27,7 @@ from farebox.http.control import (
     messages,
     model_aliases,
     models,
+    own,
     profile,
     provider_configs,
     purchases,
@@ -200,8 +200,8 @@ SERVED: tuple[Route, ...] = (
           limited_too=True, shape=Shape.PAGE, takes=evaluations.TypesQuery, result=evaluations.EvaluationType,
           summary="What evaluations can compute"),
 
-    Route(method="GET", path=f"{OWN}/balance", handler=balance_and_receipts.balance, permissions=BILLING_READ,
-          result=balance_and_receipts.ExactBalance, summary="Posted, held and available, in nano-dollars"),
+    Route(method="GET", path=f"{OWN}/balance", handler=own.balance, permissions=BILLING_READ,
+          result=own.ExactBalance, summary="Posted, held and available, in nano-dollars"),
     Route(method="GET", path=f"{OWN}/transfers", handler=statement.transfers, permissions=BILLING_READ,
           shape=Shape.PAGE, takes=statement.TransfersQuery, result=statement.Transfer,
           summary="The statement: every movement of money, newest first; also as CSV"),
@@ -210,7 +210,7 @@ SERVED: tuple[Route, ...] = (
     Route(method="GET", path=f"{OWN}/usage", handler=usage.get, permissions=BILLING_READ,
           takes=usage.UsageReportQuery, result=usage.UsageReport,
           summary="Usage by hour, day or month and by model, provider, gateway, token, user or metadata; also as CSV"),
-    Route(method="GET", path=f"{OWN}/receipts/{{log_id}}", handler=balance_and_receipts.receipt, permissions=READ,
+    Route(method="GET", path=f"{OWN}/receipts/{{log_id}}", handler=own.receipt, permissions=READ,
           limited_too=True, result=Receipt, summary="The receipt of one call"),
 
     Route(method="POST", path=f"{OWN}/what-if", handler=what_if.begin, permissions=WRITE, takes=what_if.WhatIfCreate,
@@ -325,9 +325,8 @@ SERVED: tuple[Route, ...] = (
           summary="An invoice or credit note (`NUMBER.pdf`) or a usage statement (`statement-2026-11.pdf`)"),
     Route(method="GET", path=f"{OWN}/statements/{{month}}", handler=documents.statement, permissions=BILLING_READ,
           result=documents.MonthStatement, summary="A month's usage statement, in nano-dollars"),
-    Route(method="GET", path="/documents/{document}", handler=documents.serve_signed_link, access=Access.PUBLIC,
-          shape=Shape.RAW, content_type=documents.PDF, takes=documents.Signed, result=bytes,
-          summary="A document by its signed link"),
+    Route(method="GET", path="/documents/{document}", handler=documents.linked, access=Access.PUBLIC, shape=Shape.RAW,
+          content_type=documents.PDF, takes=documents.Signed, result=bytes, summary="A document by its signed link"),
 
     Route(method="GET", path=f"{OWN}/webhooks", handler=messages.endpoints, permissions=BILLING_READ,
           result=list[messages.Endpoint], summary="The endpoints that messages are sent to"),
