@@ -26,7 +26,7 @@ from bench.served import Broken, Mock
 from bench.sinks import Sink, Values
 from farebox.billing.documents import issue_invoice
 from farebox.clock import SystemClock
-from farebox.documents.content import Invoice, Line
+from farebox.documents.content import DocumentLine, Invoice
 from farebox.ledger import audit
 from farebox.ledger.commands import TopUp as LedgerTopUp
 from farebox.ledger.posting import apply
@@ -232,7 +232,7 @@ class _Filler:
         invoice = msgspec.structs.replace(
             self._invoice, number=f"{series}-{number:06d}", issued_at=at, paid_at=at, account_id=account.account_id,
             customer=msgspec.structs.replace(self._invoice.customer, name=account.name),
-            lines=(Line("Prepaid credit", cents),), total_cents=cents, payment_reference=payment_id or "",
+            lines=(DocumentLine("Prepaid credit", cents),), total_cents=cents, payment_reference=payment_id or "",
         )  # fmt: skip
         content = msgspec.json.encode(invoice).decode()
         self._add("document_numbers", _NUMBER, invoice.number, account.account_id, payment_id)

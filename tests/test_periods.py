@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.calendar import DAY_MS, HOUR_MS
-from farebox.periods import Change, Period, Span, Zones, is_zone, window
+from farebox.periods import CalendarSpan, Change, Period, Zones, is_zone, window
 
 PERIODS: tuple[Period, ...] = ("hourly", "daily", "weekly", "monthly")
 ZONES = (
@@ -53,7 +53,7 @@ def always(zone: str) -> Zones:
     ],
 )
 def test_windows(period: Period, zone: str, at: str, start: str, end: str) -> None:
-    assert window(period, ms(at), always(zone)) == Span(ms(start), ms(end))
+    assert window(period, ms(at), always(zone)) == CalendarSpan(ms(start), ms(end))
 
 
 MOMENTS = st.integers(ms("2005-01-01"), ms("2035-01-01"))
@@ -124,11 +124,13 @@ def test_changes_of_the_zone_leave_no_gap_and_move_no_window_in_progress(
 
 def test_a_change_takes_effect_with_the_next_window() -> None:
     zones = (Change(ms("2026-05-10T12:00"), "America/New_York"),)
-    assert window("daily", ms("2026-05-10T23:59"), zones) == Span(ms("2026-05-10"), ms("2026-05-11"))
-    assert window("daily", ms("2026-05-11T00:00"), zones) == Span(ms("2026-05-11"), ms("2026-05-11T04:00"))
-    assert window("daily", ms("2026-05-11T04:00"), zones) == Span(ms("2026-05-11T04:00"), ms("2026-05-12T04:00"))
+    assert window("daily", ms("2026-05-10T23:59"), zones) == CalendarSpan(ms("2026-05-10"), ms("2026-05-11"))
+    assert window("daily", ms("2026-05-11T00:00"), zones) == CalendarSpan(ms("2026-05-11"), ms("2026-05-11T04:00"))
+    assert window("daily", ms("2026-05-11T04:00"), zones) == CalendarSpan(
+        ms("2026-05-11T04:00"), ms("2026-05-12T04:00")
+    )
     back = (*zones, Change(ms("2026-05-10T18:00"), "Asia/Tokyo"))
-    assert window("daily", ms("2026-05-11T00:00"), back) == Span(ms("2026-05-11"), ms("2026-05-11T15:00"))
+    assert window("daily", ms("2026-05-11T00:00"), back) == CalendarSpan(ms("2026-05-11"), ms("2026-05-11T15:00"))
     assert window("hourly", ms("2026-05-11T00:00"), back).end - ms("2026-05-11") == HOUR_MS
 
 

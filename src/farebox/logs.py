@@ -35,13 +35,13 @@ _NO_WAIT_SECONDS = 1.0
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-class Dropped:
+class DroppedLines:
     """Log lines that this process has dropped."""
 
     lines = 0
 
 
-class Line(Protocol):
+class StructuredLine(Protocol):
     """A struct that is a complete line, for lines that every call writes: structlog's processors would take ten times
     as long. Fields that are None by default and still None are omitted."""
 
@@ -55,10 +55,10 @@ class Direct:
     """Writes such lines at the end of the event loop's turn; None if lines are human-readable text, or this level is
     not logged."""
 
-    write: Callable[[Line], None] | None = None
+    write: Callable[[StructuredLine], None] | None = None
 
 
-def write_line(line: Line) -> bool:
+def write_line(line: StructuredLine) -> bool:
     """Write a line of level `info`, or drop it. Returns False if it must be written through structlog."""
     write = Direct.write
     if write is None or not structlog.is_configured():
@@ -167,7 +167,7 @@ class Sink:
             self._put(b"\n".join((*lines, b"")))
         except (OSError, ValueError):  # a stream that is closed raises ValueError
             self._lost += len(lines)
-            Dropped.lines += len(lines)
+            DroppedLines.lines += len(lines)
 
     msg = debug = info = warning = error = critical = exception = fatal = log = line
     """Called by structlog."""
@@ -235,14 +235,14 @@ def _unfailing(base: type[Any], timestamp: "_Timestamp | None") -> type[Any]:
                     return self._logger.line(_as_json(None, method_name, values))
                 return super()._proxy_to_logger(method_name, event, **values)
             except Exception:  # noqa: BLE001 - any error: logging must not fail the caller
-                Dropped.lines += 1
+                DroppedLines.lines += 1
                 return None
 
     return NonRaising
 
 
-def _writer(sink: Sink, timestamp: "_Timestamp") -> Callable[[Line], None]:
-    def write(line: Line) -> None:
+def _writer(sink: Sink, timestamp: "_Timestamp") -> Callable[[StructuredLine], None]:
+    def write(line: StructuredLine) -> None:
         try:
             line.timestamp = timestamp.text()
             try:
@@ -251,7 +251,7 @@ def _writer(sink: Sink, timestamp: "_Timestamp") -> Callable[[Line], None]:
                 data = _as_json(None, line.level, msgspec.to_builtins(line))
             sink.line_soon(data)
         except Exception:  # noqa: BLE001 - any error: logging must not fail the caller
-            Dropped.lines += 1
+            DroppedLines.lines += 1
 
     return write
 

@@ -17,7 +17,7 @@ Period: TypeAlias = Literal["hourly", "daily", "weekly", "monthly"]
 UTC_NAME: Final = "UTC"
 
 
-class Span(NamedTuple):
+class CalendarSpan(NamedTuple):
     """A window: from `start` up to but not including `end`."""
 
     start: int
@@ -35,7 +35,7 @@ Zones: TypeAlias = tuple[Change, ...]
 """The time zones of an account, the latest last; empty: always UTC."""
 
 
-def window(period: Period, at: int, zones: Zones = ()) -> Span:
+def window(period: Period, at: int, zones: Zones = ()) -> CalendarSpan:
     """The window that contains the moment `at`.
 
     The window during which the zone is changed ends as it would have without the change; the next one begins there, and
@@ -45,7 +45,7 @@ def window(period: Period, at: int, zones: Zones = ()) -> Span:
         return _window(period, at, UTC_NAME)
     floor, zone = _since(period, at, zones)
     found = _window(period, at, zone)
-    return found if found.start >= floor else Span(floor, found.end)
+    return found if found.start >= floor else CalendarSpan(floor, found.end)
 
 
 def _since(period: Period, at: int, zones: Zones) -> tuple[int, str]:
@@ -60,11 +60,11 @@ def _since(period: Period, at: int, zones: Zones) -> tuple[int, str]:
     return next(cut for cut in reversed(cuts) if cut[0] <= max(at, 0))
 
 
-def _window(period: Period, at: int, zone: str) -> Span:
+def _window(period: Period, at: int, zone: str) -> CalendarSpan:
     if zone == UTC_NAME and period in ("hourly", "daily"):
         length = HOUR_MS if period == "hourly" else DAY_MS
         start = at - at % length
-        return Span(start, start + length)
+        return CalendarSpan(start, start + length)
     if period == "hourly":
         return _hour(at, zone)
     day = _local(at, zone).date()
@@ -72,13 +72,13 @@ def _window(period: Period, at: int, zone: str) -> Span:
     begins, ends = _begins(first, zone), _begins(_next(period, first), zone)
     if ends <= at:  # clocks that were put back over midnight show the day before once more
         first = _next(period, first)
-        return Span(ends, _begins(_next(period, first), zone))
+        return CalendarSpan(ends, _begins(_next(period, first), zone))
     if begins > at:  # clocks that were put forward over midnight
-        return Span(_begins(_first_day(period, first - timedelta(days=1)), zone), begins)
-    return Span(begins, ends)
+        return CalendarSpan(_begins(_first_day(period, first - timedelta(days=1)), zone), begins)
+    return CalendarSpan(begins, ends)
 
 
-def _hour(at: int, zone: str) -> Span:
+def _hour(at: int, zone: str) -> CalendarSpan:
     """The hour by the zone's clocks. If the clocks change within it by half an hour, it ends there, and another hour
     begins."""
     offset = _offset(at, zone)
@@ -88,7 +88,7 @@ def _hour(at: int, zone: str) -> Span:
         start = _change_between(start, at, zone)
     if _offset(end - 1, zone) != offset:
         end = _change_between(at, end - 1, zone)
-    return Span(start, end)
+    return CalendarSpan(start, end)
 
 
 def _change_between(before: int, after: int, zone: str) -> int:

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from farebox.settings import Settings, load
-from farebox.storage.database import Migrated, migrate_now
+from farebox.storage.database import MigrationResult, migrate_now
 from farebox.storage.postgres.distributing import statements
 from farebox.storage.schema import OLDEST, VERSION
 from tests.citus.cluster import BUCKETS, Cluster
@@ -46,7 +46,7 @@ async def _distribute(url: str) -> None:
 
 def test_a_cluster_is_upgraded_in_place(cluster: Cluster, cluster_url: str, old: Settings) -> None:
     before = of_one_database.read_old(old)
-    assert migrate_now(old) == Migrated(list(range(OLDEST + 1, VERSION + 1)), VERSION)
+    assert migrate_now(old) == MigrationResult(list(range(OLDEST + 1, VERSION + 1)), VERSION)
     kept = {
         table: [
             {column: value for column, value in row.items() if (table, column) not in of_one_database.DROPPED}

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from farebox.cli.main import app
-from farebox.payments.processor import Event
+from farebox.payments.processor import ProcessorEvent
 from farebox.settings import load
 from farebox.storage.database import opened_for_command
 from farebox.storage.notices import add_notice
@@ -21,7 +21,7 @@ from farebox.storage.sql import Connection, rows
 from tests.cli.conftest import Cli
 from tests.engines import TESTER
 
-EVENT = Event(event_id="evt_1", type="invoice.paid", object_id="in_1", created_at=1, body=b"{}")
+EVENT = ProcessorEvent(event_id="evt_1", type="invoice.paid", object_id="in_1", created_at=1, body=b"{}")
 KEY = "sk-0123456789abcdef"
 SHARED = ("--account", "acme")
 

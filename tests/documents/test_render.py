@@ -9,7 +9,7 @@ import pytest
 from pypdf import PdfReader
 from pypdf.generic import ByteStringObject, ContentStream, TextStringObject
 
-from farebox.documents.content import CreditNote, Invoice, Line, Movement, Party, Statement, TaxLine, UsageLine
+from farebox.documents.content import CreditNote, DocumentLine, Invoice, Movement, Party, Statement, TaxLine, UsageLine
 from farebox.documents.render import Content, TooLarge, render, rendered
 from farebox.documents.view import clean, decimals_for, usd
 
@@ -29,7 +29,7 @@ INVOICE = Invoice(
     account_id="acme",
     seller=SELLER,
     customer=CUSTOMER,
-    lines=(Line("Prepaid credit", 123_456), Line("Service fee", 250)),
+    lines=(DocumentLine("Prepaid credit", 123_456), DocumentLine("Service fee", 250)),
     tax=TaxLine("VAT", 190_000, 23_505),
     total_cents=147_211,
     card_brand="visa",
@@ -44,7 +44,7 @@ CREDIT_NOTE = CreditNote(
     customer=CUSTOMER,
     invoice_number="FB-2026-000001",
     invoice_issued_at=AT,
-    lines=(Line("Prepaid credit", 2_500),),
+    lines=(DocumentLine("Prepaid credit", 2_500),),
     tax=None,
     total_cents=2_500,
     credit_cents=2_500,
@@ -277,7 +277,7 @@ async def test_the_same_content_gives_the_same_bytes(content: Content) -> None:
 
 def test_a_document_that_is_too_large_is_refused() -> None:
     with pytest.raises(TooLarge):
-        render(msgspec.structs.replace(INVOICE, lines=(Line("x" * 190, 1),) * 6_000))
+        render(msgspec.structs.replace(INVOICE, lines=(DocumentLine("x" * 190, 1),) * 6_000))
 
 
 def test_amounts_are_written_exactly() -> None:

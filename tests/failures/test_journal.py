@@ -18,7 +18,7 @@ import pytest
 from farebox.ledger.commands import CallWritten, Command, Conflict, Outcome, Settle, Verdict
 from farebox.pricing.receipt import Receipt
 from farebox.runtime.journal import FOLDER, Journal
-from farebox.runtime.journal_entry import Entry
+from farebox.runtime.journal_entry import JournalEntry
 from farebox.runtime.waiters import Waiters
 from farebox.storage.calls import CallDetail, CallRow
 from farebox.storage.database import Database
@@ -192,7 +192,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await database.close()
 
 
-def entry(log_id: str, amount: int = 7, **more: Any) -> Entry:
+def entry(log_id: str, amount: int = 7, **more: Any) -> JournalEntry:
     row = CallRow(
         account_id="a",
         log_id=log_id,
@@ -225,7 +225,7 @@ def entry(log_id: str, amount: int = 7, **more: Any) -> Entry:
         hold_nanos=10,
         notes=("first",),
     )
-    return Entry(**{"ends": "settle", "at": 9, "amount": amount, "call": row, "receipt": receipt, **more})
+    return JournalEntry(**{"ends": "settle", "at": 9, "amount": amount, "call": row, "receipt": receipt, **more})
 
 
 def journal_of(folder: Path, name: str, database: Database, ledger: Taken) -> Journal:

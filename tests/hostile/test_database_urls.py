@@ -14,7 +14,7 @@ from asyncpg.connect_utils import _parse_connect_dsn_and_args
 
 from farebox.settings import SettingsError, load
 from farebox.storage.postgres.connecting import connect
-from farebox.storage.postgres.url import Target, parse
+from farebox.storage.postgres.url import ConnectionTarget, parse
 from farebox.storage.sql import DatabaseUnavailable
 from tests import engines, processes
 from tests.support import free_port
@@ -111,7 +111,7 @@ def test_neons_channel_binding_is_refused_with_a_remedy() -> None:
 # --- one by one -------------------------------------------------------------------------------------------------------
 
 
-def of(query: str) -> Target:
+def of(query: str) -> ConnectionTarget:
     return parse(f"postgresql://u:S3cret@h/db?{query}")
 
 

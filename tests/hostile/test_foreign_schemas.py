@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from farebox.settings import Settings, load
-from farebox.storage.database import Migrated, migrate_now, opened_for_command
+from farebox.storage.database import MigrationResult, migrate_now, opened_for_command
 from farebox.storage.sql import SchemaMismatch, rows
 from tests import engines
 from tests.postgres.server import PostgresServer
@@ -48,7 +48,7 @@ def test_an_installation_in_its_own_schema_sees_none_of_theirs(postgres: Postgre
     settings = at(postgres_url, "farebox,public")
     done = migrate_now(settings)
     assert done.applied == [done.version]
-    assert migrate_now(settings) == Migrated([], done.version)
+    assert migrate_now(settings) == MigrationResult([], done.version)
     with opened_for_command(settings, writing=True) as connection:
         assert rows(connection, "SELECT count(*) FROM accounts") == [(0,)]
         [(at_window,)] = rows(connection, "SELECT ledger_window_start('daily', 'fixed', 86400001)")

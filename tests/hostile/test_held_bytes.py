@@ -14,7 +14,7 @@ from farebox.http.request import BODY_MAX
 from farebox.http.webhooks import BODY_LIMIT as WEBHOOK_MAX
 from farebox.limits.byte_budget import UNCLAIMED_SHARE
 from farebox.operator import prices
-from farebox.payments.model import Rule
+from farebox.payments.model import TopUpRule
 from farebox.storage.accounts import find_account
 from farebox.storage.sql import Connection
 from farebox.storage.top_up_rules import save_rule
@@ -171,7 +171,7 @@ async def test_a_body_for_a_free_model_or_during_an_auto_top_up_is_read(
         save_rule(
             connection,
             account.bucket,
-            Rule(account_id=other, amount_cents=1000, threshold_cents=500, monthly_cap_cents=10_000),
+            TopUpRule(account_id=other, amount_cents=1000, threshold_cents=500, monthly_cap_cents=10_000),
         )
 
     await asyncio.to_thread(farebox.run, services.database.write(add_rule))

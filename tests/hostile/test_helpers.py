@@ -15,7 +15,7 @@ import pytest
 from farebox import memfile
 from farebox.decoding import TooLarge
 from farebox.memfile import LargeBody, MemoryFile, whole
-from farebox.offload import Busy, Died, Pool, Stopping, TooMuch
+from farebox.offload import HelperDied, Pool, PoolBusy, PoolStopping, TooMuchWork
 from farebox.offload import pool as pools
 from farebox.offload.decode import decode_into
 from farebox.offload.pool import WAITING_MAX, WAITING_OF_ACCOUNT_MAX
@@ -53,15 +53,15 @@ async def test_one_account_cannot_use_all_helpers() -> None:
     assert len(pool.alive) == 2
     await pool.close()
     for task in hopeless:
-        with pytest.raises(Died):
+        with pytest.raises(HelperDied):
             await task
 
 
 async def test_work_that_exceeds_its_limits_is_killed_and_the_next_is_served() -> None:
     pool = Pool(1, cpu_seconds=1)
-    with pytest.raises(TooMuch, match="processor time"):
+    with pytest.raises(TooMuchWork, match="processor time"):
         await pool.run("a", re.match, *FOR_EVER)
-    with pytest.raises(TooMuch, match="memory"):
+    with pytest.raises(TooMuchWork, match="memory"):
         await pool.run("a", bytes.ljust, b"x", 2**40)
     assert await pool.run("a", bytes.upper, b"word") == b"WORD"
     await pool.close()
@@ -71,7 +71,7 @@ async def test_declared_exceptions_are_raised_and_others_are_failures() -> None:
     pool = Pool(1)
     with pytest.raises(pickle.UnpicklingError):
         await pool.run("a", pickle.loads, b"?", raises=(pickle.UnpicklingError,))
-    with pytest.raises(Died):
+    with pytest.raises(HelperDied):
         await pool.run("a", pickle.loads, b"?")
     await pool.close()
 
@@ -80,7 +80,7 @@ async def test_one_accounts_queued_work_is_limited() -> None:
     pool = Pool(1, cpu_seconds=600)
     tasks = [asyncio.create_task(pool.run("a", re.match, *FOR_EVER)) for _ in range(WAITING_OF_ACCOUNT_MAX + 1)]
     await asyncio.sleep(0)
-    with pytest.raises(Busy):
+    with pytest.raises(PoolBusy):
         await pool.run("a", bytes.upper, b"word")
     charge = asyncio.create_task(pool.run("a", bytes.upper, b"word", must=True))
     other = asyncio.create_task(pool.run("b", bytes.upper, b"word"))
@@ -89,7 +89,7 @@ async def test_one_accounts_queued_work_is_limited() -> None:
     assert not other.done()
     await pool.close()
     for task in (*tasks, charge, other):
-        with pytest.raises(Died):
+        with pytest.raises(HelperDied):
             await task
 
 
@@ -107,7 +107,7 @@ async def test_a_full_queue_keeps_a_place_for_the_next_account() -> None:
     assert all(waits)
     await pool.close()
     for ended in await asyncio.gather(*tasks, return_exceptions=True):
-        assert isinstance(ended, (Busy, Died))
+        assert isinstance(ended, (PoolBusy, HelperDied))
 
 
 async def test_work_whose_helper_dies_is_done_by_another() -> None:
@@ -124,7 +124,7 @@ async def test_work_whose_helper_dies_is_done_by_another() -> None:
         [pid] = {helper.pid for helper in pool.alive} - killed
         os.kill(pid, signal.SIGKILL)
         killed.add(pid)
-    with pytest.raises(Died):  # work that kills two helpers is not given to a third
+    with pytest.raises(HelperDied):  # work that kills two helpers is not given to a third
         await hopeless
     await pool.close()
     assert not pool.alive
@@ -137,7 +137,7 @@ async def test_a_canceled_caller_leaves_nothing_behind() -> None:
     inode, body = os.fstat(file.fd).st_ino, LargeBody(file, ((0, file.size),))
     gone = [asyncio.create_task(pool.run("a", re.match, rb"x", body)) for _ in range(WAITING_OF_ACCOUNT_MAX)]
     await asyncio.sleep(0)
-    with pytest.raises(Busy):
+    with pytest.raises(PoolBusy):
         await pool.run("a", bytes.upper, b"word")
     for task in gone:
         task.cancel()
@@ -202,9 +202,9 @@ async def test_early_work_is_refused_at_a_stop_and_the_rest_completes() -> None:
     late = asyncio.create_task(pool.run("a", bytes.upper, b"word"))
     await asyncio.sleep(0)
     pool.refuse_early()
-    with pytest.raises(Stopping):
+    with pytest.raises(PoolStopping):
         await early
-    with pytest.raises(Stopping):
+    with pytest.raises(PoolStopping):
         await pool.run("a", bytes.upper, b"word", early=True)
     assert await first is None
     assert await late == b"WORD"
@@ -227,11 +227,11 @@ async def test_a_pool_closes_while_a_helper_is_starting(monkeypatch: pytest.Monk
     try:
         async with asyncio.timeout(SECONDS):
             await pool.close()
-        with pytest.raises(Died):
+        with pytest.raises(HelperDied):
             await waits
     finally:
         begins.set()
-    with pytest.raises(Died):
+    with pytest.raises(HelperDied):
         await task
 
 

@@ -17,7 +17,7 @@ import pytest
 from farebox.http import call_body
 from farebox.http.credentials import QUERY_FIELDS_MAX
 from farebox.http.server.reader import CHUNK_BYTES_MIN, CHUNKS_FREE
-from farebox.offload import Died
+from farebox.offload import HelperDied
 from farebox.offload.decode import decode_into
 from tests.calls.wire import COMPAT, Wire, chat_body
 from tests.http.serving import Recorder, serving
@@ -165,4 +165,4 @@ def test_a_stop_does_not_wait_for_unread_bodies(tmp_path: Path) -> None:
         farebox.stop()
         response = recorder.result()
         assert (response.status_code, response.json()["errors"][0]["code"]) == (503, 2912)
-        assert isinstance(busy.exception(), Died)
+        assert isinstance(busy.exception(), HelperDied)

@@ -6,7 +6,7 @@ import pytest
 
 from farebox.http.control.log_query import LogsQuery, log_query
 from farebox.http.validation import InvalidInput
-from farebox.storage.reports import Condition
+from farebox.storage.reports import LogCondition
 from tests.http.support import errors, http, result
 from tests.support import Customer, Farebox
 
@@ -194,14 +194,14 @@ def test_wrong_queries(customer: Customer, query: dict[str, str]) -> None:
 def test_the_flat_spellings_of_the_official_clients(flat: str) -> None:
     pairs = [("page", "1"), *((f"filters.{name}", text) for name, text in (part.split("=") for part in flat.split()))]
     assert log_query(LogsQuery(), pairs).conditions == [
-        Condition("cost", "gt", (1e9,)),
-        Condition("model", "eq", ("demo-1",)),
+        LogCondition("cost", "gt", (1e9,)),
+        LogCondition("model", "eq", ("demo-1",)),
     ]
 
 
 def test_one_flat_filter_may_have_many_values() -> None:
     pairs = [("filters.key", "model"), ("filters.operator", "eq"), ("filters.value", "a"), ("filters.value", "b")]
-    assert log_query(LogsQuery(), pairs).conditions == [Condition("model", "eq", ("a", "b"))]
+    assert log_query(LogsQuery(), pairs).conditions == [LogCondition("model", "eq", ("a", "b"))]
 
 
 def test_ambiguous_flat_filters_are_refused() -> None:

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from farebox.billing.processor_events import REFUSALS_LOGGED
 from farebox.http import quotas
-from farebox.http.quotas import Budget
+from farebox.http.quotas import Quota
 from farebox.http.routes import ROUTES
 from tests.http.support import errors, http
 from tests.support import Customer, Farebox
@@ -27,10 +27,10 @@ OPENED = {"mode": "setup"}
         (quotas.TESTS, "POST", "farebox/webhooks/none/test", None),
         (quotas.MODEL_LISTS, "GET", "ai/models/search", None),
     ],
-    ids=lambda value: value.name if isinstance(value, Budget) else None,
+    ids=lambda value: value.name if isinstance(value, Quota) else None,
 )
 def test_an_accounts_requests_are_limited(
-    farebox: Farebox, budget: Budget, method: str, path: str, body: object
+    farebox: Farebox, budget: Quota, method: str, path: str, body: object
 ) -> None:
     greedy, other = farebox.funded("1"), farebox.funded("1")
 

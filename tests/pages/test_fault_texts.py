@@ -25,7 +25,7 @@ from farebox.http.pages.fault_texts import fault_text, note_of, with_our_quotes
 from farebox.http.pages.fields import Field, faults_at, texts_of, values_of
 from farebox.http.validation import Fault, InvalidInput, read
 from farebox.model import Role
-from farebox.policies.conditions import InvalidCondition, compile_condition
+from farebox.policies.conditions import InvalidPolicyCondition, compile_condition
 from tests.pages.people import Person, person
 from tests.support import Farebox
 
@@ -146,7 +146,7 @@ def test_an_unknown_tag_is_reported_with_the_choices() -> None:
     ],
 )
 def test_conditions_that_cannot_be_compiled_are_explained(condition: str, words: str) -> None:
-    with pytest.raises(InvalidCondition) as refused:
+    with pytest.raises(InvalidPolicyCondition) as refused:
         compile_condition(condition)
     assert fault_text(Fault(("body", "condition"), f"Invalid CEL expression: {refused.value}")).startswith(words)
 

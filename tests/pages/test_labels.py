@@ -4,7 +4,7 @@ import pytest
 
 from farebox.http.pages import labels
 from farebox.ledger.books import TRANSFERS
-from farebox.payments.model import Card, Rule
+from farebox.payments.model import Card, TopUpRule
 from farebox.payments.states import DISABLED_REASONS, DISPUTE_STATES, REFUND_STATES, RULE_STATES, TOP_UP_STATES
 
 
@@ -66,7 +66,7 @@ def test_every_state_and_reason_has_a_label() -> None:
 
 def test_the_state_of_an_auto_top_up_in_a_sentence() -> None:
     def said(rule_state: str, *, contested: bool = True, **changes: object) -> str:
-        rule = Rule(
+        rule = TopUpRule(
             account_id="a",
             amount_cents=5000,
             threshold_cents=1000,

@@ -16,7 +16,7 @@ from farebox.http.pages import assets, render
 from farebox.http.pages.routes import PAGE_ROWS
 from farebox.http.pages.view import Details, Flash, View
 from farebox.model import Account, Balance, Role
-from farebox.payments.model import Card, Dispute, Refund, Rule, TopUp
+from farebox.payments.model import Card, Dispute, Refund, TopUp, TopUpRule
 from farebox.payments.purchase import Tax, price_purchase
 from farebox.payments.states import DISPUTE_STATES, REFUND_STATES, RULE_STATES, TOP_UP_STATES
 from farebox.storage.reports import ModelUsage
@@ -110,7 +110,7 @@ def _view(word: str, rule_state: str = "suspended") -> View:
         is_default=True,
         created_at=1,
     )
-    rule = Rule(account_id="a", amount_cents=5000, threshold_cents=1000, monthly_cap_cents=20_000)
+    rule = TopUpRule(account_id="a", amount_cents=5000, threshold_cents=1000, monthly_cap_cents=20_000)
     other: dict[str, Any] = {"account_id": "a", "amount_cents": 6248, "credit_cents": 5000}
     other |= {"created_at": NOW, "updated_at": NOW}
     return View(

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from farebox.http.pages import labels, limit_trial, overview, try_call
 from farebox.http.pages.fields import words_of
 from farebox.http.pages.routes import PAGE_ROWS
-from farebox.http.quotas import Budget
+from farebox.http.quotas import Quota
 from farebox.model import Balance, Permission, Role
 from farebox.runtime.settle_times import SettleTimes
 from farebox.storage.call_lists import find_call
@@ -216,8 +216,8 @@ Used = Callable[[str, int, int], None]
 def test_refused_forms_do_not_use_up_a_quota(owner: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     rule = {"window": "day", "technique": "sliding", "gateway": "default"}
     call = {"gateway": "nowhere", "model": "demo/demo-1", "text": "Hi"}
-    monkeypatch.setattr(limit_trial, "WHAT_IFS", Budget("what-ifs", 1, 3600))
-    monkeypatch.setattr(try_call, "TEST_CALLS", Budget("test calls", 1, 60))
+    monkeypatch.setattr(limit_trial, "WHAT_IFS", Quota("what-ifs", 1, 3600))
+    monkeypatch.setattr(try_call, "TEST_CALLS", Quota("test calls", 1, 60))
     for _ in range(2):
         assert "Enter the limit" in owner.told("/ui/limits/try", **rule, limit="much")
         assert "does not exist" in owner.told("/ui/try", **call)

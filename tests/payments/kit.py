@@ -16,7 +16,7 @@ from farebox.clock import RandomIds
 from farebox.ledger.commands import Grant, Hold, Settle
 from farebox.ledger.ledger import ledger_of
 from farebox.money import NANOS_PER_CENT
-from farebox.payments.model import Rule, TopUp
+from farebox.payments.model import TopUp, TopUpRule
 from farebox.payments.stripe import StripeProcessor
 from farebox.providers.http1.pool import PooledUpstream
 from farebox.runtime.configuration import Configuration
@@ -155,7 +155,7 @@ class Shop:
     async def buy(self, cents: int = 5_000, **more: Any) -> TopUp:
         return await top_up.buy(self.services, self.account, credit_cents=cents, **more)
 
-    async def set_rule(self, amount: int = 1_000, threshold: int = 500, **more: Any) -> Rule:
+    async def set_rule(self, amount: int = 1_000, threshold: int = 500, **more: Any) -> TopUpRule:
         return await auto_top_up.set_rule(
             self.services, self.account, amount_cents=amount, threshold_cents=threshold, **more
         )
@@ -224,7 +224,7 @@ class Shop:
         return found
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> TopUpRule:
         found = self.read(partial(rule_of, account_id=self.account))
         assert found is not None
         return found

@@ -15,7 +15,7 @@ import stripe
 from farebox.billing import cards, processor_events, top_up
 from farebox.errors import BAD_SIGNATURE, PAYMENTS_OFF, Problem
 from farebox.payments.model import TopUp
-from farebox.payments.processor import Event, ProcessorInvoice
+from farebox.payments.processor import ProcessorEvent, ProcessorInvoice
 from farebox.storage import processor_events as inbox
 from farebox.storage.customers import default_card
 from farebox.storage.findings import list_findings, open_findings
@@ -43,7 +43,7 @@ async def deliver(shop: Shop, body: bytes) -> None:
     await processor_events.receive(shop.services, body, signature(body, shop.clock.at))
 
 
-async def reported(shop: Shop, prefix: str = "") -> list[Event]:
+async def reported(shop: Shop, prefix: str = "") -> list[ProcessorEvent]:
     """The events that Stripe reports, oldest first."""
     assert shop.services.processor is not None
     found = [event async for event in shop.services.processor.events(since=0) if event.type.startswith(prefix)]

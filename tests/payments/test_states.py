@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from farebox.payments.model import Rule, TopUp
+from farebox.payments.model import TopUp, TopUpRule
 from farebox.payments.purchase import Tax
 from farebox.payments.states import DISABLED_REASONS, OPEN_TOP_UPS, PENDING_TOP_UPS, RULE_STATES, TOP_UP_STATES
 from farebox.storage import leases, tax, top_up_rules
@@ -178,12 +178,12 @@ def test_the_schema_allows_one_open_auto_top_up(connection: Connection) -> None:
 # --- rules ------------------------------------------------------------------------------------------------------------
 
 
-def rule(connection: Connection, state: str = "active", **more: object) -> Rule:
+def rule(connection: Connection, state: str = "active", **more: object) -> TopUpRule:
     values: dict[str, object] = {
         "account_id": ACCOUNT, "amount_cents": 1_000, "threshold_cents": 500, "monthly_cap_cents": 10_000,
         "state": state, "reason": None if state == "active" else "card_declined",
     }  # fmt: skip
-    made = Rule(**(values | more))  # type: ignore[arg-type]
+    made = TopUpRule(**(values | more))  # type: ignore[arg-type]
     top_up_rules.save_rule(connection, bucket(connection), made)
     return made
 

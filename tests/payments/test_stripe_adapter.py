@@ -11,8 +11,8 @@ from farebox.payments.metadata import top_up_of
 from farebox.payments.processor import (
     Declined,
     InvalidSignature,
-    Line,
     ProcessorInvoice,
+    ProcessorLine,
     ProcessorRefused,
     ProcessorUnavailable,
 )
@@ -20,7 +20,7 @@ from farebox.payments.stripe import StripeProcessor
 from farebox.payments.stripe_objects import read_dispute, read_invoice
 from tests.payments.stripe_kit import FORM, KEY, WEBHOOK_SECRET, Stripe, running_stripe
 
-LINES = [Line("Prepaid credit", 5000), Line("Service fee", 250), Line("VAT 19 %", 998)]
+LINES = [ProcessorLine("Prepaid credit", 5000), ProcessorLine("Service fee", 250), ProcessorLine("VAT 19 %", 998)]
 TOTAL = 6248
 MARKS = {"farebox_account": "acme", "farebox_top_up": "t1"}
 NOW = 1_790_000_000_000
@@ -121,14 +121,14 @@ async def test_an_invoice_is_opened_with_its_lines_and_nothing_is_charged(
 
 
 async def test_an_invoice_whose_lines_are_refused_is_deleted(kit: Stripe, customer: str, card: str) -> None:
-    for lines in ([Line("Prepaid credit", 10**9)], [Line("x" * 501, 5000)]):
+    for lines in ([ProcessorLine("Prepaid credit", 10**9)], [ProcessorLine("x" * 501, 5000)]):
         with pytest.raises(ProcessorRefused):
             await kit.processor.open_invoice(customer, lines, card_id=card, metadata=MARKS, key=lines[0].description)
     assert [invoice async for invoice in kit.processor.invoices(since=0)] == []
 
 
 async def test_a_zero_line_is_in_the_footer(kit: Stripe, customer: str, card: str) -> None:
-    lines = [Line("Prepaid credit", 5000), Line("VAT 0 %: reverse charge", 0)]
+    lines = [ProcessorLine("Prepaid credit", 5000), ProcessorLine("VAT 0 %: reverse charge", 0)]
     invoice = await kit.processor.open_invoice(customer, lines, card_id=card, metadata=MARKS, key="k")
     assert invoice.amount_cents == 5000
     found = await kit.sdk.invoices.retrieve_async(invoice.invoice_id)
@@ -383,7 +383,7 @@ async def test_a_setup_page_saves_a_card(kit: Stripe, customer: str) -> None:
 
 
 async def test_a_purchase_page_charges_saves_the_card_and_makes_an_invoice(kit: Stripe, customer: str) -> None:
-    lines = [*LINES, Line("VAT 0 %: reverse charge", 0)]
+    lines = [*LINES, ProcessorLine("VAT 0 %: reverse charge", 0)]
     checkout = await kit.processor.open_purchase(
         customer, lines, success_url="http://x.example/ok", cancel_url="http://x.example", metadata=MARKS, key="b1"
     )

@@ -20,8 +20,8 @@ from farebox.payments.processor import (
     MISSING,
     Checkout,
     Declined,
-    Line,
     ProcessorInvoice,
+    ProcessorLine,
     ProcessorRefused,
     ProcessorUnavailable,
 )
@@ -131,7 +131,7 @@ class RandomProcessor:
         return [Card(card_id="pm_1", exp_month=12, exp_year=2034, is_default=True, **named)]  # type: ignore[arg-type]
 
     async def open_invoice(
-        self, customer_id: str, lines: Sequence[Line], *, card_id: str, metadata: Mapping[str, str], key: str
+        self, customer_id: str, lines: Sequence[ProcessorLine], *, card_id: str, metadata: Mapping[str, str], key: str
     ) -> ProcessorInvoice:
         self._fail()
         if key not in self._keys:
@@ -170,7 +170,7 @@ class RandomProcessor:
         return self._found(invoice_id)
 
     async def open_purchase(
-        self, customer_id: str, lines: Sequence[Line], *, success_url: str, cancel_url: str,
+        self, customer_id: str, lines: Sequence[ProcessorLine], *, success_url: str, cancel_url: str,
         metadata: Mapping[str, str], key: str,
     ) -> Checkout:  # fmt: skip
         invoice = await self.open_invoice(customer_id, lines, card_id="", metadata=metadata, key=key)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from farebox.policies.conditions import (
     VALUE_MAX,
-    InvalidCondition,
+    InvalidPolicyCondition,
     Unevaluable,
-    Unresolved,
+    UnresolvedField,
     bind,
     compile_condition,
 )
@@ -36,7 +36,7 @@ def test_results_of_conditions() -> None:
 
 @pytest.mark.parametrize("text", ["metadata.team == 'x'", "user == 'x'", "cf.user.email.size() > 0"])
 def test_missing_values(text: str) -> None:
-    with pytest.raises(Unresolved):
+    with pytest.raises(UnresolvedField):
         holds(text)
 
 
@@ -66,7 +66,7 @@ def test_evaluation_errors(text: str, metadata: dict[str, Any]) -> None:
     ],
 )  # fmt: skip
 def test_invalid_conditions_are_refused(text: str) -> None:
-    with pytest.raises(InvalidCondition):
+    with pytest.raises(InvalidPolicyCondition):
         compile_condition(text)
 
 
@@ -87,7 +87,7 @@ _GROWN = lambda inner: st.one_of(  # noqa: E731
 @settings(deadline=None)
 @given(st.recursive(_ATOMS, _GROWN, max_leaves=25))
 def test_any_expression_has_a_result_or_one_of_our_errors(text: str) -> None:
-    with contextlib.suppress(InvalidCondition, Unevaluable, Unresolved):
+    with contextlib.suppress(InvalidPolicyCondition, Unevaluable, UnresolvedField):
         assert holds(text[:CONDITION_MAX], {"a": "a" * VALUE_MAX, "n": 2**62}, user="u") in (True, False)
 
 
@@ -95,7 +95,7 @@ def test_actors() -> None:
     metadata: dict[str, Any] = {"a": 5, "b": True, "c": "x"}
     actor = compile_actor("team:{metadata.c}/{user}-{metadata.a}{metadata.b}")
     assert actor.resolve({"user": "u"}, metadata) == "team:x/u-5true"
-    with pytest.raises(Unresolved):
+    with pytest.raises(UnresolvedField):
         actor.resolve({}, metadata)
     assert compile_actor("everyone").resolve({}, {}) == "everyone"
     for wrong in ("{", "a}", "{a{user}}", "{}", "{metadata}", "{metadata.}", "{cf.user.groups}", "{ user }"):

@@ -17,7 +17,7 @@ from farebox.pricing.compiler import PriceList
 from farebox.pricing.estimate import affordable_output, estimate
 from farebox.pricing.list_ids import LIST_IDS
 from farebox.pricing.media import image_tokens
-from farebox.pricing.model import Demand, ImageInput, Markup, ModelPrice, Unseen
+from farebox.pricing.model import Demand, ImageInput, Markup, ModelPrice, UnseenInput
 from farebox.pricing.pricebook import OwnPrice, PriceBook
 from farebox.pricing.rates import UNITS
 from farebox.usage import Quantity
@@ -176,7 +176,7 @@ def test_rates_of_audio_and_images_apply_only_to_audio_and_images() -> None:
     assert audio - text == 10 * 50 * 40_000
     image = estimate(Demand("m", text_bytes=872, images=(ImageInput(),)), price, COST).amount
     assert image - text == 16_384 * 5000
-    unseen = estimate(Demand("m", text_bytes=872, unseen=(Unseen("file"),)), price, COST).amount
+    unseen = estimate(Demand("m", text_bytes=872, unseen=(UnseenInput("file"),)), price, COST).amount
     assert unseen - text == (1_048_576 - 1000) * 40_000
 
 

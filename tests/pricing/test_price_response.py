@@ -9,10 +9,10 @@ import pytest
 import quicktok  # type: ignore[import-untyped]
 from msgspec.structs import replace as replace_demand
 
-from farebox.calls.price import REASONING_TOKENS_PER_SECOND, Ending, PricedUsage, price_response
+from farebox.calls.price import REASONING_TOKENS_PER_SECOND, PricedUsage, ResponseEnding, price_response
 from farebox.pricing.compiler import PriceList
 from farebox.pricing.estimate import estimate
-from farebox.pricing.model import Demand, FurtherModel, ImageInput, Markup, ModelPrice, Unseen
+from farebox.pricing.model import Demand, FurtherModel, ImageInput, Markup, ModelPrice, UnseenInput
 from farebox.pricing.pricebook import OwnPrice, PriceBook
 from farebox.providers.formats.base import Observed
 
@@ -47,7 +47,7 @@ def price(
     demand = demand or Demand("m", text_bytes=len(TEXT), messages=1, output_max=100)
     model = model or priced_as()
     bound = estimate(demand, model, COST)
-    end = Ending(lambda: TEXT, **ending)
+    end = ResponseEnding(lambda: TEXT, **ending)
     return price_response(observed, demand, model, COST, bound, end), bound.amount
 
 
@@ -59,13 +59,13 @@ def whole(usage: dict[str, Any] | None, **more: Any) -> Observed:
     ("usage", "unseen"),
     [
         ({"input_tokens": 105_000, "output_tokens": 1_000}, ()),
-        ({"input_tokens": 105_000, "output_tokens": 1}, (Unseen("file"),)),
-        ({"input_tokens": 4 * 105_000, "output_tokens": 4 * 1_000}, (Unseen("web_search", uses=3),)),
-        ({"input_tokens": 10**8, "output_tokens": 10**8}, (Unseen("mcp", uses=None),)),
-        ({"input_tokens": 10**8, "output_tokens": 1}, (Unseen("tool_search", uses=None),)),
+        ({"input_tokens": 105_000, "output_tokens": 1}, (UnseenInput("file"),)),
+        ({"input_tokens": 4 * 105_000, "output_tokens": 4 * 1_000}, (UnseenInput("web_search", uses=3),)),
+        ({"input_tokens": 10**8, "output_tokens": 10**8}, (UnseenInput("mcp", uses=None),)),
+        ({"input_tokens": 10**8, "output_tokens": 1}, (UnseenInput("tool_search", uses=None),)),
     ],
 )
-def test_usage_is_believed_however_large(usage: dict[str, Any], unseen: tuple[Unseen, ...]) -> None:
+def test_usage_is_believed_however_large(usage: dict[str, Any], unseen: tuple[UnseenInput, ...]) -> None:
     demand = Demand("m", text_bytes=10, output_max=100, unseen=unseen)
     response, _ = price(whole(usage), demand)
     assert (response.source, response.usage) == ("provider", usage)
@@ -77,12 +77,12 @@ def test_usage_is_believed_however_large(usage: dict[str, Any], unseen: tuple[Un
     [
         ({"input_tokens": 105_001, "output_tokens": 1}, ()),
         ({"input_tokens": 1, "output_tokens": 1_001}, ()),
-        ({"input_tokens": 105_001, "output_tokens": 1}, (Unseen("file"),)),
-        ({"input_tokens": 4 * 105_000 + 1, "output_tokens": 1}, (Unseen("web_search", uses=3),)),
-        ({"input_tokens": 1, "output_tokens": 4_001}, (Unseen("web_search", uses=3),)),
+        ({"input_tokens": 105_001, "output_tokens": 1}, (UnseenInput("file"),)),
+        ({"input_tokens": 4 * 105_000 + 1, "output_tokens": 1}, (UnseenInput("web_search", uses=3),)),
+        ({"input_tokens": 1, "output_tokens": 4_001}, (UnseenInput("web_search", uses=3),)),
     ],
 )
-def test_impossible_usage_costs_the_hold(usage: dict[str, Any], unseen: tuple[Unseen, ...]) -> None:
+def test_impossible_usage_costs_the_hold(usage: dict[str, Any], unseen: tuple[UnseenInput, ...]) -> None:
     response, held = price(whole(usage), Demand("m", text_bytes=10, output_max=100, unseen=unseen))
     assert (response.source, response.charge) == ("estimate", held)
     assert response.implausible
@@ -219,11 +219,11 @@ def test_hanging_up_does_not_hide_what_was_read() -> None:
     reported = Observed(usage={"input_tokens": 900}, delivered_bytes=len(SAID), text=SAID)
     requested = Demand("m", text_bytes=len(TEXT), output_max=100)
     for unseen, observed, is_held in (
-        (Unseen("response"), Observed(delivered_bytes=len(SAID), text=SAID), True),
-        (Unseen("response"), reported, False),
-        (Unseen("response"), Observed(empty=True), False),
-        (Unseen("web_search", uses=2), reported, True),
-        (Unseen("web_search", uses=0), reported, False),
+        (UnseenInput("response"), Observed(delivered_bytes=len(SAID), text=SAID), True),
+        (UnseenInput("response"), reported, False),
+        (UnseenInput("response"), Observed(empty=True), False),
+        (UnseenInput("web_search", uses=2), reported, True),
+        (UnseenInput("web_search", uses=0), reported, False),
     ):
         response, held = price(observed, replace_demand(requested, unseen=(unseen,)), **left)
         assert (response.charge == held) == is_held, unseen

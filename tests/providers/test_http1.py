@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from farebox.providers.http1.connection import HEAD_MAX, UpstreamConnection
 from farebox.providers.http1.response import PAUSE_ABOVE
-from farebox.providers.upstream import Sending, UpstreamFailed, UpstreamRequest
+from farebox.providers.upstream import SendProgress, UpstreamFailed, UpstreamRequest
 from tests.providers.http1_kit import OK, authority, pool, post, serving, until_gone, whole
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -135,7 +135,9 @@ async def test_a_connection_that_is_closed_before_anything_is_sent() -> None:
         _, connection = await loop.create_connection(lambda: Noticing(loop, lambda _: None), "127.0.0.1", port)
         await asyncio.wait_for(gone.wait(), 5)
         with pytest.raises(UpstreamFailed) as raised:
-            await asyncio.wait_for(connection.exchange(b"GET / HTTP/1.1\r\n\r\n", b"", Sending(), to_head=False), 5)
+            await asyncio.wait_for(
+                connection.exchange(b"GET / HTTP/1.1\r\n\r\n", b"", SendProgress(), to_head=False), 5
+            )
         assert not raised.value.sent
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farebox.providers.scrubbing import Scrubbed, Scrubber
+from farebox.providers.scrubbing import ScrubbedResponse, Scrubber
 from farebox.providers.upstream import UpstreamFailed
 
 KEY = 'sk-op/erator+0123456789="tail'
@@ -57,7 +57,7 @@ def passed(*pieces: bytes, key: str = KEY, failure: str = "") -> list[bytes]:
     """The relayed chunks, with the failure last."""
 
     async def take() -> list[bytes]:
-        response, found = Scrubbed(Pieces(*pieces, failure=failure), Scrubber(key)), []
+        response, found = ScrubbedResponse(Pieces(*pieces, failure=failure), Scrubber(key)), []
         try:
             while (chunk := await response.chunk()) is not None:
                 found.append(chunk)

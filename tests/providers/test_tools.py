@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest
-from farebox.providers.formats.tools import Declared, Tool, of_generate, of_messages, of_responses
+from farebox.providers.formats.tools import DeclaredTool, Tool, of_generate, of_messages, of_responses
 from tests.providers.samples import body, wire_format
 
 GEMINI = "v1beta/models/gemini-2.5-flash:generateContent"
@@ -17,11 +17,11 @@ def parse(slug: str, path: str, **fields: Any) -> ParsedRequest:
 
 
 def responses(tools: list[Any], items: object = "x", most: int | None = None) -> tuple[Tool, ...]:
-    return of_responses(msgspec.convert(tools, list[Declared]), items, most)
+    return of_responses(msgspec.convert(tools, list[DeclaredTool]), items, most)
 
 
 def messages(tools: list[Any], servers: object = None, contents: tuple[object, ...] = ()) -> tuple[Tool, ...]:
-    return of_messages(msgspec.convert(tools, list[Declared]), servers, contents)
+    return of_messages(msgspec.convert(tools, list[DeclaredTool]), servers, contents)
 
 
 def generate(tools: list[dict[str, Any]]) -> tuple[Tool, ...]:

@@ -14,7 +14,7 @@ import pytest
 
 from farebox.model import Role
 from farebox.settings import Settings, load
-from farebox.storage.database import Migrated, migrate_now, opened_for_command
+from farebox.storage.database import MigrationResult, migrate_now, opened_for_command
 from farebox.storage.postgres.dialect import schema
 from farebox.storage.schema import OLDEST, VERSION, missing
 from farebox.storage.sessions import find
@@ -153,7 +153,7 @@ def test_an_upgrade_keeps_every_row(old: Settings) -> None:
     before = read_old(old)
     assert len(before) > 40
     assert all(len(found) == (1 if "one" in found[0] else 2) for found in before.values())
-    assert migrate_now(old) == Migrated(list(range(OLDEST + 1, VERSION + 1)), VERSION)
+    assert migrate_now(old) == MigrationResult(list(range(OLDEST + 1, VERSION + 1)), VERSION)
     with opened_for_command(old) as connection:
         for table, were in before.items():
             if table in DROPPED_TABLES:
@@ -161,7 +161,7 @@ def test_an_upgrade_keeps_every_row(old: Settings) -> None:
             columns = [name for name in were[0] if (table, name) not in DROPPED]
             now = rows(connection, _select(table, columns))
             assert sorted(now, key=repr) == sorted((tuple(row[name] for name in columns) for row in were), key=repr)
-    assert migrate_now(old) == Migrated([], VERSION)
+    assert migrate_now(old) == MigrationResult([], VERSION)
 
 
 def test_links_to_the_billing_page_keep_working(old: Settings) -> None:
@@ -200,7 +200,7 @@ def test_names_of_accounts_that_do_not_fit_into_the_index_are_shortened(old: Set
 
 def test_an_upgraded_schema_is_that_of_a_new_database(old: Settings, tmp_path: Path) -> None:
     new = _empty(tmp_path / "new")
-    assert migrate_now(new) == Migrated([VERSION], VERSION)
+    assert migrate_now(new) == MigrationResult([VERSION], VERSION)
     migrate_now(old)
     upgraded, made = described(old), described(new)
     assert len(made) > 60

@@ -12,7 +12,7 @@ from farebox.billing.top_up_endings import close
 from farebox.billing.top_up_price import limits_of
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.payments.guards import CAP_FACTOR
-from farebox.payments.model import Rule
+from farebox.payments.model import TopUpRule
 from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.settings import Settings
@@ -30,7 +30,7 @@ RESOLVED_BY_CARD: Final = frozenset({"card_declined", "no_payment_method", "auth
 SWEEP_CONCURRENCY: Final = 200
 
 
-async def rule(services: Services, account_id: str) -> Rule | None:
+async def rule(services: Services, account_id: str) -> TopUpRule | None:
     """The account's auto top-up rule; None if it is switched off."""
     return await services.database.get(partial(store.rule_of, account_id=account_id))
 
@@ -42,16 +42,16 @@ async def set_rule(
     amount_cents: int,
     threshold_cents: int,
     monthly_cap_cents: int | None = None,
-) -> Rule:
+) -> TopUpRule:
     """Switch auto top-up on, or back on: whatever stopped it is cleared. Without a cap, an earlier choice is kept.
     Charges nothing by itself.
 
     Raises Problem: VALIDATION_FAILED, NOT_FOUND.
     """
 
-    def save(connection: Connection) -> Rule:
+    def save(connection: Connection) -> TopUpRule:
         at = services.clock.now_ms()
-        wanted = Rule(
+        wanted = TopUpRule(
             account_id=account_id,
             amount_cents=amount_cents,
             threshold_cents=threshold_cents,
@@ -63,7 +63,7 @@ async def set_rule(
     return await services.database.write(save)
 
 
-def _set(connection: Connection, settings: Settings, wanted: Rule, at: int) -> Rule:
+def _set(connection: Connection, settings: Settings, wanted: TopUpRule, at: int) -> TopUpRule:
     account = find_account(connection, wanted.account_id)
     if account is None:
         raise Problem(NOT_FOUND, f"There is no account {quoted(wanted.account_id)}.")
@@ -73,7 +73,7 @@ def _set(connection: Connection, settings: Settings, wanted: Rule, at: int) -> R
     _within("amount", wanted.amount_cents, max(low, AMOUNT_MIN), high)
     _within("threshold", wanted.threshold_cents, THRESHOLD_MIN, THRESHOLD_MAX)
     _within("monthly_cap", cap, wanted.amount_cents, CAP_MAX)
-    saved = Rule(
+    saved = TopUpRule(
         account_id=wanted.account_id,
         amount_cents=wanted.amount_cents,
         threshold_cents=wanted.threshold_cents,
@@ -87,7 +87,7 @@ def _set(connection: Connection, settings: Settings, wanted: Rule, at: int) -> R
     return saved
 
 
-def _cap(before: Rule | None, wanted: Rule) -> int:
+def _cap(before: TopUpRule | None, wanted: TopUpRule) -> int:
     if wanted.monthly_cap_cents >= 0:
         return wanted.monthly_cap_cents
     if before is not None and before.monthly_cap_cents != before.amount_cents * CAP_FACTOR:
@@ -229,7 +229,7 @@ def _wake(connection: Connection, services: Services, account_id: str, at: int) 
     return 0 if store.fire(connection, account.bucket, account_id, at) is None else 1
 
 
-def _over(services: Services, paused: Rule, at: int) -> bool:
+def _over(services: Services, paused: TopUpRule, at: int) -> bool:
     """Whether a pause has ended. If the operator switched auto top-up off, it ends when they switch it back on."""
     if paused.reason == "switched_off" and _switched_on(services):
         return True

@@ -14,7 +14,7 @@ from farebox.calendar import DAY_MS, month_start, next_month
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.attempts import Attempt
 from farebox.payments.guards import HISTORY, Wait, check_auto, size
-from farebox.payments.model import Card, Rule, TopUp
+from farebox.payments.model import Card, TopUp, TopUpRule
 from farebox.settings import Settings
 from farebox.storage.accounts import find_account, posted_and_owed
 from farebox.storage.customers import default_card
@@ -59,7 +59,7 @@ def decide_request(connection: Connection, settings: Settings, top_up: TopUp, at
 
 
 def _sized(
-    connection: Connection, settings: Settings, top_up: TopUp, rule: Rule, card: Card, shortfall: int, at: int
+    connection: Connection, settings: Settings, top_up: TopUp, rule: TopUpRule, card: Card, shortfall: int, at: int
 ) -> TopUp:
     """The request as a purchase that closes the gap, where the cap and the guards allow it now."""
 
@@ -171,7 +171,7 @@ def is_frozen(connection: Connection, account_id: str) -> bool:
     return account is not None and account.frozen_at is not None
 
 
-def _shortfall(connection: Connection, rule: Rule) -> int:
+def _shortfall(connection: Connection, rule: TopUpRule) -> int:
     """Nano-dollars missing to the threshold; what the account owes is missing too, as new money pays it first."""
     posted, owed = posted_and_owed(connection, rule.account_id)
     missing = rule.threshold_cents * NANOS_PER_CENT - posted
@@ -192,13 +192,15 @@ def _abandon(connection: Connection, top_up: TopUp, text: str, at: int) -> TopUp
     return close(connection, top_up, "canceled", at, code=top_up.decline_code, text=text)
 
 
-def _pause(connection: Connection, top_up: TopUp, rule: Rule, wait: Wait, at: int, text: str | None = None) -> TopUp:
+def _pause(
+    connection: Connection, top_up: TopUp, rule: TopUpRule, wait: Wait, at: int, text: str | None = None
+) -> TopUp:
     """Cancel the request and pause the rule; the sweep resumes it."""
     _pause_rule(connection, rule, wait, at, rule.error)
     return _cancel(connection, top_up, text or f"Not now: {wait.reason}.", at)
 
 
-def _pause_rule(connection: Connection, rule: Rule, wait: Wait, at: int, error: str | None) -> None:
+def _pause_rule(connection: Connection, rule: TopUpRule, wait: Wait, at: int, error: str | None) -> None:
     until = max(wait.until, at + 1)
     change_rule(connection, rule, "paused", at, reason=wait.reason, until=until, error=error)
     account = find_account(connection, rule.account_id)

@@ -10,7 +10,7 @@ import msgspec
 
 from farebox.billing.statement import statement
 from farebox.calendar import DAY_MS, month_span, utc
-from farebox.documents.content import CreditNote, Invoice, Line, Party, Statement, TaxLine
+from farebox.documents.content import CreditNote, DocumentLine, Invoice, Party, Statement, TaxLine
 from farebox.documents.render import rendered
 from farebox.errors import LINK_EXPIRED, NOT_FOUND, Problem
 from farebox.payments.model import TopUp
@@ -147,10 +147,10 @@ def _purchase(top_up: TopUp) -> Purchase:
         return Purchase(credit_cents=top_up.credit_cents, fee_cents=top_up.fee_cents, tax_cents=top_up.tax_cents)
 
 
-def _lines(credit_cents: int, fee_cents: int) -> tuple[Line, ...]:
-    lines = [Line("Prepaid credit", credit_cents)]
+def _lines(credit_cents: int, fee_cents: int) -> tuple[DocumentLine, ...]:
+    lines = [DocumentLine("Prepaid credit", credit_cents)]
     if fee_cents:
-        lines.append(Line("Service fee", fee_cents))
+        lines.append(DocumentLine("Service fee", fee_cents))
     return tuple(lines)
 
 

@@ -22,9 +22,9 @@ from farebox.payments.metadata import top_up_of
 from farebox.payments.processor import (
     MISSING,
     Checkout,
-    Event,
     InvalidSignature,
     Processor,
+    ProcessorEvent,
     ProcessorInvoice,
     ProcessorRefused,
     ProcessorUnavailable,
@@ -119,7 +119,7 @@ async def sweep_undelivered(services: Services) -> None:
     since = (at - FIRST_SWEEP_BACK_MS) if swept is None else swept - SWEEP_BACK_MS
     any_received = await services.database.get(partial(inbox.received_since, at=since))
     missing = 0
-    batch: list[Event] = []
+    batch: list[ProcessorEvent] = []
     async for event in processor.events(since=since, undelivered=any_received):
         if _handler(event.type) is not None:
             batch.append(event)

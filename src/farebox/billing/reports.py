@@ -7,13 +7,13 @@ from typing import Literal
 from farebox.calendar import DAY_MS, HOUR_MS, month_start, next_month
 from farebox.errors import ACCESS_DENIED, Problem
 from farebox.model import Account, Balance
-from farebox.periods import Change, Span, window
+from farebox.periods import CalendarSpan, Change, window
 from farebox.runtime.services import Services
 from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import find_account, read_balance, read_owed
 from farebox.storage.reports import ModelUsage, usage_by_model, usage_by_window
 from farebox.storage.sql import Connection
-from farebox.storage.statement import LotRow, TransferFilter, TransferRow, list_lots, list_transfers
+from farebox.storage.statement import StatementLot, TransferFilter, TransferRow, list_lots, list_transfers
 
 DEFAULT_SPAN_MS = 31 * DAY_MS
 """How far back usage goes by default."""
@@ -81,7 +81,7 @@ async def usage(
     hours = partial(
         usage_by_window, account_id=account_id, start=first + -first % HOUR_MS, end=last, window_ms=HOUR_MS
     )  # fmt: skip
-    days: dict[Span, int] = {}
+    days: dict[CalendarSpan, int] = {}
     for each in await services.database.scan(hours):
         day = window("daily", each.start, zones)
         days[day] = days.get(day, 0) + each.charge
@@ -107,7 +107,7 @@ async def statement(
 
 async def lots(
     services: Services, account_id: str, offset: int, limit: int, *, spent: bool
-) -> tuple[list[LotRow], int]:
+) -> tuple[list[StatementLot], int]:
     """The account's lots in the order in which they are spent, and their number; with `spent`, including spent ones."""
     return await services.database.scan(
         partial(list_lots, account_id=account_id, offset=offset, limit=limit, spent=spent)

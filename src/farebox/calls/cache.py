@@ -26,7 +26,7 @@ from farebox.metrics.families import CACHE_LOOKUPS
 from farebox.providers.formats.base import Observed
 from farebox.providers.provider import CALLER_KEY_HEADERS
 from farebox.runtime.observers import best_effort
-from farebox.runtime.response_cache import Recalled
+from farebox.runtime.response_cache import RecalledRequest
 from farebox.runtime.services import Services
 from farebox.storage.cached_responses import CachedResponse, generation_prefix
 from farebox.storage.sql import DatabaseUnavailable
@@ -62,7 +62,7 @@ async def cached_response(services: Services, call: Call, watch: Watch) -> Cache
                 call.account_id, key, services.clock.now_ms()
             )
         elif found is not None and not known and use.body and use.read is not None:
-            cache.learn(call.account_id, use.scope, use.body, Recalled(use.read, key))
+            cache.learn(call.account_id, use.scope, use.body, RecalledRequest(use.read, key))
     services.metrics.count(CACHE_LOOKUPS, "miss" if found is None else "hit")
     return found
 

@@ -7,8 +7,8 @@ import msgspec
 from msgspec.structs import replace
 
 from farebox.calls.model import Call
-from farebox.calls.price import Ending, PricedUsage, price_response
-from farebox.offload import Busy, Died, TooMuch
+from farebox.calls.price import PricedUsage, ResponseEnding, price_response
+from farebox.offload import HelperDied, PoolBusy, TooMuchWork
 from farebox.pricing.chat_template import count_chat
 from farebox.pricing.count import COUNTED_BYTES_MAX
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
@@ -38,7 +38,7 @@ async def count_input(services: Services, call: Call, demand: Demand, price: Mod
             return await services.helpers.run(
                 call.account_id, _count, call.body, call.place, price.provider, price.model, demand.model, raises=RAISES
             )
-    except (Busy, Died, TooMuch):
+    except (PoolBusy, HelperDied, TooMuchWork):
         return None
 
 
@@ -48,7 +48,7 @@ async def count_output(services: Services, call: Call, price: ModelPrice, text: 
         return await services.helpers.run(
             call.account_id, _count_text, text.encode("utf-8", "replace"), price.provider, price.model
         )
-    except (Busy, Died, TooMuch):
+    except (PoolBusy, HelperDied, TooMuchWork):
         return None
 
 
@@ -60,7 +60,7 @@ async def price_by_count(
     price: ModelPrice,
     markup: Markup,
     bound: Estimate,
-    ending: Ending,
+    ending: ResponseEnding,
     within: float | None = None,
 ) -> PricedUsage:
     """`price_response`, which may have to count what was sent and delivered. If counting is impossible, or takes longer
@@ -71,7 +71,8 @@ async def price_by_count(
             return await services.helpers.run(
                 call.account_id, _price, body, call.place, observed, demand, price, markup, bound, ending, must=True
             )
-    except (Busy, Died, TooMuch, TimeoutError, asyncio.CancelledError):  # a stop cancels once, and waits for the charge
+    except (PoolBusy, HelperDied, TooMuchWork, TimeoutError, asyncio.CancelledError):
+        # A stop cancels once, and waits for the charge.
         return price_response(observed, demand, price, markup, bound, replace(ending, rough=True))
 
 
@@ -103,7 +104,7 @@ def _price(
     price: ModelPrice,
     markup: Markup,
     bound: Estimate,
-    ending: Ending,
+    ending: ResponseEnding,
 ) -> PricedUsage:
     def text() -> str:
         return read_text(body, place)

@@ -33,7 +33,7 @@ from farebox.memfile import Body
 from farebox.providers.outline import apply_edit
 from farebox.providers.signing import Signing
 from farebox.providers.tokens import TokenRefused
-from farebox.providers.upstream import Cause, Sending, UpstreamFailed, UpstreamRequest, UpstreamResponse
+from farebox.providers.upstream import Cause, SendProgress, UpstreamFailed, UpstreamRequest, UpstreamResponse
 
 PAUSES_MAX_SECONDS = 120.0
 """Maximum time that all pauses between the attempts of one call may take, because it occupies its place and its hold
@@ -51,7 +51,7 @@ async def reach_provider(stage: Admitted) -> Responded:
     """The first response that no further attempt is to replace, once its head has arrived, without what is only for the
     operator. Raises Problem, Interrupted, providers.formats.base.InvalidRequest."""
     context, attempts, call = stage.context, stage.attempts, stage.context.call
-    request = UpstreamRequest(call.method, call.url, call.headers, _body(stage), Sending(), call.sent_head)
+    request = UpstreamRequest(call.method, call.url, call.headers, _body(stage), SendProgress(), call.sent_head)
     attempt, unsent_retries, paused = 1, 1, 0.0
     send = _send
     if call.gateway.otel is not None:

@@ -8,7 +8,7 @@ from msgspec import structs
 from farebox.calls.counting import InputCount
 from farebox.pricing.estimate import affordable_output, estimate
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
-from farebox.pricing.unseen import Rules, UnseenTokens, with_single_uses
+from farebox.pricing.unseen import UnseenRules, UnseenTokens, with_single_uses
 
 
 class HoldEstimator(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class HoldEstimator(msgspec.Struct, frozen=True):
             unseen=self.unseen_tokens(self.demand),
         )
 
-    def with_single_uses(self, rules: Rules) -> "HoldEstimator | None":
+    def with_single_uses(self, rules: UnseenRules) -> "HoldEstimator | None":
         """The same with one use of each tool whose needs are learned, if the request allows more; otherwise None."""
         fewer = with_single_uses(self.demand, rules)
         return None if fewer is None else structs.replace(self, demand=fewer)

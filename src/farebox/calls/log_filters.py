@@ -8,7 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from farebox.money import NANOS_PER_USD
-from farebox.storage.reports import LOG_COLUMNS, ColumnKind, Condition
+from farebox.storage.reports import LOG_COLUMNS, ColumnKind, LogCondition
 
 _FLAGS: Final = {"true": 1, "1": 1, "false": 0, "0": 0}
 _is_number = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?").fullmatch
@@ -47,7 +47,7 @@ def value_of(kind: ColumnKind, value: object) -> str | int | float | None:
     return float(text) * NANOS_PER_USD if kind == "money" else float(text)
 
 
-def conditions_of(filters: Sequence[Filter]) -> list[Condition]:
+def conditions_of(filters: Sequence[Filter]) -> list[LogCondition]:
     """The conditions of stored filters. A value that does not have the type of its key matches nothing."""
     found = []
     for wanted in filters:
@@ -57,7 +57,7 @@ def conditions_of(filters: Sequence[Filter]) -> list[Condition]:
                 values.append(value_of(kind_of(wanted), value))
             except WrongValue:
                 continue
-        found.append(Condition(wanted.key, wanted.operator, tuple(values)))
+        found.append(LogCondition(wanted.key, wanted.operator, tuple(values)))
     return found
 
 

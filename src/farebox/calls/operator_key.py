@@ -14,7 +14,7 @@ from farebox.errors import PROVIDER_UNAVAILABLE, UPSTREAM_INVALID, Problem
 from farebox.metrics.families import KEY_TROUBLE
 from farebox.providers.decoding import decoded
 from farebox.providers.key_problem import KeyProblem, is_json, key_problem_of, reports_error
-from farebox.providers.scrubbing import Scrubbed, scrubber_of
+from farebox.providers.scrubbing import ScrubbedResponse, scrubber_of
 from farebox.providers.sse import BYTE_ORDER_MARK
 from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 from farebox.runtime.operator_alarms import raise_alarm
@@ -90,7 +90,7 @@ def without_key(context: CallContext, response: UpstreamResponse) -> UpstreamRes
     """The response, decoded, without anything that is not for the caller."""
     for secret in context.secrets:
         scrubber = scrubber_of(secret)
-        response = Scrubbed(response, scrubber) if scrubber.forms else response
+        response = ScrubbedResponse(response, scrubber) if scrubber.forms else response
     return response
 
 

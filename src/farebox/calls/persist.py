@@ -8,7 +8,7 @@ from farebox import backoff
 from farebox.calls.record import CallRecord, log
 from farebox.errors import DATABASE_UNAVAILABLE
 from farebox.ledger.commands import UNKNOWN, Conflict, Release, Settle, Verdict
-from farebox.runtime.journal_entry import Entry
+from farebox.runtime.journal_entry import JournalEntry
 from farebox.runtime.observers import best_effort
 from farebox.runtime.services import Services
 from farebox.storage.journal_files import JournalUnwritable
@@ -84,10 +84,10 @@ def _kept_in_memory(services: Services, command: Settle | Release | None, record
     return kept
 
 
-def _entry(command: Settle | Release | None, record: CallRecord, at: int) -> Entry:
+def _entry(command: Settle | Release | None, record: CallRecord, at: int) -> JournalEntry:
     """The entry of a call that ended at `at` with this command and record."""
     settle = command if isinstance(command, Settle) else None
-    return Entry(
+    return JournalEntry(
         ends="nothing" if command is None else "release" if settle is None else "settle",
         at=at if command is None else command.at,
         amount=0 if settle is None else settle.amount,

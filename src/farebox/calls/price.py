@@ -48,7 +48,7 @@ class PricedUsage(msgspec.Struct, frozen=True):
 NOTHING = PricedUsage("none", {}, None, 0)
 
 
-class Ending(msgspec.Struct, frozen=True):
+class ResponseEnding(msgspec.Struct, frozen=True):
     """How a response ended, and the text of its request in case that must be counted."""
 
     request_text: Callable[[], str] = str
@@ -64,7 +64,7 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 def price_response(
-    observed: Observed, demand: Demand, price: ModelPrice, markup: Markup, bound: Estimate, ending: Ending
+    observed: Observed, demand: Demand, price: ModelPrice, markup: Markup, bound: Estimate, ending: ResponseEnding
 ) -> PricedUsage:
     """Price a response by what it reported and delivered.
 
@@ -84,7 +84,7 @@ class _Counter(msgspec.Struct, frozen=True):
     price: ModelPrice
     markup: Markup
     bound: Estimate
-    ending: Ending
+    ending: ResponseEnding
 
     def whole(self) -> PricedUsage:
         """The price of a complete response."""

@@ -12,7 +12,7 @@ from farebox.calls.logged_body import LoggedBody, logged_request, logged_respons
 from farebox.calls.model import Call
 from farebox.calls.ownership import keep_handed_out
 from farebox.calls.persist import persist
-from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, PricedUsage, price_response
+from farebox.calls.price import NOTHING, REPORTED_FAILURE, PricedUsage, ResponseEnding, price_response
 from farebox.calls.record import CallOutcome, CallRecord, log
 from farebox.calls.screening.findings import Findings
 from farebox.calls.spending.rules import may_count as counts_somewhere
@@ -37,7 +37,7 @@ from farebox.runtime.verdicts import warn_if_unusual
 COUNT_SECONDS = 2.0
 """How long a stopping server waits for a token count, of the five seconds that it has to settle the calls it cuts
 off."""
-_WHOLE = Ending()
+_WHOLE = ResponseEnding()
 _NO_ATTEMPTS = Attempts()
 _FROM_CACHE = replace(NOTHING, usage={"input_tokens": 0, "output_tokens": 0}, notes=("from the gateway's cache",))
 _RECEIPT_OF_HIT = stored_of(
@@ -235,8 +235,8 @@ async def _price(
     return priced, price
 
 
-def _ending(context: CallContext, interruption: str | None) -> Ending:
-    return Ending(
+def _ending(context: CallContext, interruption: str | None) -> ResponseEnding:
+    return ResponseEnding(
         interruption=interruption,
         by_client=interruption in BY_CALLER,
         seconds=context.elapsed_ms() / 1000,

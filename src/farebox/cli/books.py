@@ -15,7 +15,7 @@ from farebox.money import format_usd
 from farebox.quoting import quoted
 
 if TYPE_CHECKING:
-    from farebox.operator.checking import Checked
+    from farebox.operator.checking import CheckResult
     from farebox.pricing.receipt import Receipt, ReceiptLine
 
 
@@ -135,7 +135,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
         with session.reading() as connection, _progress(shown=not as_json) as progress:
             checked = checking.check(connection, progress)
     except DatabaseDamaged as error:  # the database cannot even be opened
-        checked = checking.Checked([" ".join(str(error).split())], 0, [], [])
+        checked = checking.CheckResult([" ".join(str(error).split())], 0, [], [])
     if checked.damage:
         _exit_damaged(checked.damage, database, as_json=as_json)
     if as_json:
@@ -148,7 +148,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
         raise typer.Exit(EMPTY_STATUS)
 
 
-def _checked_row(checked: "Checked", database: str) -> dict[str, object]:
+def _checked_row(checked: "CheckResult", database: str) -> dict[str, object]:
     return {
         "clean": checked.clean,
         "damage": [],
@@ -159,7 +159,7 @@ def _checked_row(checked: "Checked", database: str) -> dict[str, object]:
     }
 
 
-def _print_checked(checked: "Checked", database: str) -> None:
+def _print_checked(checked: "CheckResult", database: str) -> None:
     from farebox.ledger.differences import NODE_UNAVAILABLE
     from farebox.operator.checking import act_text
     from farebox.storage.sql import NodeUnavailable

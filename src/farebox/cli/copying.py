@@ -13,7 +13,7 @@ from farebox.cli.session import Stopped, session_of
 from farebox.cli.values import AsJson
 
 if TYPE_CHECKING:
-    from farebox.operator.copying import Copied
+    from farebox.operator.copying import CopyResult
     from farebox.settings import Settings
 
 _URL = "URL"
@@ -84,7 +84,9 @@ def _at(settings: "Settings", url: str, option: str) -> "Settings":
     return replace(settings, database_url=url)
 
 
-def _print_copied(copied: "Copied", settings: "Settings", destination: "Settings", url: str, *, as_json: bool) -> None:
+def _print_copied(
+    copied: "CopyResult", settings: "Settings", destination: "Settings", url: str, *, as_json: bool
+) -> None:
     key = Path(settings.data_dir) / "secret.key"
     journal = Path(settings.data_dir) / "journal"
     to_move = [str(path) for path in (key, journal) if path.exists()]

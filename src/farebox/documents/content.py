@@ -17,7 +17,7 @@ class Party(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     email: str = ""
 
 
-class Line(msgspec.Struct, frozen=True):
+class DocumentLine(msgspec.Struct, frozen=True):
     """One line of an invoice or credit note, before tax."""
 
     description: str
@@ -42,7 +42,7 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
     account_id: str
     seller: Party
     customer: Party
-    lines: tuple[Line, ...]
+    lines: tuple[DocumentLine, ...]
     tax: TaxLine | None
     total_cents: int
     card_brand: str = ""
@@ -65,7 +65,7 @@ class CreditNote(msgspec.Struct, frozen=True, kw_only=True):
     customer: Party
     invoice_number: str
     invoice_issued_at: int
-    lines: tuple[Line, ...]
+    lines: tuple[DocumentLine, ...]
     tax: TaxLine | None
     total_cents: int
     credit_cents: int

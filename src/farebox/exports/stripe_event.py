@@ -73,7 +73,7 @@ def _check(variable: str) -> None:
         raise InvalidTemplate(f"there is no variable `${variable[:64]}`: there are {known}")
 
 
-class Event(msgspec.Struct, frozen=True):
+class MeterEventForm(msgspec.Struct, frozen=True):
     """An event for Stripe."""
 
     name: str
@@ -90,10 +90,10 @@ class Event(msgspec.Struct, frozen=True):
         return urlencode([*pairs, ("timestamp", str(timestamp)), ("identifier", identifier)], errors="replace").encode()
 
 
-def event_of(template: Template, values: Mapping[str, str]) -> Event:
+def event_of(template: Template, values: Mapping[str, str]) -> MeterEventForm:
     """Fill in a template. Raises ValueMissing."""
     payload = {key: _filled(value, values) for key, value in template.payload.items()}
-    return Event(_filled(template.event_name, values)[:NAME_MAX], payload)
+    return MeterEventForm(_filled(template.event_name, values)[:NAME_MAX], payload)
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

@@ -60,7 +60,7 @@ _HUGGING_FACE = "@huggingface/inference/"
 """The beginning of the user agent of Hugging Face's SDK for TypeScript."""
 
 
-class Target(msgspec.Struct, frozen=True):
+class CallTarget(msgspec.Struct, frozen=True):
     """What a data-plane URL names."""
 
     account_id: str
@@ -108,7 +108,7 @@ class Target(msgspec.Struct, frozen=True):
         return form
 
 
-def waits_in_silence(target: Target | None, headers: RequestHeaders) -> bool:
+def waits_in_silence(target: CallTarget | None, headers: RequestHeaders) -> bool:
     """Whether the client retries every 429 without telling its user: known by the provider's path or the client's name,
     or stated by a header."""
     if target is not None and target.slug in _WAITED_FOR:
@@ -116,7 +116,7 @@ def waits_in_silence(target: Target | None, headers: RequestHeaders) -> bool:
     return headers.get(LIMIT_STATUS) == "403" or _WAITING.match(headers.get("user-agent") or "") is not None
 
 
-def target_of(path: str, headers: RequestHeaders) -> Target | None:
+def target_of(path: str, headers: RequestHeaders) -> CallTarget | None:
     """What the URL names; None if it is not a data-plane URL."""
     path = tidy_path(path)
     if path.startswith(REST_PREFIX):
@@ -124,16 +124,16 @@ def target_of(path: str, headers: RequestHeaders) -> Target | None:
         first, _, rest = rest.partition("/")
         gateway_id = headers.get("cf-aig-gateway-id") or DEFAULT_GATEWAY
         if first == "v1":
-            return Target(account_id, gateway_id, "rest", rest, api_host=True) if rest else None
+            return CallTarget(account_id, gateway_id, "rest", rest, api_host=True) if rest else None
         if first != "run":
             return None
         if rest.startswith("@"):
-            return Target(account_id, gateway_id, "workers-ai", f"run/{rest}", api_host=True)
-        return Target(account_id, gateway_id, RUN, rest, api_host=True)
+            return CallTarget(account_id, gateway_id, "workers-ai", f"run/{rest}", api_host=True)
+        return CallTarget(account_id, gateway_id, RUN, rest, api_host=True)
     parts = path.split("/", 5)
     if len(parts) < 4 or parts[1] != "v1" or not parts[2] or not parts[3]:
         return None
-    return Target(parts[2], parts[3], parts[4] if len(parts) > 4 else "", parts[5] if len(parts) > 5 else "")
+    return CallTarget(parts[2], parts[3], parts[4] if len(parts) > 4 else "", parts[5] if len(parts) > 5 else "")
 
 
 def is_data_plane(path: str) -> bool:

@@ -27,7 +27,7 @@ from farebox.http import cross_origin
 from farebox.http.build_call import COMMON, known_call, native_call
 from farebox.http.caching import answered_from_cache, serve_missed
 from farebox.http.call_body import body_of, check_credit, received_body
-from farebox.http.call_target import RUN, Target, target_of, waits_in_silence
+from farebox.http.call_target import RUN, CallTarget, target_of, waits_in_silence
 from farebox.http.envelope import database_unavailable
 from farebox.http.exchange import Exchange
 from farebox.http.model_list import model_list
@@ -46,7 +46,7 @@ from farebox.http.run_form import run_call
 from farebox.http.sink import HttpSink
 from farebox.http.socket_plane import SocketRequest, no_socket, universal_session, wants_socket
 from farebox.http.steps import common_call, serve_steps, universal_steps
-from farebox.http.subprotocols import Offered, offered
+from farebox.http.subprotocols import OfferedProtocols, offered
 from farebox.http.universal_socket import UniversalSession
 from farebox.metrics.families import CACHE_LOOKUPS, CLIENTS_GONE, REFUSED
 from farebox.runtime.own_providers import NOTHING
@@ -205,7 +205,9 @@ class DataPlane:
         if understood.repeats is None or understood.repeats.permit is not understood.permit:
             understood.repeats = repeats_of(exchange, understood)
 
-    async def _socket(self, exchange: Exchange, target: Target, sink: HttpSink, watch: Watch, request_id: str) -> None:
+    async def _socket(
+        self, exchange: Exchange, target: CallTarget, sink: HttpSink, watch: Watch, request_id: str
+    ) -> None:
         """Serve a WebSocket until it ends. Raises Problem if it cannot begin."""
         services = self._services
         if target.slug in (RUN, *COMMON):
@@ -223,7 +225,7 @@ class DataPlane:
         finally:
             services.calls.end(target.account_id)
 
-    async def _universal(self, exchange: Exchange, target: Target, offer: Offered, sink: HttpSink) -> None:
+    async def _universal(self, exchange: Exchange, target: CallTarget, offer: OfferedProtocols, sink: HttpSink) -> None:
         """Serve a WebSocket of the universal endpoint until it ends."""
         try:
             session = universal_session(self._services, exchange, offer, sink, target.account_id, self._handle)
@@ -237,7 +239,7 @@ class DataPlane:
             self._sessions.discard(session)
 
     async def _permit(
-        self, exchange: Exchange, target: Target, understood: Understood, sink: HttpSink
+        self, exchange: Exchange, target: CallTarget, understood: Understood, sink: HttpSink
     ) -> Permit | None:
         """The permit for a call, kept for other requests with the same head; None if the request was not a call and has
         been answered."""
@@ -254,7 +256,7 @@ class DataPlane:
             understood.permit = permit
         return permit
 
-    async def _list_models(self, target: Target, permit: Permit, sink: HttpSink, model: str) -> None:
+    async def _list_models(self, target: CallTarget, permit: Permit, sink: HttpSink, model: str) -> None:
         """Respond with the models that can be called, or with the named one. Raises Problem."""
         services, token, limited = self._services, permit.token, None
         if token is not None:
@@ -264,7 +266,7 @@ class DataPlane:
         sink.respond(200, [("content-type", "application/json")], body)
 
     async def _received(
-        self, exchange: Exchange, target: Target, permit: Permit, sink: HttpSink, watch: Watch, request_id: str
+        self, exchange: Exchange, target: CallTarget, permit: Permit, sink: HttpSink, watch: Watch, request_id: str
     ) -> ProxyRequest | None:
         """The request with its body; None if the client has gone. Raises Problem."""
         services = self._services
@@ -312,7 +314,7 @@ class DataPlane:
             return await common_call(self._services, request)
         return await (run_call if request.slug == RUN else native_call)(self._services, request)
 
-    async def _cross_origin(self, exchange: Exchange, target: Target, sink: HttpSink) -> bool:
+    async def _cross_origin(self, exchange: Exchange, target: CallTarget, sink: HttpSink) -> bool:
         """If a page of an allowed origin is calling, let it read the responses. Returns whether this was a preflight
         request, which has been answered."""
         origin = exchange.headers.get("origin")

@@ -14,7 +14,7 @@ from farebox.errors import (
     Problem,
 )
 from farebox.memfile import Body, MemoryFile
-from farebox.offload import Busy, Died, Stopping, TooMuch
+from farebox.offload import HelperDied, PoolBusy, PoolStopping, TooMuchWork
 from farebox.providers.audio.length import TooLong, at_once
 from farebox.providers.formats.base import InvalidRequest, TooComplex, UnknownProvider
 from farebox.providers.formats.bounds import is_light
@@ -69,13 +69,13 @@ async def in_helper(
         if interrupted.reason == "client_gone":
             raise
         raise busy("The body was not parsed in time.") from interrupted
-    except TooMuch as error:
+    except TooMuchWork as error:
         raise Problem(BODY_TOO_COMPLEX, f"Parsing the body takes too much {error}.") from error
-    except Busy as error:
+    except PoolBusy as error:
         raise busy("Too many large bodies are waiting to be parsed.") from error
-    except Stopping as error:
+    except PoolStopping as error:
         raise shutting_down() from error
-    except Died as error:
+    except HelperDied as error:
         raise busy("The body was not parsed.") from error
 
 

@@ -8,7 +8,7 @@ from farebox.calls.long_calls.uploads import Upload, upload_of
 from farebox.calls.model import Call
 from farebox.errors import ACCOUNT_FROZEN, GATEWAY_UNKNOWN, INVALID_REQUEST, Problem
 from farebox.gateway import ServedGateway
-from farebox.http.call_target import Target
+from farebox.http.call_target import CallTarget
 from farebox.http.credentials import authorize_run, read_credentials
 from farebox.http.exchange import RequestHeaders
 from farebox.http.provider_errors import Form
@@ -61,7 +61,7 @@ class Repeats(msgspec.Struct, frozen=True):
     """What all requests with the head of an earlier cache hit have in common: see http.repeated_hits."""
 
     permit: Permit
-    target: Target
+    target: CallTarget
     call: Call
     """One of the permit's `calls`."""
     scope: bytes
@@ -71,7 +71,7 @@ class Repeats(msgspec.Struct, frozen=True):
 class Understood(msgspec.Struct):
     """What a request's head means, kept with the head (http.exchange.RequestHead.memo)."""
 
-    target: Target | None
+    target: CallTarget | None
     form: Form
     waits: bool
     """Whether the client waits in silence after every 429."""
@@ -80,7 +80,7 @@ class Understood(msgspec.Struct):
     """None if there was no hit, or only one that cannot be answered at once."""
 
 
-async def permit_of(services: Services, exchange: PermitRequest, target: Target) -> Permit:
+async def permit_of(services: Services, exchange: PermitRequest, target: CallTarget) -> Permit:
     """The permit for a request. Callers without a token are served only if the gateway has authentication off, and only
     on their own key. Raises Problem."""
     _check_payment(exchange, target)
@@ -118,7 +118,7 @@ def _check_frozen(gateway: ServedGateway) -> None:
         raise Problem(ACCOUNT_FROZEN, "The account is frozen. Nothing was charged.")
 
 
-def _check_payment(exchange: PermitRequest, target: Target) -> None:
+def _check_payment(exchange: PermitRequest, target: CallTarget) -> None:
     """A call that asks to be paid by x402, as Cloudflare supports, is refused rather than paid from credit. Raises
     Problem (INVALID_REQUEST)."""
     method = (exchange.headers.get("payment-method") or "").strip().lower()

@@ -13,7 +13,7 @@ from farebox.runtime.services import Services
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class Quota:
     """A quota: the number of uses per number of seconds, for each account."""
 
     name: str
@@ -23,31 +23,31 @@ class Budget:
     """Counted per session instead, so that one member does not use up another member's quota."""
 
 
-PROCESSOR_REQUESTS = Budget("requests to the payment processor", 100, 60)
-POLLS = Budget("status queries to the payment processor", 300, 60)
+PROCESSOR_REQUESTS = Quota("requests to the payment processor", 100, 60)
+POLLS = Quota("status queries to the payment processor", 300, 60)
 """Separate from the requests, so that frequent polling does not prevent the owner from buying."""
-PAGES = Budget("pages of the payment processor", 100, 3600)
-LINKS = Budget("links to the billing page", 100, 3600)
-DOCUMENTS = Budget("documents", 30, 60)
+PAGES = Quota("pages of the payment processor", 100, 3600)
+LINKS = Quota("links to the billing page", 100, 3600)
+DOCUMENTS = Quota("documents", 30, 60)
 """The longest statement takes a thread for two seconds, and there are two threads."""
-CHANGES = Budget("changes of the configuration", 1200, 300)
+CHANGES = Quota("changes of the configuration", 1200, 300)
 """Each change makes every process read the configuration again. The figure is that of Cloudflare's API."""
-MODEL_LISTS = Budget("lists of models", 300, 60)
+MODEL_LISTS = Quota("lists of models", 300, 60)
 """Each goes through all prices, on a thread."""
-TEST_CALLS = Budget("test calls", 60, 60)
-WHAT_IFS = Budget("what-ifs", 60, 3600)
-DOMAIN_CHECKS = Budget("checks of custom domains", 60, 60)
+TEST_CALLS = Quota("test calls", 60, 60)
+WHAT_IFS = Quota("what-ifs", 60, 3600)
+DOMAIN_CHECKS = Quota("checks of custom domains", 60, 60)
 """Each check queries a name server."""
-TESTS = Budget("manually sent messages", 20, 60)
-PROOFS = Budget("attempts to prove identity", 20, 600, each_session=True)
-SIGN_INS = Budget("attempts to sign in from your address", 60, 600)
+TESTS = Quota("manually sent messages", 20, 60)
+PROOFS = Quota("attempts to prove identity", 20, 600, each_session=True)
+SIGN_INS = Quota("attempts to sign in from your address", 60, 600)
 """Counted per client address, like those below."""
-MAIL_REQUESTS = Budget("requests for sign-in links from your address", 20, 3600)
-MAILS = Budget("sign-in links for this e-mail address", 5, 3600)
+MAIL_REQUESTS = Quota("requests for sign-in links from your address", 20, 3600)
+MAILS = Quota("sign-in links for this e-mail address", 5, 3600)
 """Counted per e-mail address, whether or not it is a member's, so that an inbox cannot be flooded."""
-ANONYMOUS = Budget("visits without a session", 60, 60)
+ANONYMOUS = Quota("visits without a session", 60, 60)
 """Shared by all visitors who return from the processor's page without a session."""
-ANONYMOUS_CLIENT = Budget("visits without a session from your address", 20, 60)
+ANONYMOUS_CLIENT = Quota("visits without a session from your address", 20, 60)
 """Counted per client address, so that one address does not exhaust the shared quota. A 64-bit IPv6 network counts as
 one address."""
 
@@ -63,7 +63,7 @@ def anonymous_client(client: str) -> str:
         return client
 
 
-def spend(services: Services, budget: Budget, account_id: str) -> None:
+def spend(services: Services, budget: Quota, account_id: str) -> None:
     """Count one use. Raises Problem (RATE_LIMITED)."""
     now = services.clock.now_ms()
     at = services.rates.admit((budget.name, account_id), budget.limit, budget.seconds, sliding=True, now_ms=now)

@@ -2,12 +2,12 @@
 
 from farebox.calendar import seconds_until
 from farebox.errors import RATE_LIMITED, TOKEN_RATE_LIMITED, Problem
-from farebox.http.call_target import Target
+from farebox.http.call_target import CallTarget
 from farebox.http.permits import Permit
 from farebox.runtime.services import Services
 
 
-def count_call(services: Services, target: Target, permit: Permit) -> None:
+def count_call(services: Services, target: CallTarget, permit: Permit) -> None:
     """Raises Problem (TOKEN_RATE_LIMITED, RATE_LIMITED). A call that its token's limit refuses is not counted in the
     gateway's."""
     token, gateway, now = permit.token, permit.gateway, services.clock.now_ms()

@@ -11,7 +11,7 @@ import msgspec
 
 from farebox.errors import ACCESS_DENIED, METHOD_NOT_ALLOWED, NO_ROUTE, ErrorKind, Problem
 from farebox.http.envelope import JSON, Response, ResultInfo, failure
-from farebox.http.quotas import Budget
+from farebox.http.quotas import Quota
 from farebox.http.refusals import Pages
 from farebox.http.request import Request
 from farebox.model import Permission
@@ -81,7 +81,7 @@ class Route:
     """Content type of a success, if `shape` is RAW."""
     raw_limit: int = 0
     """If above 0, the handler gets the raw request body in `request.body`, up to this many bytes."""
-    budget: Budget | None = None
+    budget: Quota | None = None
     """How often one account may call it, if it is expensive; routes with the same budget share it."""
     idempotent: bool = False
     """Whether the handler supports an `Idempotency-Key` header; for the OpenAPI document."""

@@ -16,20 +16,20 @@ from farebox.calls.operator_key import ReadError, check_response
 from farebox.calls.request_signature import has_stale_token, no_token, with_signature
 from farebox.calls.responses.relay import relay_response
 from farebox.calls.sessions.readers import session_reader
-from farebox.calls.sessions.session import Meter, Session, Unmetered, session_stage
+from farebox.calls.sessions.session import Meter, Session, UnmeteredSession, session_stage
 from farebox.calls.sessions.turns import Turns
 from farebox.calls.settle import end_without_response, settle_call
 from farebox.calls.stages import Admitted, Attempts, CallContext, Responded, Stage
 from farebox.calls.watch import Interrupted, Watch
 from farebox.errors import INVALID_REQUEST, NO_WEBSOCKET, NOT_METERED, ClientGone, Problem
 from farebox.http.build_call import socket_call, turn_call
-from farebox.http.call_target import Target
+from farebox.http.call_target import CallTarget
 from farebox.http.exchange import Exchange, HeaderList
 from farebox.http.payer import access_of
 from farebox.http.permits import Permit, permit_of
 from farebox.http.proxy_request import ProxyRequest
 from farebox.http.sink import HttpSink
-from farebox.http.subprotocols import HEADER, Offered
+from farebox.http.subprotocols import HEADER, OfferedProtocols
 from farebox.http.universal_socket import Handle, UniversalSession
 from farebox.limits.byte_budget import Lease
 from farebox.providers.catalogue import upstream_path
@@ -64,9 +64,9 @@ class SocketRequest:
         self,
         services: Services,
         exchange: Exchange,
-        target: Target,
+        target: CallTarget,
         permit: Permit,
-        offer: Offered,
+        offer: OfferedProtocols,
         sink: HttpSink,
         watch: Watch,
         request_id: str,
@@ -181,7 +181,7 @@ class SocketRequest:
     def _meter(self, context: CallContext, path: SocketPath) -> Meter:
         """The meter that reads the session. Raises Problem if the session is not allowed on this key."""
         if path.kind == "unread":
-            return Unmetered()
+            return UnmeteredSession()
         strict = self._by_model or not context.call.own_key
         reader, wire = session_reader(context, path.kind, self._request.query, self._error_event, strict=strict)
 
@@ -254,7 +254,7 @@ def no_socket(why: str) -> Problem:
 
 
 def universal_session(
-    services: Services, exchange: Exchange, offer: Offered, sink: HttpSink, account_id: str, handle: Handle
+    services: Services, exchange: Exchange, offer: OfferedProtocols, sink: HttpSink, account_id: str, handle: Handle
 ) -> UniversalSession:
     """An open WebSocket of the universal endpoint. Raises Problem, ClientGone."""
     handshake = _accepted(exchange)

@@ -16,7 +16,7 @@ _SCHEMES: Final = {"token": "Token", "bearer": "Bearer"}
 _MOST: Final = 20
 
 
-class Offered(msgspec.Struct, frozen=True):
+class OfferedProtocols(msgspec.Struct, frozen=True):
     """The handshake as a request, with its credentials as headers, as in any other request."""
 
     headers: dict[str, str]
@@ -34,7 +34,7 @@ class Offered(msgspec.Struct, frozen=True):
         return (*self.subprotocols, *self.credentials, "")[0]
 
 
-def offered(headers: RequestHeaders, query: str) -> Offered:
+def offered(headers: RequestHeaders, query: str) -> OfferedProtocols:
     """The client's handshake."""
     found = dict(headers.items())
     words = [word.strip() for word in found.pop(HEADER, "").split(",", _MOST)[:_MOST] if word.strip()]
@@ -56,4 +56,4 @@ def offered(headers: RequestHeaders, query: str) -> Offered:
             continue
         previous = ""
         credentials.append(word)
-    return Offered(found, query, tuple(plain), tuple(credentials))
+    return OfferedProtocols(found, query, tuple(plain), tuple(credentials))

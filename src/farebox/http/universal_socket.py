@@ -11,7 +11,7 @@ import msgspec
 from farebox.errors import ACCOUNT_BYTES_FULL, INVALID_REQUEST, ClientGone, Problem
 from farebox.http.exchange import Exchange, HeaderList
 from farebox.http.inner_exchange import InnerExchange
-from farebox.http.subprotocols import Offered
+from farebox.http.subprotocols import OfferedProtocols
 from farebox.providers.sse import LineCutter
 from farebox.runtime.services import Services
 
@@ -58,7 +58,7 @@ class UniversalSession:
     """One WebSocket of the universal endpoint."""
 
     def __init__(
-        self, services: Services, exchange: Exchange, offer: Offered, socket: "Socket", handle: Handle
+        self, services: Services, exchange: Exchange, offer: OfferedProtocols, socket: "Socket", handle: Handle
     ) -> None:
         self._services = services
         self._exchange = exchange

@@ -17,7 +17,7 @@ LOTS = (
 )
 
 
-class Lot:
+class BatchLot:
     """An unspent lot, and whether this batch draws on it."""
 
     __slots__ = ("book", "drawn", "left", "lot_id")
@@ -26,7 +26,7 @@ class Lot:
         self.lot_id, self.book, self.left, self.drawn = lot_id, book, left, False
 
 
-class Account:
+class BatchAccount:
     """An account's row and its lots while a batch works on them. Amounts in nano-dollars, times in milliseconds."""
 
     __slots__ = (
@@ -53,7 +53,7 @@ class Account:
         """A charge that takes `posted` below this activates ledger.triggers."""
         self.armed = top_up_below is not None and self.posted < top_up_below
         """Whether a refusal would request an auto top-up."""
-        self.lots: list[Lot] = []
+        self.lots: list[BatchLot] = []
         """In spending order; read with the first charge."""
         self.next_lot = 0
         self.changed = False

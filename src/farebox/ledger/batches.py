@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from farebox.calendar import HOUR_MS
-from farebox.ledger.batch_accounts import ACCOUNT, LOTS, Account, Lot
+from farebox.ledger.batch_accounts import ACCOUNT, LOTS, BatchAccount, BatchLot
 from farebox.ledger.batch_budgets import BatchBudgets
 from farebox.ledger.budgets import encode_slots
 from farebox.ledger.commands import DONE, CallWritten, Command, Hold, Outcome, Release, Settle, Verdict
@@ -138,7 +138,7 @@ class _Batch:
     def __init__(self, connection: SqliteConnection) -> None:
         self._connection = connection
         self._execute = connection.execute
-        self._accounts: dict[str, Account | None] = {}
+        self._accounts: dict[str, BatchAccount | None] = {}
         self._settled: list[tuple[Any, ...]] = []
         self._transfers: list[tuple[Any, ...]] = []
         self._calls: list[tuple[int, CallRow]] = []
@@ -162,17 +162,17 @@ class _Batch:
             return self._settle(account, item)
         return self._hold(account, item) if isinstance(item, Hold) else self._release(account, item)
 
-    def _account(self, account_id: str) -> Account | None:
+    def _account(self, account_id: str) -> BatchAccount | None:
         if account_id in self._accounts:
             return self._accounts[account_id]
         row = self._execute(ACCOUNT, key_of(self._connection, account_id)).fetchone()
-        account = None if row is None else Account(account_id, row)
+        account = None if row is None else BatchAccount(account_id, row)
         self._accounts[account_id] = account
         return account
 
     # --- holds ---
 
-    def _hold(self, account: Account, command: Hold) -> Verdict | None:
+    def _hold(self, account: BatchAccount, command: Hold) -> Verdict | None:
         amount = command.amount
         if amount < 0 or "/" in command.hold_id or (account.due is not None and account.due <= command.at):
             return None
@@ -208,7 +208,7 @@ class _Batch:
 
     def _refusal(
         self,
-        account: Account,
+        account: BatchAccount,
         command: Hold,
         key: tuple[object, ...],
         over: tuple[Outcome, int, int, int] | None,
@@ -236,7 +236,7 @@ class _Batch:
 
     # --- their ends ---
 
-    def _settle(self, account: Account, command: Settle) -> Verdict | None:
+    def _settle(self, account: BatchAccount, command: Settle) -> Verdict | None:
         amount, record = command.amount, command.record
         if amount < 0 or (command.counts or 0) < 0 or (record is not None and not isinstance(record, CallWritten)):
             return None
@@ -258,7 +258,7 @@ class _Batch:
             self._count(account.bucket, account.account_id, command.at, UNRECORDED, "", amount, 0, 0)
         return verdict
 
-    def _settle_found(self, account: Account, command: Settle) -> bool:
+    def _settle_found(self, account: BatchAccount, command: Settle) -> bool:
         """Settle a hold whose amount only the database knows. Returns whether this was the common case."""
         amount = command.amount
         kept = self._execute(_SETTLE, (amount, account.bucket, account.account_id, command.hold_id)).fetchone()
@@ -270,11 +270,11 @@ class _Batch:
             self._in_budgets().end((account.bucket, account.account_id, command.hold_id), kept[1], kept[2], counts)
         return True
 
-    def _draw(self, account: Account, command: Settle) -> None:
+    def _draw(self, account: BatchAccount, command: Settle) -> None:
         """Take the charge from the lots, one transfer per lot."""
         if not account.lots:
             found = self._execute(LOTS, (account.bucket, account.account_id))
-            account.lots = [Lot(*fields) for fields in found]
+            account.lots = [BatchLot(*fields) for fields in found]
         left, part = command.amount, 0
         charge_id, note = f"charge:{command.hold_id}", command.note or None
         while left:
@@ -301,7 +301,7 @@ class _Batch:
             if account.window <= counted_at:
                 account.spent += command.amount
 
-    def _release(self, account: Account, command: Release) -> Verdict | None:
+    def _release(self, account: BatchAccount, command: Release) -> Verdict | None:
         record = command.record
         if record is not None and not isinstance(record, CallWritten):
             return None

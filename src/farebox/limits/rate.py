@@ -14,7 +14,7 @@ CROWDED = 0.1
 """Fraction of all windows above which an account has to forget its own windows to make room."""
 
 
-class Span(NamedTuple):
+class RateWindow(NamedTuple):
     """One window of one key. Windows are aligned to the clock: `number` is the time divided by `length` (ms)."""
 
     account_id: str
@@ -23,7 +23,7 @@ class Span(NamedTuple):
     number: int
 
     @property
-    def before(self) -> "Span":
+    def before(self) -> "RateWindow":
         return self._replace(number=self.number - 1)
 
 
@@ -53,7 +53,7 @@ class RateLimiter:
         """`shared`: counts are also kept for `take_unreported`."""
         self._windows: dict[tuple[str, str], _Window] = {}
         self._shared = shared
-        self._unreported: dict[Span, int] = {}
+        self._unreported: dict[RateWindow, int] = {}
 
     def admit(self, key: tuple[str, str], limit: int, seconds: int, *, sliding: bool, now_ms: int) -> int | None:
         """Count a call and return None. If it exceeds the limit, return when a call is admitted again (Unix
@@ -69,7 +69,7 @@ class RateLimiter:
             return _opens_at(window, limit, sliding=sliding)
         window.count += 1
         if self._shared:
-            span = Span(*key, length, number)
+            span = RateWindow(*key, length, number)
             self._unreported[span] = self._unreported.get(span, 0) + 1
         return None
 
@@ -98,19 +98,19 @@ class RateLimiter:
 
     # Sharing between processes.
 
-    def take_unreported(self) -> dict[Span, int]:
+    def take_unreported(self) -> dict[RateWindow, int]:
         """The calls counted since the last report."""
         unreported, self._unreported = self._unreported, {}
         return unreported
 
-    def give_back(self, unreported: Mapping[Span, int]) -> None:
+    def give_back(self, unreported: Mapping[RateWindow, int]) -> None:
         """Keep counts that could not be reported, for the next report."""
         if len(self._unreported) >= KEYS_MAX:
             return
         for span, calls in unreported.items():
             self._unreported[span] = self._unreported.get(span, 0) + calls
 
-    def learn(self, totals: Mapping[Span, int]) -> None:
+    def learn(self, totals: Mapping[RateWindow, int]) -> None:
         """Set the sums over all processes, including what this one has reported."""
         for span, total in totals.items():
             window = self._windows.get((span.account_id, span.gateway_id))

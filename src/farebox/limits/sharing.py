@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from farebox.limits.rate import RateLimiter, Span
+from farebox.limits.rate import RateLimiter, RateWindow
 from farebox.storage.database import Database
 from farebox.storage.rate_counts import add_counts, forget_windows
 from farebox.storage.sql import DatabaseUnavailable
@@ -23,7 +23,9 @@ async def exchange(limiter: RateLimiter, database: Database) -> None:
     except DatabaseUnavailable:
         limiter.give_back(unreported)
         raise
-    limiter.learn({Span(account, gateway, length, number): calls for account, gateway, length, number, calls in totals})
+    limiter.learn(
+        {RateWindow(account, gateway, length, number): calls for account, gateway, length, number, calls in totals}
+    )
 
 
 async def forget_old(database: Database, *, at: int) -> None:

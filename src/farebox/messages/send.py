@@ -29,7 +29,7 @@ log = structlog.get_logger("farebox.messages")
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class WebhookResult:
     """The result of one attempt. `error` is empty if the receiver accepted the message (2xx)."""
 
     error: str = ""
@@ -69,7 +69,7 @@ async def post(
     private: bool,
     resolver: Resolver = resolve,
     tls: ssl.SSLContext | None = None,
-) -> Sent:
+) -> WebhookResult:
     """POST the body to the URL. Failures on the receiver's side are results, not exceptions."""
     try:
         url = check_url(text, private=private)
@@ -78,17 +78,17 @@ async def post(
             addresses = await checked_addresses(_host(url), port, private=private, resolver=resolver)
             return await _post_to(addresses, url, headers, body, tls or _tls())
     except TimeoutError:
-        return Sent(f"no response within {TIMEOUT_SECONDS:.0f} seconds")
+        return WebhookResult(f"no response within {TIMEOUT_SECONDS:.0f} seconds")
     except (AddressRefused, OSError, httpx.ConnectError) as error:
         log.warning("webhook unreachable", url=text, why=str(error) or type(error).__name__)
-        return Sent(UNREACHABLE)
+        return WebhookResult(UNREACHABLE)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Sent(f"no answer: {type(error).__name__}")
+        return WebhookResult(f"no answer: {type(error).__name__}")
 
 
 async def _post_to(
     addresses: list[Address], url: httpx.URL, headers: dict[str, str], body: bytes, tls: ssl.SSLContext
-) -> Sent:
+) -> WebhookResult:
     """Connects to the first of the checked addresses that accepts the connection. The certificate is verified for the
     URL's host."""
     netloc = url.netloc.decode("ascii")
@@ -119,10 +119,10 @@ def _host(url: httpx.URL) -> str:
     return url.raw_host.decode("ascii")
 
 
-def _result(status: int) -> Sent:
+def _result(status: int) -> WebhookResult:
     if 200 <= status < 300:
-        return Sent(status=status)
-    return Sent(f"answered {status}", status, for_good=status == _GONE)
+        return WebhookResult(status=status)
+    return WebhookResult(f"answered {status}", status, for_good=status == _GONE)
 
 
 @cache

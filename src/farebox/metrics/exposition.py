@@ -23,11 +23,11 @@ from prometheus_client.registry import Collector, CollectorRegistry
 import farebox
 from farebox.counts import CounterRow, Family
 from farebox.metrics import families as of
-from farebox.storage.figures import Figures
+from farebox.storage.figures import DatabaseFigures
 
 
 def render(
-    places: Sequence[CounterRow], figures: Figures | None, *, engine: str, now_ms: int, accept: str | None
+    places: Sequence[CounterRow], figures: DatabaseFigures | None, *, engine: str, now_ms: int, accept: str | None
 ) -> tuple[bytes, str]:
     """All metrics, and their content type, chosen by `accept` (the request's header)."""
     registry = CollectorRegistry(auto_describe=False)
@@ -37,7 +37,9 @@ def render(
 
 
 class _All(Collector):
-    def __init__(self, places: Sequence[CounterRow], figures: Figures | None, *, engine: str, now_ms: int) -> None:
+    def __init__(
+        self, places: Sequence[CounterRow], figures: DatabaseFigures | None, *, engine: str, now_ms: int
+    ) -> None:
         self._places = places
         self._figures = figures
         self._engine = engine
@@ -99,7 +101,7 @@ def _names(family: Family) -> list[str]:
     return [label.name for label in family.labels]
 
 
-def _in_database(figures: Figures, now_ms: int) -> Iterator[Metric]:
+def _in_database(figures: DatabaseFigures, now_ms: int) -> Iterator[Metric]:
     age = 0 if figures.oldest_hold_at is None else max(0, now_ms - figures.oldest_hold_at)
     yield _gauge(of.OPEN_HOLDS, {(): figures.open_holds})
     yield _gauge(of.OPEN_HOLDS_USD, {(): figures.open_holds_nanos})

@@ -6,7 +6,7 @@ import structlog
 
 from farebox.clock import Clock
 from farebox.storage.database import Database
-from farebox.storage.figures import Figures, read_figures
+from farebox.storage.figures import DatabaseFigures, read_figures
 
 FRESH_SECONDS = 10.0
 QUERY_SECONDS = 2.0
@@ -19,11 +19,11 @@ class KeptFigures:
     """The latest figures that a process has read."""
 
     def __init__(self) -> None:
-        self._found: Figures | None = None
+        self._found: DatabaseFigures | None = None
         self._until = float("-inf")
-        self._query: asyncio.Task[Figures | None] | None = None
+        self._query: asyncio.Task[DatabaseFigures | None] | None = None
 
-    async def now(self, database: Database, clock: Clock) -> Figures | None:
+    async def now(self, database: Database, clock: Clock) -> DatabaseFigures | None:
         """Figures that are at most FRESH_SECONDS old; None if the database does not answer."""
         if clock.monotonic() < self._until:
             return self._found
@@ -32,7 +32,7 @@ class KeptFigures:
             self._query.add_done_callback(self._finished)
         return await asyncio.shield(self._query)
 
-    async def _start_query(self, database: Database, clock: Clock) -> Figures | None:
+    async def _start_query(self, database: Database, clock: Clock) -> DatabaseFigures | None:
         found = None
         try:
             database.check()
@@ -43,7 +43,7 @@ class KeptFigures:
         self._found, self._until = found, clock.monotonic() + FRESH_SECONDS
         return found
 
-    def _finished(self, task: "asyncio.Task[Figures | None]") -> None:
+    def _finished(self, task: "asyncio.Task[DatabaseFigures | None]") -> None:
         self._query = None
         if not task.cancelled():
             task.exception()  # seen

@@ -5,7 +5,7 @@ are few, started when there is work, ended when there is none, and bounded in me
 sends affects only that account.
 """
 
-from farebox.offload.pool import BeginHelper, Busy, Died, Pool, Stopping, TooMuch
+from farebox.offload.pool import BeginHelper, HelperDied, Pool, PoolBusy, PoolStopping, TooMuchWork
 from farebox.offload.process import HelperProcess
 
-__all__ = ["BeginHelper", "Busy", "Died", "HelperProcess", "Pool", "Stopping", "TooMuch"]
+__all__ = ["BeginHelper", "HelperDied", "HelperProcess", "Pool", "PoolBusy", "PoolStopping", "TooMuchWork"]

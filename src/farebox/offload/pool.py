@@ -37,19 +37,19 @@ BeginHelper = Callable[[int, int], HelperProcess]
 log = structlog.get_logger("farebox.offload")
 
 
-class Busy(Exception):
+class PoolBusy(Exception):
     """Too much work is waiting already."""
 
 
-class TooMuch(Exception):
+class TooMuchWork(Exception):
     """The work took more time or memory than allowed; the message says which."""
 
 
-class Died(Exception):
+class HelperDied(Exception):
     """The helper died for another reason, or failed; the work was not done."""
 
 
-class Stopping(Died):
+class PoolStopping(HelperDied):
     """The server is stopping, and the work had not begun."""
 
 
@@ -127,9 +127,9 @@ class Pool:
         Raises Busy, TooMuch, Died.
         """
         if self._closed or (early and self._refuses_early):
-            raise Stopping(STOPPING)
+            raise PoolStopping(STOPPING)
         if not must and self._is_full(account_id):
-            raise Busy
+            raise PoolBusy
         pieces = body.pieces if isinstance(body, LargeBody) else ((0, len(body)),)
         head = pickle.dumps((function, raises, args, pieces), pickle.HIGHEST_PROTOCOL)
         files = () if into is None else (into,)
@@ -158,14 +158,14 @@ class Pool:
         self._refuses_early = True
         for work in [work for queue in self._waiting.values() for work in queue if work.early]:
             self._forget(work)
-            _fail(work, Stopping(STOPPING))
+            _fail(work, PoolStopping(STOPPING))
 
     async def close(self) -> None:
         """End all helpers. Work in progress is aborted, and waiting work is refused."""
         self._closed = True
         for queue in self._waiting.values():
             for work in queue:
-                _fail(work, Stopping(STOPPING))
+                _fail(work, PoolStopping(STOPPING))
         self._waiting.clear()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -223,7 +223,7 @@ class Pool:
             if not await self._try(work) and not work.future.done():
                 await self._try(work, last=True)
         finally:
-            _fail(work, Died("an error"))
+            _fail(work, HelperDied("an error"))
             self._done(work)
 
     async def _try(self, work: _Work, *, last: bool = False) -> bool:
@@ -243,16 +243,16 @@ class Pool:
             why = await self._ended(helper)
             helper = None
             if why == OVERRAN:
-                _fail(work, TooMuch(why))
+                _fail(work, TooMuchWork(why))
                 return True
             if not self._closed:
                 log.warning("helper ended", why=f"{silent}, {why}")
                 if not last and not silent.late:
                     return False
-            _fail(work, Died(f"{silent}, {why}"))
+            _fail(work, HelperDied(f"{silent}, {why}"))
         except OSError as error:  # no process, or no file, is available
             log.warning("helper not begun", why=str(error))
-            _fail(work, Died(str(error)))
+            _fail(work, HelperDied(str(error)))
         finally:
             if helper is not None:
                 self._spawn(self._end([helper]))
@@ -302,12 +302,12 @@ class Pool:
 
 def _finish(work: _Work, outcome: str, value: Any) -> None:
     if outcome == "memory":
-        _fail(work, TooMuch("memory"))
+        _fail(work, TooMuchWork("memory"))
     elif outcome == "raised":
         _fail(work, value)
     elif outcome == "failed":
         log.error("helper failed", traceback=value)
-        _fail(work, Died("the work failed"))
+        _fail(work, HelperDied("the work failed"))
     elif not work.future.done():
         work.future.set_result(value)
 

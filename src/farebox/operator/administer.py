@@ -48,7 +48,7 @@ class ActRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
+class PostingResult:
     """A grant or correction with its ID, and the ledger's verdict."""
 
     cause_id: str
@@ -204,7 +204,7 @@ def grant(
     priority: int = 50,
     expires_at: int | None = None,
     note: str = "",
-) -> Posted:
+) -> PostingResult:
     """Grant the account credit. A repeat with the same grant ID changes nothing and returns the first result."""
     grant_id = ids.log_id() if grant_id is None else grant_id
     command = Grant(
@@ -235,7 +235,7 @@ def correct(
     reason: str,
     at: int,
     correction_id: str | None = None,
-) -> Posted:
+) -> PostingResult:
     """Correct an earlier charge: a positive amount is given back, a negative one is charged. Repeats as for grants."""
     if correction_id is not None and correction_id.startswith("rerate:"):
         raise ActRefused("IDs that begin with `rerate:` are those of `farebox rerate`: choose another ID")
@@ -248,7 +248,7 @@ def correct(
 
 def _post(
     connection: Connection, by: Operator, act: ActName, cause_id: str, command: Grant | Correct, terms: State
-) -> Posted:
+) -> PostingResult:
     """Post the command and record the act; a repeat is not an act."""
     if not _CAUSE_ID.fullmatch(cause_id):  # the ledger numbers the parts of a transfer with `/2`, `/3` after its ID
         raise ActRefused(f"{quoted(cause_id)} cannot be an ID: use 1 to 128 letters, digits, or one of . _ : @ -")
@@ -268,7 +268,7 @@ def _post(
             f"account {quoted(command.account_id)} has {format_usd(verdict.available)} USD available "
             f"and {format_usd(verdict.held)} USD held, which does not cover it"
         )
-    posted = Posted(cause_id, verdict)
+    posted = PostingResult(cause_id, verdict)
     if not posted.repeated:
         record_act(
             connection,

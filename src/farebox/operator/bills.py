@@ -26,7 +26,7 @@ _WORDS = re.compile(r"[a-z0-9]+")
 _DATED = re.compile(r"20\d{6}|latest")
 
 
-class Imported(NamedTuple):
+class ImportResult(NamedTuple):
     """What an import did."""
 
     days: int
@@ -70,7 +70,7 @@ class Drift(NamedTuple):
 
 def import_bill(
     connection: Connection, provider: str, source: str, lines: Sequence[BillLine], at: int, *, by: Operator
-) -> Imported:
+) -> ImportResult:
     """Store a bill, replacing what was stored for its days: a repeat changes nothing."""
     billed = _summed(lines)
     days = sorted({row.day for row in billed})
@@ -81,7 +81,7 @@ def import_bill(
         put_bill(connection, provider, source, found, {row.day for row in found}, at, costs=costs)
     after = {(row.day, row.model): row for row in _stored(connection, provider, source, days)}
     changed = sum(before.get(key) != after.get(key) for key in before.keys() | after.keys())
-    done = Imported(len(days), len(billed), changed, sum(row.amount or 0 for row in billed))
+    done = ImportResult(len(days), len(billed), changed, sum(row.amount or 0 for row in billed))
     if changed:
         subject = f"{provider}/{source}" if source else provider
         record_act(connection, by, "bill.import", at, subject=subject, after=done._asdict())

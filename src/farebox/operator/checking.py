@@ -11,7 +11,7 @@ from farebox.storage.operator_acts import changed_acts
 from farebox.storage.sql import Connection, DatabaseDamaged
 
 
-class Checked(NamedTuple):
+class CheckResult(NamedTuple):
     """The findings of a check."""
 
     damage: list[str]
@@ -27,16 +27,16 @@ class Checked(NamedTuple):
         return bool(self.accounts) and not (self.damage or self.differences or self.acts)
 
 
-def check(connection: Connection, progress: Callable[[int, int], None] | None = None) -> Checked:
+def check(connection: Connection, progress: Callable[[int, int], None] | None = None) -> CheckResult:
     """Check everything. `progress` is called with the number of accounts done and in total. The connection must be
     outside a transaction."""
     try:
         if damage := damages_of(connection):
-            return Checked(damage, 0, [], [])
+            return CheckResult(damage, 0, [], [])
         accounts = count_accounts(connection)
-        return Checked([], accounts, list(audit(connection, progress=progress)), list(changed_acts(connection)))
+        return CheckResult([], accounts, list(audit(connection, progress=progress)), list(changed_acts(connection)))
     except DatabaseDamaged as error:
-        return Checked([" ".join(str(error).split())], 0, [], [])
+        return CheckResult([" ".join(str(error).split())], 0, [], [])
 
 
 def act_text(number: int, what: str) -> str:

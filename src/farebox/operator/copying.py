@@ -11,7 +11,7 @@ from itertools import islice
 from farebox.ledger.audit import audit
 from farebox.storage.buckets import bucket_of
 from farebox.storage.config import find_installation
-from farebox.storage.dbcopy import Progress, Row, Source, Target
+from farebox.storage.dbcopy import CopySource, CopyTarget, Progress, Row
 from farebox.storage.dbcopy.ends import TableHasRows, begin, progress_of
 from farebox.storage.dbcopy.sums import sums_of
 from farebox.storage.instances import count_seen_since
@@ -34,7 +34,7 @@ class CopyRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class CopyResult:
     """A complete copy."""
 
     tables: int
@@ -46,8 +46,8 @@ class Copied:
 
 
 def copy_installation(
-    source: Source, target: Target, *, origin: str, buckets: int, now_ms: int, report: Report
-) -> Copied:
+    source: CopySource, target: CopyTarget, *, origin: str, buckets: int, now_ms: int, report: Report
+) -> CopyResult:
     """Copy every table, compare both sides, and mark the target as complete. `origin` names the source in messages.
 
     Raises CopyRefused, DatabaseUnavailable.
@@ -67,7 +67,7 @@ def copy_installation(
     _audit(source.connection, "source", report)
     _audit(target.connection, "target", report)
     target.finish()
-    return Copied(len(tables()), total, copied - before, counts["accounts"], buckets)
+    return CopyResult(len(tables()), total, copied - before, counts["accounts"], buckets)
 
 
 def _refuse_served(connection: Connection, now_ms: int) -> None:
@@ -100,7 +100,9 @@ def _begin(source: Connection, target: Connection, origin: str, buckets: int) ->
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _copy_table(source: Source, target: Target, table: Table, progress: Progress, buckets: int) -> Iterator[int]:
+def _copy_table(
+    source: CopySource, target: CopyTarget, table: Table, progress: Progress, buckets: int
+) -> Iterator[int]:
     """Copy one table from its current position; yields the size of each batch."""
     if progress.done:
         return

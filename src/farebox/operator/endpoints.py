@@ -13,7 +13,7 @@ import msgspec
 from farebox.addresses import AddressRefused
 from farebox.clock import Ids, random_bytes
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
-from farebox.messages.send import Sent, check_url, post
+from farebox.messages.send import WebhookResult, check_url, post
 from farebox.messages.sign import KEY_BYTES, secret_from, signed_headers
 from farebox.model import Operator
 from farebox.operator.administer import ActRefused, require_account
@@ -122,7 +122,7 @@ def secret_of(vault: Vault, endpoint: Endpoint) -> str:
     return vault.decrypt(endpoint.secret, _bound(endpoint.endpoint_id))
 
 
-async def send_test(vault: Vault, settings: Settings, endpoint: Endpoint, *, identifier: str, at: int) -> Sent:
+async def send_test(vault: Vault, settings: Settings, endpoint: Endpoint, *, identifier: str, at: int) -> WebhookResult:
     """Send a signed message of the type `test`, once."""
     body = msgspec.json.encode({"type": "test", "id": identifier, "account_id": endpoint.account_id, "data": {}})
     headers = signed_headers(secret_of(vault, endpoint), identifier, at, body)
@@ -175,7 +175,7 @@ async def remove(services: Services, account_id: str, endpoint_id: str) -> Endpo
     return await services.database.write(job)
 
 
-async def test(services: Services, account_id: str, endpoint_id: str) -> Sent:
+async def test(services: Services, account_id: str, endpoint_id: str) -> WebhookResult:
     """Send a test message to the account's endpoint, now. Raises Problem (NOT_FOUND)."""
     endpoint = _own(await services.database.get(partial(find_endpoint, endpoint_id=endpoint_id)), account_id)
     return await send_test(

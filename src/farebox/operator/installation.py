@@ -7,7 +7,7 @@ import msgspec
 
 from farebox.clock import Ids
 from farebox.model import Operator
-from farebox.operator.administer import ActRefused, Posted, correct
+from farebox.operator.administer import ActRefused, PostingResult, correct
 from farebox.storage import config, findings, processor_events, tax
 from farebox.storage.findings import Finding
 from farebox.storage.operator_acts import ActName, State, record_act
@@ -109,7 +109,7 @@ def correct_finding(
     *,
     by: Operator,
     at: int,
-) -> Posted:
+) -> PostingResult:
     """Give `amount` nano-dollars back to the account of a finding, or charge them if below zero, and accept the
     finding. `amount_cents` is the finding's amount that the operator saw. Raises ActRefused."""
     found = _open_finding(connection, finding_id, amount_cents)

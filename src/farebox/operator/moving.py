@@ -11,7 +11,7 @@ from farebox.storage.sql import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class MoveResult:
     """The result of a move. `rows` is 0 if the account was already there."""
 
     account_id: str
@@ -22,7 +22,7 @@ class Moved:
 
 def move_account(
     connection: Connection, *, by: Operator, account_id: str, at: int, to: int, buckets: int, rows_max: int
-) -> Moved:
+) -> MoveResult:
     """Move the account to bucket `to`, one of `buckets` buckets.
 
     Meanwhile its calls wait, as do all calls in both buckets and all jobs that write.
@@ -34,7 +34,7 @@ def move_account(
     if to not in numbers:
         raise ActRefused(f"there is no bucket {to}: the buckets are {', '.join(map(str, numbers))}")
     if to == account.bucket:
-        return Moved(account_id, to, to, 0)
+        return MoveResult(account_id, to, to, 0)
     locked = lock_rows(connection, account.bucket, account_id)
     count = sum(locked.values())
     if count > rows_max:
@@ -45,4 +45,4 @@ def move_account(
     move_rows(connection, account_id, account.bucket, to, locked)
     before, after = {"bucket": account.bucket}, {"bucket": to}
     record_act(connection, by, "account.move", at, account_id=account_id, before=before, after=after)
-    return Moved(account_id, account.bucket, to, count)
+    return MoveResult(account_id, account.bucket, to, count)

@@ -34,7 +34,7 @@ class Task(msgspec.Struct, frozen=True):
     buckets: int
 
 
-class Line(msgspec.Struct, frozen=True, omit_defaults=True):
+class ReportLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """A line that the process writes."""
 
     done: int = 0
@@ -54,14 +54,16 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """The first differences, as sentences."""
 
 
-def run(task: Task) -> Line:
+def run(task: Task) -> ReportLine:
     """Compute the report, writing its progress."""
     settings = Settings(data_dir=task.data_dir, database_url=task.database_url, buckets=task.buckets)
     try:
         with opened_for_command(settings) as connection:
-            return Line(report=_checked(connection) if task.kind == "check" else margins(connection, task.at, progress))
+            return ReportLine(
+                report=_checked(connection) if task.kind == "check" else margins(connection, task.at, progress)
+            )
     except DatabaseUnavailable as error:
-        return Line(failure=f"{error.public_message} {error.remedy}")
+        return ReportLine(failure=f"{error.public_message} {error.remedy}")
 
 
 def _checked(connection: Connection) -> CheckReport:
@@ -84,10 +86,10 @@ def progress(done: int, total: int) -> None:
     now = _CLOCK.monotonic()
     if now - _told_at >= _EVERY_SECONDS:
         _told_at = now
-        _write(Line(done, total))
+        _write(ReportLine(done, total))
 
 
-def _write(line: Line) -> None:
+def _write(line: ReportLine) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
     sys.stdout.buffer.flush()
 

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from farebox.model import Operator
-from farebox.operator.report_process import Kind, Line, Task
+from farebox.operator.report_process import Kind, ReportLine, Task
 from farebox.runtime.services import Services
 from farebox.storage import operator_reports as store
 from farebox.storage.operator_acts import record_act
@@ -58,12 +58,12 @@ async def _run(services: Services, kind: Kind, report_id: str) -> None:
         ended = await _compute(services, kind, report_id)
     except asyncio.CancelledError:
         try:
-            await _end(services, report_id, Line(failure="The server that computed it stopped."))
+            await _end(services, report_id, ReportLine(failure="The server that computed it stopped."))
         except DatabaseUnavailable:
             log.warning("end of a report not kept", kind=kind, why="the database is unavailable and the server stops")
         raise
     except (OSError, ValueError) as error:  # no process could be started, or it wrote something invalid
-        ended = Line(failure=f"It could not be computed: {error}")
+        ended = ReportLine(failure=f"It could not be computed: {error}")
     if ended.failure:
         log.warning("report failed", kind=kind, why=ended.failure)
     try:
@@ -80,14 +80,14 @@ async def _run(services: Services, kind: Kind, report_id: str) -> None:
     log.warning("report not kept", kind=kind, why="the database cannot be written to")
 
 
-async def _end(services: Services, report_id: str, ended: Line) -> None:
+async def _end(services: Services, report_id: str, ended: ReportLine) -> None:
     state = "failed" if ended.failure else "done"
     text = ended.failure or msgspec.json.encode(ended.report).decode()
     at = services.clock.now_ms()
     await services.database.write(partial(store.end_report, report_id=report_id, state=state, report=text, at=at))
 
 
-async def _compute(services: Services, kind: Kind, report_id: str) -> Line:
+async def _compute(services: Services, kind: Kind, report_id: str) -> ReportLine:
     """Run the process to its end. Raises OSError, ValueError."""
     settings = services.settings
     task = Task(kind, services.clock.now_ms(), settings.data_dir, settings.database_url, settings.buckets)
@@ -105,7 +105,7 @@ async def _compute(services: Services, kind: Kind, report_id: str) -> Line:
         await process.wait()
 
 
-async def _watch(services: Services, process: asyncio.subprocess.Process, report_id: str, task: bytes) -> Line:
+async def _watch(services: Services, process: asyncio.subprocess.Process, report_id: str, task: bytes) -> ReportLine:
     """Store the progress until the last line, and return that line; if the process ends without one, what is known
     about it."""
     stdin, stdout = process.stdin, process.stdout
@@ -113,15 +113,15 @@ async def _watch(services: Services, process: asyncio.subprocess.Process, report
     assert stdout is not None
     stdin.write(task)
     stdin.close()
-    latest, noted = Line(), services.clock.monotonic()
+    latest, noted = ReportLine(), services.clock.monotonic()
     reading = asyncio.ensure_future(stdout.readline())
     try:
         while True:
             await asyncio.wait([reading], timeout=SEEN_SECONDS)
             if reading.done():
                 if not (text := reading.result()):
-                    return Line(failure="The process that computed it ended before it was done.")
-                latest = msgspec.json.decode(text, type=Line)
+                    return ReportLine(failure="The process that computed it ended before it was done.")
+                latest = msgspec.json.decode(text, type=ReportLine)
                 if latest.report is not None or latest.failure:
                     return latest
                 reading = asyncio.ensure_future(stdout.readline())

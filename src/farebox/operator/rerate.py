@@ -23,11 +23,11 @@ from farebox.pricing.compiler import Context
 from farebox.pricing.model import ModelPrice
 from farebox.pricing.pricebook import PriceBook
 from farebox.pricing.receipt import Receipt
-from farebox.pricing.reprice import NotRepriced, Priced, reprice
+from farebox.pricing.reprice import NotRepriced, PricedModel, reprice
 from farebox.pricing.stored_receipt import whole
 from farebox.storage import corrections as store
 from farebox.storage.accounts import find_account, list_accounts
-from farebox.storage.corrections import CallToPrice, Correction, Drawn
+from farebox.storage.corrections import CallToPrice, Correction, LotDraws
 from farebox.storage.notices import add_notice
 from farebox.storage.operator_acts import record_act
 from farebox.storage.sql import Connection
@@ -195,7 +195,7 @@ class Lots:
     """Lot → nano-dollars that charges took from it since the period began, in that order."""
 
     @classmethod
-    def of(cls, drawn: Sequence[Drawn]) -> "Lots":
+    def of(cls, drawn: Sequence[LotDraws]) -> "Lots":
         bought = any(lot.book == "credit" for lot in drawn) or not drawn
         return cls("credit" if bought else "granted", {lot.lot_id: lot.amount for lot in drawn})
 
@@ -311,18 +311,20 @@ def _change(book: PriceBook, spec: Spec, call: CallToPrice) -> Change | NotRepri
     return Change(call.log_id, call.created_at, call.row.charge, receipt.written_off_nanos, found.charge, found.version)
 
 
-def _wanted(spec: Spec, receipt: Receipt) -> Callable[[Priced], bool]:
-    def wanted(part: Priced) -> bool:
+def _wanted(spec: Spec, receipt: Receipt) -> Callable[[PricedModel], bool]:
+    def wanted(part: PricedModel) -> bool:
         named = spec.names(part.model) or (part.own and spec.names(receipt.model))
         return named and spec.version in (None, part.version)
 
     return wanted
 
 
-def price_finder(book: PriceBook, receipt: Receipt, at: int) -> Callable[[Priced, Context, Usage], ModelPrice | None]:
+def price_finder(
+    book: PriceBook, receipt: Receipt, at: int
+) -> Callable[[PricedModel, Context, Usage], ModelPrice | None]:
     """Returns a function that finds what the models of a receipt cost at that time, by this book."""
 
-    def find(part: Priced, context: Context, usage: Usage) -> ModelPrice | None:
+    def find(part: PricedModel, context: Context, usage: Usage) -> ModelPrice | None:
         requested = receipt.model if part.own else part.model
         name = book.priced_at(receipt.account_id, receipt.provider, requested, part.model, at)
         price = book.find(receipt.account_id, receipt.provider, name, at, context or None)

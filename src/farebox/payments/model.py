@@ -89,7 +89,7 @@ class TopUp(msgspec.Struct, frozen=True, kw_only=True):
         return self.credit_cents + self.fee_cents + self.tax_cents
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
+class TopUpRule(msgspec.Struct, frozen=True, kw_only=True):
     """An account's auto top-up: buy `amount_cents` when the posted balance is below `threshold_cents`.
 
     Amounts in US cents, moments in milliseconds since the Unix epoch.

@@ -49,7 +49,7 @@ class InvalidSignature(ValueError):
     """A webhook without a valid signature made with our secret, or one that is too old."""
 
 
-class Line(msgspec.Struct, frozen=True):
+class ProcessorLine(msgspec.Struct, frozen=True):
     """One line of an invoice; its amount in US cents."""
 
     description: str
@@ -119,7 +119,7 @@ class ProcessorDispute(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int = 0
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessorEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event at the processor. Only a hint: the object it names is fetched, and its state applied.
 
     `created_at` in milliseconds since the Unix epoch, by the processor's clock.
@@ -154,7 +154,7 @@ class Processor(Protocol):
     async def open_purchase(
         self,
         customer_id: str,
-        lines: Sequence[Line],
+        lines: Sequence[ProcessorLine],
         *,
         success_url: str,
         cancel_url: str,
@@ -169,7 +169,7 @@ class Processor(Protocol):
     async def expire_checkout(self, checkout_id: str) -> None: ...
 
     async def open_invoice(
-        self, customer_id: str, lines: Sequence[Line], *, card_id: str, metadata: Mapping[str, str], key: str
+        self, customer_id: str, lines: Sequence[ProcessorLine], *, card_id: str, metadata: Mapping[str, str], key: str
     ) -> ProcessorInvoice:
         """Create a finalized one-off invoice that is not yet paid."""
         ...
@@ -200,11 +200,11 @@ class Processor(Protocol):
 
     def disputes(self, *, since: int) -> AsyncIterator[ProcessorDispute]: ...
 
-    def read_event(self, body: bytes, signature: str, *, at: int) -> Event:
+    def read_event(self, body: bytes, signature: str, *, at: int) -> ProcessorEvent:
         """The event of a webhook. Raises InvalidSignature. No network call."""
         ...
 
-    def events(self, *, since: int, undelivered: bool = False) -> AsyncIterator[Event]:
+    def events(self, *, since: int, undelivered: bool = False) -> AsyncIterator[ProcessorEvent]:
         """Events since `since`, oldest last; `undelivered`: only those that a webhook endpoint did not accept."""
         ...
 

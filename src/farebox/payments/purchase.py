@@ -3,7 +3,7 @@
 import msgspec
 
 from farebox.money import ceil_div
-from farebox.payments.processor import Line
+from farebox.payments.processor import ProcessorLine
 
 MILLION = 1_000_000
 
@@ -29,15 +29,15 @@ class Purchase(msgspec.Struct, frozen=True, kw_only=True):
         """What the card is charged."""
         return self.credit_cents + self.fee_cents + self.tax_cents
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[ProcessorLine]:
         """The lines of the invoice. A reverse charge is a line of zero, as tax law requires it to be stated."""
-        lines = [Line("Prepaid credit", self.credit_cents)]
+        lines = [ProcessorLine("Prepaid credit", self.credit_cents)]
         if self.fee_cents:
-            lines.append(Line("Service fee", self.fee_cents))
+            lines.append(ProcessorLine("Service fee", self.fee_cents))
         if self.tax is not None and not self.tax.reverse_charge and self.tax_cents:
-            lines.append(Line(f"{self.tax.name} {percent(self.tax.parts_per_million)}", self.tax_cents))
+            lines.append(ProcessorLine(f"{self.tax.name} {percent(self.tax.parts_per_million)}", self.tax_cents))
         if self.tax is not None and self.tax.reverse_charge:
-            lines.append(Line(f"{self.tax.name} 0 %: reverse charge", 0))
+            lines.append(ProcessorLine(f"{self.tax.name} 0 %: reverse charge", 0))
         return lines
 
 

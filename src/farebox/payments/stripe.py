@@ -18,11 +18,11 @@ from farebox.payments.processor import (
     CUSTOMER_DELETED,
     Checkout,
     Declined,
-    Event,
     InvalidSignature,
-    Line,
     ProcessorDispute,
+    ProcessorEvent,
     ProcessorInvoice,
+    ProcessorLine,
     ProcessorRefund,
     ProcessorRefused,
     ProcessorUnavailable,
@@ -168,7 +168,7 @@ class StripeProcessor:
     async def open_purchase(
         self,
         customer_id: str,
-        lines: Sequence[Line],
+        lines: Sequence[ProcessorLine],
         *,
         success_url: str,
         cancel_url: str,
@@ -214,7 +214,7 @@ class StripeProcessor:
     # --- invoices -----------------------------------------------------------------------------------------------------
 
     async def open_invoice(
-        self, customer_id: str, lines: Sequence[Line], *, card_id: str, metadata: Mapping[str, str], key: str
+        self, customer_id: str, lines: Sequence[ProcessorLine], *, card_id: str, metadata: Mapping[str, str], key: str
     ) -> ProcessorInvoice:
         """Three requests, each with its own key: a repeat continues where the first attempt was interrupted."""
         key = self._key(key)
@@ -250,7 +250,7 @@ class StripeProcessor:
         latest = await self._call("get", "invoices", params)
         return next((item["id"] for item in latest["data"] if (item["metadata"] or {}).get(_KEY_MARK) == key), None)
 
-    async def _fill(self, invoice_id: str, lines: Sequence[Line], key: str) -> None:
+    async def _fill(self, invoice_id: str, lines: Sequence[ProcessorLine], key: str) -> None:
         """Add all lines in one request, so that the invoice has either all of them or none."""
         params = {"lines": [{"description": line.description, "amount": line.amount_cents} for line in lines]}
         try:
@@ -347,14 +347,14 @@ class StripeProcessor:
         async for item in self._pages("disputes", {"created": {"gte": since // 1000}}):
             yield read_dispute(item)
 
-    async def events(self, *, since: int, undelivered: bool = False) -> AsyncIterator[Event]:
+    async def events(self, *, since: int, undelivered: bool = False) -> AsyncIterator[ProcessorEvent]:
         params: dict[str, Any] = {"created": {"gte": since // 1000}}
         if undelivered:
             params["delivery_success"] = False
         async for item in self._pages("events", params):
             yield read_event(item, json.dumps(item, separators=(",", ":"), default=str).encode())
 
-    def read_event(self, body: bytes, signature: str, *, at: int) -> Event:
+    def read_event(self, body: bytes, signature: str, *, at: int) -> ProcessorEvent:
         """The signature is checked by the SDK, its time against `at`."""
         if not signature.isascii():  # the SDK's comparison raises a TypeError
             raise InvalidSignature("the webhook has no valid signature")

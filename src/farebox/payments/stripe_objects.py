@@ -11,12 +11,12 @@ from farebox.payments.model import Card
 from farebox.payments.processor import (
     Checkout,
     Declined,
-    Event,
     InvoiceState,
-    Line,
     PaymentState,
     ProcessorDispute,
+    ProcessorEvent,
     ProcessorInvoice,
+    ProcessorLine,
     ProcessorRefund,
 )
 
@@ -183,11 +183,11 @@ def read_dispute(dispute: Json) -> ProcessorDispute:
     )
 
 
-def read_event(event: Json, body: bytes) -> Event:
+def read_event(event: Json, body: bytes) -> ProcessorEvent:
     """An event of either API version: with a snapshot of the object, or (v2) with its ID only."""
     found = (event.get("data") or {}).get("object") or event.get("related_object") or {}
     created = event.get("created")
-    return Event(
+    return ProcessorEvent(
         event_id=event["id"],
         type=event["type"],
         object_id=str(found.get("id") or ""),
@@ -229,7 +229,7 @@ def for_the_owner(invoice: ProcessorInvoice, declined: Declined) -> ProcessorInv
 # --- request parameters ---
 
 
-def split_lines(lines: Sequence[Line]) -> tuple[list[Line], dict[str, Any]]:
+def split_lines(lines: Sequence[ProcessorLine]) -> tuple[list[ProcessorLine], dict[str, Any]]:
     """The lines that cost something; the texts of the others go into the invoice's footer."""
     notes = "\n".join(line.description for line in lines if not line.amount_cents)
     return [line for line in lines if line.amount_cents], {"footer": notes} if notes else {}

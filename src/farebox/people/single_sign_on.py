@@ -7,7 +7,7 @@ import structlog
 from farebox.errors import SIGN_IN_FAILED, Problem
 from farebox.people import membership
 from farebox.quoting import quoted
-from farebox.runtime.identity_provider import IdentityProvider, ProviderFailed, SignInAttempt, Untrusted
+from farebox.runtime.identity_provider import IdentityProvider, ProviderFailed, SignInAttempt, UntrustedIdentity
 from farebox.runtime.services import Services
 from farebox.settings import Settings
 from farebox.vault import same
@@ -63,7 +63,7 @@ async def finish(services: Services, kept: SigningOn | None, given: dict[str, st
         found = await provider.identity(kept.begun, services.base_url + RETURN_PATH, given["code"], since=since)
     except ProviderFailed as error:
         raise _unavailable(provider, error) from error
-    except Untrusted as error:
+    except UntrustedIdentity as error:
         log.warning("single sign-on not trusted", why=str(error))
         raise Problem(
             SIGN_IN_FAILED, f"The response of {provider.name} could not be verified: sign in again"
@@ -79,9 +79,9 @@ async def _require_same_issuer(provider: IdentityProvider, given: dict[str, str]
     issuer = given.get("iss")
     metadata = await provider.metadata()
     if issuer is None and metadata.authorization_response_iss_parameter_supported:
-        raise Untrusted("its answer does not say whose it is")
+        raise UntrustedIdentity("its answer does not say whose it is")
     if issuer is not None and issuer != provider.issuer:
-        raise Untrusted(f"the answer is of another issuer: {quoted(issuer, 200)}")
+        raise UntrustedIdentity(f"the answer is of another issuer: {quoted(issuer, 200)}")
 
 
 def _accepted(settings: Settings, provider: IdentityProvider, text: str, *, verified: bool) -> str:

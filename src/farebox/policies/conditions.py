@@ -44,11 +44,11 @@ stdlib:
 """The functions that read parts of a time are excluded because time zones are read from files."""
 
 
-class InvalidCondition(Exception):
+class InvalidPolicyCondition(Exception):
     """The expression cannot be compiled; the exception's text says why."""
 
 
-class Unresolved(Exception):
+class UnresolvedField(Exception):
     """The condition names a field that the call does not have."""
 
 
@@ -86,7 +86,7 @@ class Condition:
         if isinstance(answer, bool):
             return answer
         if kind == "ERROR" and _is_missing(str(answer)):
-            raise Unresolved(str(answer))
+            raise UnresolvedField(str(answer))
         raise Unevaluable(str(answer) if kind == "ERROR" else f"it is of type {kind.lower()} and not a boolean")
 
 
@@ -102,10 +102,10 @@ def compile_condition(text: str) -> Condition:
     try:
         program = _environment().compile(text)
     except (RuntimeError, TypeError, ValueError) as error:  # a lone surrogate is a TypeError
-        raise InvalidCondition(_shown(str(error))) from error
+        raise InvalidPolicyCondition(_shown(str(error))) from error
     kind = program.return_type().name()
     if kind not in ("BOOL", "DYN"):
-        raise InvalidCondition(f"it is of type {kind.lower()} and not a boolean")
+        raise InvalidPolicyCondition(f"it is of type {kind.lower()} and not a boolean")
     return Condition(text, program)
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from farebox.money import NANOS_PER_USD
 from farebox.periods import Period, Zones
-from farebox.policies.conditions import Condition, Unevaluable, Unresolved, bind, compile_condition
+from farebox.policies.conditions import Condition, Unevaluable, UnresolvedField, bind, compile_condition
 from farebox.policies.document import Block, Limit, NoLimit, PolicyDocument
 from farebox.policies.matching import Actor, ResourceMatcher, compile_actor, compile_resource
 
@@ -144,7 +144,7 @@ def decide(policies: Policies, request: AccessRequest) -> Decision:
             if not policy.condition.is_constant and not policy.condition.holds(values.bound()):
                 continue
             actor = policy.actor.resolve(request.fields, request.metadata)
-        except Unresolved as error:
+        except UnresolvedField as error:
             if isinstance(policy.document.action, Block):
                 return Decision("blocked", policy, f"the call has no value for what it reads ({error})")
             continue
@@ -173,7 +173,7 @@ def limits_apart(policies: Policies, fields: Mapping[str, str], reads: Collectio
         try:
             if policy.condition.is_constant or policy.condition.holds(values.bound()):
                 matched.append((policy.actor.resolve(fields, {}), policy))
-        except (Unresolved, Unevaluable):
+        except (UnresolvedField, Unevaluable):
             continue
     return list(_limits(policies, matched))
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from farebox.policies.conditions import FIELDS, METADATA, Unresolved
+from farebox.policies.conditions import FIELDS, METADATA, UnresolvedField
 from farebox.policies.document import Resource
 from farebox.quoting import quoted
 
@@ -42,7 +42,7 @@ def _value(name: str, fields: Mapping[str, str], metadata: Mapping[str, str | in
     source, _, key = name.partition(".")
     value = metadata.get(key) if source == METADATA else fields.get(name)
     if value is None:
-        raise Unresolved(name)
+        raise UnresolvedField(name)
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 

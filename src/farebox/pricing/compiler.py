@@ -24,7 +24,7 @@ from farebox.pricing.model import ModelPrice
 from farebox.pricing.rates import UNITS, Price, ancestors, compile_rates
 from farebox.pricing.supplement import (
     AdditionEntry,
-    Matched,
+    MatchedEntries,
     PriceEntry,
     Supplement,
     multiple,
@@ -179,7 +179,7 @@ class _ListedModel:
         shell: ModelPrice,
         standard: list[tuple[_When, Mapping[str, Price]]],
         variants: list[_Variant],
-        ours: Matched,
+        ours: MatchedEntries,
         our_version: str,
     ) -> None:
         self._shell = shell
@@ -194,7 +194,7 @@ class _ListedModel:
 
     @classmethod
     def of_list(
-        cls, slug: str, provider: Provider, info: ModelInfo, version: str, our_version: str, ours: Matched
+        cls, slug: str, provider: Provider, info: ModelInfo, version: str, our_version: str, ours: MatchedEntries
     ) -> "_ListedModel":
         """A model of genai-prices."""
         shell = ModelPrice(
@@ -219,7 +219,9 @@ class _ListedModel:
         return cls(shell, list(standard), variants, ours, our_version)
 
     @classmethod
-    def of_supplement(cls, slug: str, model: str, entry: PriceEntry, our_version: str, ours: Matched) -> "_ListedModel":
+    def of_supplement(
+        cls, slug: str, model: str, entry: PriceEntry, our_version: str, ours: MatchedEntries
+    ) -> "_ListedModel":
         """A model that only the supplement has."""
         shell = ModelPrice(
             provider=slug,

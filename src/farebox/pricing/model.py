@@ -148,7 +148,7 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     """Meters by which a request that is not priced by tokens may be priced: one of them must have a price."""
     unbounded: tuple[str, ...] = ()
     """Those of `units` that nothing in the request bounds: the price itself must bound them, by its `output_max`."""
-    unseen: tuple["Unseen", ...] = ()
+    unseen: tuple["UnseenInput", ...] = ()
     """Input whose size is not in the request."""
     stored_hours: Quantity = 0
     """How many hours the provider keeps the input, if that is billed by its tokens."""
@@ -160,7 +160,7 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     """What the request lets the provider run and bill in addition to the model's own response."""
 
 
-class Unseen(msgspec.Struct, frozen=True, gc=False):
+class UnseenInput(msgspec.Struct, frozen=True, gc=False):
     """Input tokens that come from outside the request's own bytes."""
 
     kind: str

@@ -50,7 +50,7 @@ class Repriced(msgspec.Struct, frozen=True):
     """Version of the price of the call's own model."""
 
 
-class Priced(msgspec.Struct, frozen=True):
+class PricedModel(msgspec.Struct, frozen=True):
     """The subject of a part of a receipt: one model at one price."""
 
     model: str
@@ -59,9 +59,9 @@ class Priced(msgspec.Struct, frozen=True):
     """Whether it is the call's own model, not another one that ran in the same call."""
 
 
-Wanted: TypeAlias = Callable[[Priced], bool]
+Wanted: TypeAlias = Callable[[PricedModel], bool]
 """Whether a part is to be priced again."""
-PriceOf: TypeAlias = Callable[[Priced, Context, Usage], ModelPrice | None]
+PriceOf: TypeAlias = Callable[[PricedModel, Context, Usage], ModelPrice | None]
 """The new price of a part; None: there is none."""
 MetersOf: TypeAlias = Callable[[str], frozenset[str] | None]
 """The meters that the price with this version has; None: the version is no longer known."""
@@ -130,18 +130,18 @@ def usage_of(lines: Iterable[ReceiptLine], others: Iterable[tuple[str, str]]) ->
     return usage | {meter: quantity_of(quantity) for meter, quantity in others}
 
 
-def _parts(receipt: Receipt) -> dict[Priced, list[ReceiptLine]]:
-    own = Priced(receipt.priced_model or receipt.model, receipt.price_version or "", own=True)
-    parts: dict[Priced, list[ReceiptLine]] = {own: []}
+def _parts(receipt: Receipt) -> dict[PricedModel, list[ReceiptLine]]:
+    own = PricedModel(receipt.priced_model or receipt.model, receipt.price_version or "", own=True)
+    parts: dict[PricedModel, list[ReceiptLine]] = {own: []}
     for line in receipt.lines:
         other = line.model or line.price_version
-        part = Priced(line.model or own.model, line.price_version, own=False) if other else own
+        part = PricedModel(line.model or own.model, line.price_version, own=False) if other else own
         parts.setdefault(part, []).append(line)
     return parts
 
 
 def _part(
-    receipt: Receipt, part: Priced, lines: Sequence[ReceiptLine], price_of: PriceOf, meters_of: MetersOf
+    receipt: Receipt, part: PricedModel, lines: Sequence[ReceiptLine], price_of: PriceOf, meters_of: MetersOf
 ) -> tuple[ModelPrice, Cost] | NotRepriced:
     others = receipt.other_meters if part.own else None
     usage = usage_of(lines, others or ())

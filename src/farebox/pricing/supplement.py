@@ -27,7 +27,7 @@ _Names: TypeAlias = Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1)], 
 _Tokens: TypeAlias = Annotated[int, msgspec.Meta(gt=0, le=10**9)]
 
 
-class Tiered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TieredPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A price with other values for calls with more input tokens."""
 
     base: str
@@ -35,7 +35,7 @@ class Tiered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Input tokens → the price of all units of a call that has more of them."""
 
 
-RateText: TypeAlias = str | Tiered
+RateText: TypeAlias = str | TieredPrice
 """US dollars per the price key's number of units, as decimal text."""
 
 
@@ -105,7 +105,7 @@ class InvalidSupplement(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
+class MatchedEntries:
     """The entries for one model name of one provider."""
 
     price: PriceEntry | None
@@ -141,11 +141,11 @@ class Supplement:
         moved = _matching(self._file.moved, provider, model.lower())
         return moved[0][1].to if moved else model
 
-    def match(self, provider: str, model: str) -> Matched:
+    def match(self, provider: str, model: str) -> MatchedEntries:
         """The entries that apply to a model name."""
         file, name = self._file, model.lower()
         prices = _matching(file.prices, provider, name)
-        return Matched(
+        return MatchedEntries(
             prices[0][1] if prices else None,
             prices[0][0] if prices else "",
             tuple(entry for _, entry in _matching(file.additions, provider, name)),

@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias, cast, get_args
 import msgspec
 from msgspec.structs import replace
 
-from farebox.pricing.model import Demand, ModelPrice, Unseen
+from farebox.pricing.model import Demand, ModelPrice, UnseenInput
 from farebox.pricing.window import context_window
 from farebox.quoting import quoted
 
@@ -66,7 +66,7 @@ FEES = MappingProxyType({"web_search": "web_searches", "file_search": "storage_s
 """The meters by which tool uses are charged, in addition to the tokens that they add."""
 
 
-class Rules(msgspec.Struct, frozen=True):
+class UnseenRules(msgspec.Struct, frozen=True):
     """The operator's rules."""
 
     of: Mapping[str, Rule] = KINDS
@@ -98,7 +98,7 @@ class UnseenTokens(msgspec.Struct, frozen=True, gc=False):
 NO_UNSEEN_TOKENS = UnseenTokens()
 
 
-def parse_rules(text: str, prior: int = PRIOR_TOKENS) -> Rules:
+def parse_rules(text: str, prior: int = PRIOR_TOKENS) -> UnseenRules:
     """The default rules, overridden by `kind=rule,kind=rule`. Raises ValueError with a message that says what is
     wrong."""
     of = dict(KINDS)
@@ -111,13 +111,13 @@ def parse_rules(text: str, prior: int = PRIOR_TOKENS) -> Rules:
         if rule == "learned" and kind not in TOOLS:
             raise ValueError(f"{kind} cannot be learned, only tools can: {', '.join(sorted(TOOLS))}")
         of[kind] = cast(Rule, rule)
-    return Rules(MappingProxyType(of), prior)
+    return UnseenRules(MappingProxyType(of), prior)
 
 
 def tokens_for_unseen(
     demand: Demand,
-    rules: Rules = Rules(),  # noqa: B008  # frozen
-    known: Callable[[Unseen], int | None] = lambda _: None,
+    rules: UnseenRules = UnseenRules(),  # noqa: B008  # frozen
+    known: Callable[[UnseenInput], int | None] = lambda _: None,
     learned: Callable[[str], int] = lambda _: 0,
 ) -> UnseenTokens:
     """What is held for the unseen input of a request. `known` returns the tokens behind an ID if they are known,
@@ -141,7 +141,7 @@ def tokens_for_unseen(
     return UnseenTokens(windows, known_tokens, learned_tokens)
 
 
-def with_single_uses(demand: Demand, rules: Rules) -> Demand | None:
+def with_single_uses(demand: Demand, rules: UnseenRules) -> Demand | None:
     """The demand with one use of each learned kind: the minimum to hold. None if that changes nothing."""
     several = {kind for kind, meter in FEES.items() if demand.allowed.get(meter, 0) > 1}
     learned = [unseen for unseen in demand.unseen if rules.rule(unseen.kind) == "learned"]
@@ -182,10 +182,10 @@ def has_unreported_cost(demand: Demand, *, input_reported: bool) -> bool:
     )
 
 
-def refused(demand: Demand, rules: Rules) -> tuple[str, ...]:
+def refused(demand: Demand, rules: UnseenRules) -> tuple[str, ...]:
     """The kinds of the request that the operator does not pay for."""
     return tuple(dict.fromkeys(unseen.kind for unseen in demand.unseen if rules.rule(unseen.kind) == "refuse"))
 
 
-def _uses(unseen: Unseen) -> int:
+def _uses(unseen: UnseenInput) -> int:
     return TOOL_USES if unseen.uses is None else unseen.uses

@@ -131,7 +131,7 @@ def _probe(family: frozenset[bytes]) -> bytes:
     return b""
 
 
-class Scrubbed:
+class ScrubbedResponse:
     """A response without the key (providers.upstream.UpstreamResponse). If a chunk ends with the beginning of the key,
     that part is held back until the next chunk decides; events end with a line break, so none is held back."""
 

@@ -7,7 +7,7 @@ from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
-class Unpaid:
+class UnpaidPath:
     """Paths of a provider that the operator does not pay for."""
 
     slug: str
@@ -25,9 +25,9 @@ _STORED: Final = (
 _INSTEAD: Final = "or use your own key"
 
 
-def _of(slug: str, *paths: tuple[str, str, str]) -> tuple[Unpaid, ...]:
+def _of(slug: str, *paths: tuple[str, str, str]) -> tuple[UnpaidPath, ...]:
     """The entries of a provider: pattern, how it is shown, and why."""
-    return tuple(Unpaid(slug, re.compile(pattern, re.ASCII), shown, why) for pattern, shown, why in paths)
+    return tuple(UnpaidPath(slug, re.compile(pattern, re.ASCII), shown, why) for pattern, shown, why in paths)
 
 
 UNPAID: Final = (

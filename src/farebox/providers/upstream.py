@@ -63,7 +63,7 @@ class HandshakeRefused(Exception):
         self.body = body
 
 
-class Sending(msgspec.Struct):
+class SendProgress(msgspec.Struct):
     """How far a request got, for a caller that abandons the wait for its response."""
 
     whole: bool = False
@@ -87,7 +87,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     url: str
     headers: list[tuple[str, str]]
     body: Body
-    sending: Sending = msgspec.field(default_factory=Sending)
+    sending: SendProgress = msgspec.field(default_factory=SendProgress)
     head: SentHead = msgspec.field(default_factory=SentHead)
 
 

@@ -35,7 +35,7 @@ Lookup: TypeAlias = Callable[[str], Any]
 Test: TypeAlias = Callable[[Lookup], bool]
 
 
-class InvalidCondition(Exception):
+class InvalidRouteCondition(Exception):
     """The message says what is wrong; `path` is its place within the conditions."""
 
     def __init__(self, message: str, *path: str | int) -> None:
@@ -43,7 +43,7 @@ class InvalidCondition(Exception):
         self.path = path
 
 
-class Compiled:
+class CompiledConditions:
     """Valid conditions, compiled."""
 
     def __init__(self, conditions: Mapping[str, Any]) -> None:
@@ -55,16 +55,16 @@ class Compiled:
 
     def _all_of(self, conditions: Any, path: tuple[str | int, ...]) -> Test:
         if not isinstance(conditions, Mapping) or not conditions:
-            raise InvalidCondition("Expected an object with at least one condition", *path)
+            raise InvalidRouteCondition("Expected an object with at least one condition", *path)
         if len(path) > 2 * DEPTH_MAX:
-            raise InvalidCondition(f"Conditions are nested more than {DEPTH_MAX} deep", *path)
+            raise InvalidRouteCondition(f"Conditions are nested more than {DEPTH_MAX} deep", *path)
         tests = [self._one(name, value, (*path, name)) for name, value in conditions.items()]
         return lambda lookup: all(test(lookup) for test in tests)
 
     def _one(self, name: str, value: Any, path: tuple[str | int, ...]) -> Test:
         if name in ("$and", "$or", "$nor"):
             if not isinstance(value, list) or not value:
-                raise InvalidCondition(f"{name} takes an array of conditions", *path)
+                raise InvalidRouteCondition(f"{name} takes an array of conditions", *path)
             parts = [self._all_of(part, (*path, at)) for at, part in enumerate(value)]
             if name == "$and":
                 return lambda lookup: all(part(lookup) for part in parts)
@@ -80,23 +80,23 @@ class Compiled:
         if not isinstance(value, Mapping):
             value = {"$eq": value}
         if not value:
-            raise InvalidCondition("Expected an operator, such as $eq", *path)
+            raise InvalidRouteCondition("Expected an operator, such as $eq", *path)
         tests = [self._operator(field, name, operand, (*path, name)) for name, operand in value.items()]
         return lambda lookup: all(test(lookup) for test in tests)
 
     def _operator(self, field: str, name: str, operand: Any, path: tuple[str | int, ...]) -> Test:
         self._left -= 1
         if self._left < 0:
-            raise InvalidCondition(f"More than {TESTS_MAX} tests", *path)
+            raise InvalidRouteCondition(f"More than {TESTS_MAX} tests", *path)
         if name == "$not":
             inner = self._of_field(field, operand, path)
             return lambda lookup: not inner(lookup)
         if name not in _OPERATORS:
             known = ", ".join((*_OPERATORS, "$not"))
-            raise InvalidCondition(f"Unknown operator {quoted(name)}. Expected one of {known}", *path)
+            raise InvalidRouteCondition(f"Unknown operator {quoted(name)}. Expected one of {known}", *path)
         check, compare = _OPERATORS[name]
         if not check(operand):
-            raise InvalidCondition(f"{name} takes {_TAKES[check]}", *path)
+            raise InvalidRouteCondition(f"{name} takes {_TAKES[check]}", *path)
         if not field.startswith("headers."):
             return lambda lookup: compare(lookup(field), operand)
         if isinstance(operand, list):
@@ -109,7 +109,7 @@ def check_field(name: str, path: tuple[str | int, ...] = ()) -> str:
     """The field's name in the form used for lookups. Raises InvalidCondition."""
     source, dot, rest = name.partition(".")
     if source not in SOURCES or not dot or not rest or len(name) > 256:
-        raise InvalidCondition(
+        raise InvalidRouteCondition(
             f"Unknown field {quoted(name)}. Expected metadata.NAME, headers.NAME or body.NAME, or $and, $or, $nor, "
             "$not",
             *path,
@@ -117,7 +117,7 @@ def check_field(name: str, path: tuple[str | int, ...] = ()) -> str:
     if source != "headers":
         return name
     if rest.lower() in SECRET_HEADERS:
-        raise InvalidCondition(f"{quoted(name)} holds a credential, and cannot be tested", *path)
+        raise InvalidRouteCondition(f"{quoted(name)} holds a credential, and cannot be tested", *path)
     return f"headers.{rest.lower()}"
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 
 from farebox.quoting import quoted
-from farebox.routing.conditions import Compiled, InvalidCondition, Lookup, check_field
+from farebox.routing.conditions import CompiledConditions, InvalidRouteCondition, Lookup, check_field
 from farebox.routing.elements import (
     ELEMENTS_MAX,
     Choice,
@@ -47,7 +47,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class RouteFault:
     """One thing that is wrong with a route; `path` begins at its elements."""
 
     path: Path
@@ -57,7 +57,7 @@ class Fault:
 class InvalidRoute(Exception):
     """The elements are not a valid graph; `faults` has at least one item."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[RouteFault]) -> None:
         super().__init__(faults[0].message)
         self.faults = tuple(faults)
 
@@ -91,7 +91,7 @@ class Graph:
     elements: dict[str, Element]
     first: str
     """The element after the start."""
-    conditions: dict[str, Compiled]
+    conditions: dict[str, CompiledConditions]
     shares: dict[str, tuple[Share, ...]]
     body_fields: frozenset[str] = field(default=frozenset())
     """The fields of request bodies that the route reads."""
@@ -127,19 +127,19 @@ class Graph:
 def graph_of(elements: Sequence[Element]) -> Graph:
     """The graph of these elements. Raises InvalidRoute with everything that is wrong with them."""
     by_id: dict[str, Element] = {}
-    faults: list[Fault] = []
+    faults: list[RouteFault] = []
     if not 1 <= len(elements) <= ELEMENTS_MAX:
-        raise InvalidRoute([Fault((), f"A route has 1 to {ELEMENTS_MAX} elements")])
+        raise InvalidRoute([RouteFault((), f"A route has 1 to {ELEMENTS_MAX} elements")])
     for at, element in enumerate(elements):
         if element.id in by_id:
-            faults.append(Fault((at, "id"), f"Two elements have the id {quoted(element.id)}"))
+            faults.append(RouteFault((at, "id"), f"Two elements have the id {quoted(element.id)}"))
         by_id[element.id] = element
     starts = [at for at, element in enumerate(elements) if isinstance(element, Start)]
     if len(starts) != 1:
         at_fault = (starts[1], "type") if starts else ()
-        faults.append(Fault(at_fault, "A route has exactly one element of the type “start”"))
+        faults.append(RouteFault(at_fault, "A route has exactly one element of the type “start”"))
     for at, element in enumerate(elements):
-        faults += [Fault((at, *fault.path), fault.message) for fault in _edge_faults(element, by_id)]
+        faults += [RouteFault((at, *fault.path), fault.message) for fault in _edge_faults(element, by_id)]
     if faults:
         raise InvalidRoute(faults)
     start = elements[starts[0]]
@@ -204,23 +204,25 @@ def is_draft(elements: Sequence[Element]) -> bool:
     return len(elements) == 1 and isinstance(elements[0], Start)
 
 
-def _edge_faults(element: Element, by_id: dict[str, Element]) -> list[Fault]:
+def _edge_faults(element: Element, by_id: dict[str, Element]) -> list[RouteFault]:
     faults = []
     for name, edge in edges(element):
         path = ("outputs", name, "elementId")
         to = by_id.get(edge.element_id)
         if isinstance(element, End):
-            faults.append(Fault(("outputs", name), "The end of a route has no outputs"))
+            faults.append(RouteFault(("outputs", name), "The end of a route has no outputs"))
         elif to is None:
-            faults.append(Fault(path, f"There is no element with the id {quoted(edge.element_id)}"))
+            faults.append(RouteFault(path, f"There is no element with the id {quoted(edge.element_id)}"))
         elif isinstance(to, Start):
-            faults.append(Fault(path, "No output may lead back to the start"))
+            faults.append(RouteFault(path, "No output may lead back to the start"))
         elif isinstance(element, Model) and name == "success" and not isinstance(to, End):
-            faults.append(Fault(path, "A response that has begun is final: “success” must lead to an element “end”"))
+            faults.append(
+                RouteFault(path, "A response that has begun is final: “success” must lead to an element “end”")
+            )
     return faults
 
 
-def _shape_faults(elements: Sequence[Element], by_id: dict[str, Element], start: Start) -> list[Fault]:
+def _shape_faults(elements: Sequence[Element], by_id: dict[str, Element], start: Start) -> list[RouteFault]:
     """What is wrong with the graph as a whole."""
     place = {element.id: at for at, element in enumerate(elements)}
     leads = {element.id: [edge.element_id for _, edge in edges(element)] for element in elements}
@@ -228,7 +230,7 @@ def _shape_faults(elements: Sequence[Element], by_id: dict[str, Element], start:
         TopologicalSorter(leads).prepare()
     except CycleError as error:
         circle = error.args[1][::-1]
-        return [Fault((place[circle[0]], "outputs"), f"The route goes in a circle: {' → '.join(circle)}")]
+        return [RouteFault((place[circle[0]], "outputs"), f"The route goes in a circle: {' → '.join(circle)}")]
     reached, ahead = set[str](), [start.id]
     while ahead:
         element_id = ahead.pop()
@@ -236,29 +238,29 @@ def _shape_faults(elements: Sequence[Element], by_id: dict[str, Element], start:
             reached.add(element_id)
             ahead += leads[element_id]
     faults = [
-        Fault((place[element.id], "id"), f"No path leads from the start to the element {quoted(element.id)}")
+        RouteFault((place[element.id], "id"), f"No path leads from the start to the element {quoted(element.id)}")
         for element in elements
         if element.id not in reached
     ]
     if not any(isinstance(by_id[element_id], Model) for element_id in reached):
-        faults.append(Fault((), "No path leads from the start to an element of the type “model”"))
+        faults.append(RouteFault((), "No path leads from the start to an element of the type “model”"))
     return faults
 
 
 def _compiled(
-    elements: Sequence[Element], faults: list[Fault]
-) -> tuple[dict[str, Compiled], dict[str, tuple[Share, ...]], set[str]]:
+    elements: Sequence[Element], faults: list[RouteFault]
+) -> tuple[dict[str, CompiledConditions], dict[str, tuple[Share, ...]], set[str]]:
     """What is computed once for all requests; errors are added to `faults`."""
-    conditions: dict[str, Compiled] = {}
+    conditions: dict[str, CompiledConditions] = {}
     shares: dict[str, tuple[Share, ...]] = {}
     fields: set[str] = set()
     for at, element in enumerate(elements):
         if isinstance(element, Conditional):
             try:
-                compiled = conditions[element.id] = Compiled(element.properties.conditions)
+                compiled = conditions[element.id] = CompiledConditions(element.properties.conditions)
                 fields |= compiled.fields
-            except InvalidCondition as error:
-                faults.append(Fault((at, "properties", "conditions", *error.path), str(error)))
+            except InvalidRouteCondition as error:
+                faults.append(RouteFault((at, "properties", "conditions", *error.path), str(error)))
         elif isinstance(element, Percentage):
             shares[element.id] = _shares(element, at, faults)
         elif isinstance(element, Rate):
@@ -272,26 +274,26 @@ def key_field(limit: Limit) -> str | None:
     """The field whose values are counted separately; None if all requests are counted together."""
     try:
         return check_field(limit.key)
-    except InvalidCondition:
+    except InvalidRouteCondition:
         return None
 
 
-def _limit_faults(limit: Limit, at: int) -> list[Fault]:
+def _limit_faults(limit: Limit, at: int) -> list[RouteFault]:
     faults = []
     if limit.window <= 0:
-        faults.append(Fault((at, "properties", "window"), "Required: the length of the window in seconds"))
+        faults.append(RouteFault((at, "properties", "window"), "Required: the length of the window in seconds"))
     if limit.limit_type == "cost" and limit.limit > COST_MAX_USD:
         message = f"Number must be less than or equal to {COST_MAX_USD}"
-        faults.append(Fault((at, "properties", "limit"), message))
+        faults.append(RouteFault((at, "properties", "limit"), message))
     if limit.limit_type == "count" and limit.limit < 1:
-        faults.append(Fault((at, "properties", "limit"), "Number must be greater than or equal to 1"))
+        faults.append(RouteFault((at, "properties", "limit"), "Number must be greater than or equal to 1"))
     if "." in limit.key and key_field(limit) is None:
         message = f"Unknown field {quoted(limit.key)}. Expected metadata.NAME, headers.NAME or body.NAME"
-        faults.append(Fault((at, "properties", "key"), message))
+        faults.append(RouteFault((at, "properties", "key"), message))
     return faults
 
 
-def _shares(element: Percentage, at: int, faults: list[Fault]) -> tuple[Share, ...]:
+def _shares(element: Percentage, at: int, faults: list[RouteFault]) -> tuple[Share, ...]:
     found: list[Share] = []
     total = 0.0
     for name, edge in element.outputs.items():
@@ -299,17 +301,17 @@ def _shares(element: Percentage, at: int, faults: list[Fault]) -> tuple[Share, .
             continue
         percent = _percent(name)
         if percent is None:
-            faults.append(Fault((at, "outputs", name), "Name each output like “10%”, and the rest “else”"))
+            faults.append(RouteFault((at, "outputs", name), "Name each output like “10%”, and the rest “else”"))
             continue
         total += float(percent.group(1))
         found.append(Share(total / 100, edge.element_id))
     rest = element.outputs.get("else")
     if not 1 <= len(found) <= PERCENTAGES_MAX:
-        faults.append(Fault((at, "outputs"), f"A percentage has 1 to {PERCENTAGES_MAX} outputs, and “else”"))
+        faults.append(RouteFault((at, "outputs"), f"A percentage has 1 to {PERCENTAGES_MAX} outputs, and “else”"))
     elif total > 100 + 1e-9:
-        faults.append(Fault((at, "outputs"), f"The percentages add up to {total:g}%, which is more than 100%"))
+        faults.append(RouteFault((at, "outputs"), f"The percentages add up to {total:g}%, which is more than 100%"))
     elif rest is None and total < 100 - 1e-9:
-        faults.append(Fault((at, "outputs"), f"The percentages add up to {total:g}%: add “else” for the rest"))
+        faults.append(RouteFault((at, "outputs"), f"The percentages add up to {total:g}%: add “else” for the rest"))
     last = found[-1].element_id if found and rest is None else rest.element_id if rest else ""
     return (*found, Share(2.0, last))
 

@@ -29,7 +29,7 @@ from farebox.runtime.own_providers import OwnProviders, read_own_providers
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.screening_rules import read_rules
 from farebox.runtime.stored_policies import read_policies
-from farebox.screening.rules import Rules
+from farebox.screening.rules import ScreeningRules
 from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import find_account, find_token, find_user
 from farebox.storage.config import (
@@ -248,7 +248,7 @@ class Configuration:
         self._accounts.keep(known, known.policies, gateway_id, found)
         return found
 
-    async def screening_rules(self, account_id: str, gateway_id: str, config: GatewayConfig) -> Rules:
+    async def screening_rules(self, account_id: str, gateway_id: str, config: GatewayConfig) -> ScreeningRules:
         """The screening rules of the gateway with this configuration."""
         known = self._accounts.of(account_id)
         found = known.rules.get(gateway_id)

@@ -41,7 +41,7 @@ class ProviderFailed(Exception):
     """The provider cannot be reached, or does not work as it should; the message says why, for the operator's log."""
 
 
-class Untrusted(Exception):
+class UntrustedIdentity(Exception):
     """The provider's statement about a person proves nothing; the message says why, for the operator's log."""
 
 
@@ -150,7 +150,7 @@ class IdentityProvider:
         if since is not None:
             proved_at = claims.get("auth_time")
             if not isinstance(proved_at, int) or proved_at * 1000 < since - LEEWAY_SECONDS * 1000:
-                raise Untrusted("it did not authenticate the person again")
+                raise UntrustedIdentity("it did not authenticate the person again")
         profile = claims if "email" in claims else await self._userinfo(claims, tokens.access_token)
         email = profile.get("email")
         return Identity(
@@ -181,7 +181,7 @@ class IdentityProvider:
             self._upstream, self._clock, "POST", url, [_FORM, _JSON, *headers.items()], body.encode()
         )
         if not sent.ok:
-            failed = Untrusted if sent.status == 400 else ProviderFailed  # 400: the code is invalid
+            failed = UntrustedIdentity if sent.status == 400 else ProviderFailed  # 400: the code is invalid
             raise failed(f"its token endpoint {sent.error}: {quoted(sent.body.decode(errors='replace'), _SHOWN)}")
         return _decoded(sent.body, _Tokens)
 
@@ -211,7 +211,7 @@ class IdentityProvider:
             )
             claims.validate(now=self._clock.now_ms() // 1000, leeway=LEEWAY_SECONDS)
         except (JoseError, ValueError, TypeError, RecursionError) as error:
-            raise Untrusted(f"its ID token: {type(error).__name__}: {error}") from error
+            raise UntrustedIdentity(f"its ID token: {type(error).__name__}: {error}") from error
         return dict(claims)
 
     async def _key_set(self, *, again: bool = False) -> Any:
@@ -234,7 +234,7 @@ class IdentityProvider:
             return {}
         profile = _decoded(await self._get(endpoint, ("authorization", f"Bearer {access_token}")), dict[str, Any])
         if profile.get("sub") != claims["sub"]:
-            raise Untrusted("its userinfo endpoint describes another person")
+            raise UntrustedIdentity("its userinfo endpoint describes another person")
         return profile
 
     async def _get(self, url: str, *headers: tuple[str, str]) -> bytes:

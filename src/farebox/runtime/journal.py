@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from farebox.clock import SystemClock
 from farebox.ledger.commands import Conflict, Outcome, Settle, Verdict
 from farebox.ledger.ledger import Ledger
-from farebox.runtime.journal_entry import Entry, decode, encode
+from farebox.runtime.journal_entry import JournalEntry, decode, encode
 from farebox.runtime.observers import best_effort
 from farebox.runtime.tasks import gather_all
 from farebox.runtime.verdicts import warn_if_unusual
@@ -59,7 +59,7 @@ class Journal:
         self._batch_size = BATCH_SIZE
         """Fewer after a failure: a slow database may not finish a full batch in time, and none of it would count."""
         self._posting = asyncio.Lock()
-        self._remembered: deque[Entry] = deque()
+        self._remembered: deque[JournalEntry] = deque()
         self.unwritable: str | None = None
         """Why the latest write failed; None if it succeeded."""
         self.added = 0
@@ -76,7 +76,7 @@ class Journal:
         files = self._files.depth
         return dataclasses.replace(files, entries=files.entries + len(self._remembered))
 
-    async def add(self, entry: Entry) -> None:
+    async def add(self, entry: JournalEntry) -> None:
         """Keep the end of a call; it is durable when this returns. Raises JournalUnwritable."""
         await self._noting(self._files.add(encode(entry)))
         self.added += 1
@@ -95,7 +95,7 @@ class Journal:
             raise
         self.unwritable = None
 
-    def remember(self, entry: Entry) -> bool:
+    def remember(self, entry: JournalEntry) -> bool:
         """Keep the end of a call in memory, without its bodies, because it cannot be stored anywhere else. It is posted
         like the others. Returns False if too many are kept already. If the process dies they are lost, and their holds
         are resolved as those of calls in doubt."""
@@ -123,7 +123,7 @@ class Journal:
                 raise
             self._batch_size = BATCH_SIZE
 
-    async def _keep_again(self, entries: Sequence[Entry], unavailable: NodeUnavailable) -> None:
+    async def _keep_again(self, entries: Sequence[JournalEntry], unavailable: NodeUnavailable) -> None:
         """Put entries for an unavailable node back at the end of the journal. Raises NodeUnavailable if the journal
         cannot be written."""
         self._again_at = self._monotonic() + NODE_UNAVAILABLE_SECONDS
@@ -179,7 +179,7 @@ class Journal:
         entries = [(line, entry) for line in lines if (entry := await self._entry(line, name)) is not None]
         return await self._post_entries(entries)
 
-    async def _post_entries(self, entries: Sequence[tuple[bytes, Entry]]) -> int:
+    async def _post_entries(self, entries: Sequence[tuple[bytes, JournalEntry]]) -> int:
         """Post entries. Returns how many were dealt with, not counting those put back. Raises DatabaseUnavailable: all
         of them must then be sent again."""
         unavailable: NodeUnavailable | None = None
@@ -208,7 +208,7 @@ class Journal:
                     warn_if_unusual(entry.call.log_id, response, overrun=overrun)
         return len(entries) - len(kept)
 
-    async def _send(self, entry: Entry) -> Verdict:
+    async def _send(self, entry: JournalEntry) -> Verdict:
         account_id, command = entry.call.account_id, entry.command
         verdict = Verdict(Outcome.UNKNOWN) if command is None else await self._ledger.do(command)
         if verdict.outcome is Outcome.UNKNOWN:
@@ -217,7 +217,7 @@ class Journal:
                 return Verdict(Outcome.DONE)
         return verdict
 
-    async def _entry(self, line: bytes, name: str) -> Entry | None:
+    async def _entry(self, line: bytes, name: str) -> JournalEntry | None:
         """The entry on a line; None if the line is incomplete."""
         content = without_checksum(line)
         if content is None:
@@ -233,7 +233,7 @@ class Journal:
             await self._files.refuse(line)
             return None
 
-    async def _refuse(self, line: bytes, entry: Entry, why: str) -> None:
+    async def _refuse(self, line: bytes, entry: JournalEntry, why: str) -> None:
         log.error(
             "journal entry refused",
             log_id=entry.call.log_id,

@@ -14,7 +14,7 @@ from farebox.runtime.verdicts import notes_of
 from farebox.storage.calls import CallRow
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of a journal. Amounts are in nano-dollars, times in milliseconds."""
 
     ends: Literal["settle", "release", "nothing"]
@@ -73,4 +73,4 @@ class JournaledCall(CallWritten):
 
 
 encode = msgspec.json.Encoder().encode
-decode = msgspec.json.Decoder(Entry).decode
+decode = msgspec.json.Decoder(JournalEntry).decode

@@ -13,7 +13,7 @@ from farebox.policies.decide import Policies
 from farebox.routing.graph import Graph
 from farebox.runtime.gateway_secrets import Exporter
 from farebox.runtime.own_providers import OwnProviders
-from farebox.screening.rules import Rules
+from farebox.screening.rules import ScreeningRules
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -44,7 +44,7 @@ class KnownAccount:
         """Stored keys and custom providers, by gateway."""
         self.exporters: dict[str, Mapping[str, Exporter]] = {}
         """Where the spans of a gateway are sent, by gateway and URL."""
-        self.rules: dict[str, Rules] = {}
+        self.rules: dict[str, ScreeningRules] = {}
         """Gateway → its screening rules."""
         self.routes: dict[tuple[str, str], tuple[str, Graph] | None] = {}
         """Gateway and name → ID and graph of the deployed route; None: there is no route that can be called."""

@@ -18,7 +18,7 @@ from farebox.metrics.families import SHARED_CACHE
 from farebox.metrics.metrics import Metrics
 from farebox.offload import BeginHelper, HelperProcess, Pool
 from farebox.payments.processor import Processor
-from farebox.pricing.unseen import Rules, parse_rules
+from farebox.pricing.unseen import UnseenRules, parse_rules
 from farebox.providers.capabilities import Candidate, candidates_of
 from farebox.providers.catalogue import provider_of
 from farebox.providers.http1.opening import Guard
@@ -189,7 +189,7 @@ def _proxy_to(url: str) -> str | None:
     return proxies().for_origin(parts.scheme, parts.hostname or "", port)
 
 
-def _unseen_rules(settings: Settings) -> Rules:
+def _unseen_rules(settings: Settings) -> UnseenRules:
     """Raises SettingsError."""
     try:
         return parse_rules(settings.unseen_input, settings.unseen_prior_tokens)

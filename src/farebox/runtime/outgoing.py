@@ -20,7 +20,7 @@ TO_REPEAT: Final = frozenset({429, 502, 503, 504})
 """Statuses with which an OTLP receiver says that the same request may succeed later (OTLP/HTTP, Failures)."""
 
 
-class Sent(msgspec.Struct, frozen=True):
+class DeliveryResult(msgspec.Struct, frozen=True):
     """The result of a request."""
 
     status: int = 0
@@ -48,7 +48,7 @@ async def send(
     body: bytes,
     *,
     seconds: float = TIMEOUT_SECONDS,
-) -> Sent:
+) -> DeliveryResult:
     """Send the request, and read the beginning of the response."""
     try:
         async with asyncio.timeout(seconds):
@@ -59,11 +59,11 @@ async def send(
                 await response.close()
     except TimeoutError:
         upstream.count("timeout_answer")
-        return Sent(error=f"no response within {seconds:g} seconds", late=True)
+        return DeliveryResult(error=f"no response within {seconds:g} seconds", late=True)
     except UpstreamFailed as failure:
-        return Sent(error=f"{failure} ({failure.cause})")
+        return DeliveryResult(error=f"{failure} ({failure.cause})")
     error = "" if 200 <= response.status < 300 else f"answered {response.status}"
-    return Sent(response.status, error, _retry_after(response, clock), answer)
+    return DeliveryResult(response.status, error, _retry_after(response, clock), answer)
 
 
 async def _beginning(response: UpstreamResponse) -> bytes:

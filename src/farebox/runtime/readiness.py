@@ -23,7 +23,7 @@ JournalState = Literal["empty", "waiting", "unwritable"]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ReadinessResult:
     """The result of a check."""
 
     failure: DatabaseUnavailable | None
@@ -41,12 +41,12 @@ class Readiness:
         self._failures_seen = 0
         self._failure: DatabaseUnavailable | None = None
 
-    async def check(self) -> Found:
+    async def check(self) -> ReadinessResult:
         """The current state, or that of a moment ago. Raises nothing."""
         try:
             self._database.check()  # already known: no need to check
         except DatabaseUnavailable as error:
-            return Found(error, self._journal_state())
+            return ReadinessResult(error, self._journal_state())
         age = asyncio.get_running_loop().time() - self._checked_at
         fails_since = self._failure is None and self._database.failure_count != self._failures_seen
         if self._check_task is None and (fails_since or age >= FRESH_SECONDS):
@@ -57,8 +57,8 @@ class Readiness:
                 # The last result is valid until the next check has another one.
                 failure = self._database.blocked_by or self._failure
                 slow = DatabaseSlow("the database does not respond in time")
-                return Found(failure or slow, self._journal_state())
-        return Found(self._failure, self._journal_state())
+                return ReadinessResult(failure or slow, self._journal_state())
+        return ReadinessResult(self._failure, self._journal_state())
 
     async def _run_check(self) -> None:
         try:

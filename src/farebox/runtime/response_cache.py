@@ -83,14 +83,14 @@ class DatabaseStore:
                 await self._database.write(partial(keep_responses, bucket=bucket, responses=some, most=bounds.account))
 
 
-class Recalled(msgspec.Struct, frozen=True):
+class RecalledRequest(msgspec.Struct, frozen=True):
     """What is remembered of a request that was answered from the cache, for requests with exactly the same bytes."""
 
     read: ParsedBody
     key: str
 
 
-class _Hot(msgspec.Struct, frozen=True):
+class _HotResponse(msgspec.Struct, frozen=True):
     response: CachedResponse
     until: int
 
@@ -111,8 +111,10 @@ class ResponseCache:
         self._pending_bytes = 0
         self._left: set[tuple[str, str]] = set()
         """Account and gateway of caches that were emptied."""
-        self._hot: FairMemory[str, _Hot] = FairMemory(HOT_BYTES, ACCOUNT_HOT_BYTES)
-        self._requests: FairMemory[tuple[bytes, bytes], Recalled] = FairMemory(REQUEST_BYTES, ACCOUNT_REQUEST_BYTES)
+        self._hot: FairMemory[str, _HotResponse] = FairMemory(HOT_BYTES, ACCOUNT_HOT_BYTES)
+        self._requests: FairMemory[tuple[bytes, bytes], RecalledRequest] = FairMemory(
+            REQUEST_BYTES, ACCOUNT_REQUEST_BYTES
+        )
         """Scope of the request's head (calls.model.CacheUse.scope) and body → what is remembered."""
         self.flights: dict[str, asyncio.Future[CachedResponse | None]] = {}
         """Key → the response of a call under way that others wait for; None once it is known that it has no response
@@ -134,13 +136,13 @@ class ResponseCache:
         return found
 
     def _keep_hot(self, response: CachedResponse, at: int) -> None:
-        hot = _Hot(response, min(response.expires_at, at + HOT_MS))
+        hot = _HotResponse(response, min(response.expires_at, at + HOT_MS))
         self._hot.put(response.account_id, response.key, hot, len(response.body))
 
-    def recall(self, account_id: str, scope: bytes, body: bytes) -> Recalled | None:
+    def recall(self, account_id: str, scope: bytes, body: bytes) -> RecalledRequest | None:
         return self._requests.get(account_id, (scope, body))
 
-    def learn(self, account_id: str, scope: bytes, body: bytes, recalled: Recalled) -> None:
+    def learn(self, account_id: str, scope: bytes, body: bytes, recalled: RecalledRequest) -> None:
         """Remember a request with this body, which was answered from the cache."""
         self._requests.put(account_id, (scope, body), recalled, len(body))
 

@@ -6,7 +6,7 @@ from farebox.counts import OTHER, CounterRow
 from farebox.jobs import Jobs
 from farebox.ledger.ledger import Ledger
 from farebox.limits.byte_budget import ByteBudget
-from farebox.logs import Dropped
+from farebox.logs import DroppedLines
 from farebox.metrics import families as of
 from farebox.providers.upstream import Upstream
 from farebox.runtime.services import Services
@@ -22,7 +22,7 @@ def sample_services(services: Services) -> None:
         lambda place: _jobs(services.jobs, place),
         lambda place: _upstreams((services.upstream, services.custom_upstream), place),
         lambda place: place.follow(of.RELOADS, total=services.configuration.loads),
-        lambda place: place.follow(of.LOG_DROPPED, total=Dropped.lines),
+        lambda place: place.follow(of.LOG_DROPPED, total=DroppedLines.lines),
         lambda place: place.follow(of.ALARMS_DROPPED, total=services.alarms.dropped),
     ]
 

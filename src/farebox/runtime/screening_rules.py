@@ -7,12 +7,12 @@ import msgspec
 from farebox.gateway import GatewayConfig
 from farebox.screening.own_profiles import OwnProfile, profile_of
 from farebox.screening.profiles import BUILT_IN
-from farebox.screening.rules import Rules, profile_ids_of, rules_of
+from farebox.screening.rules import ScreeningRules, profile_ids_of, rules_of
 from farebox.storage.database import Database
 from farebox.storage.dlp_profiles import PROFILES
 
 
-async def read_rules(database: Database, account_id: str, config: GatewayConfig) -> Rules:
+async def read_rules(database: Database, account_id: str, config: GatewayConfig) -> ScreeningRules:
     """The screening rules of a gateway of the account. They are compiled in a thread, as there may be many patterns."""
     wanted = profile_ids_of(config) - BUILT_IN.keys()
     rows = await database.get(lambda connection: PROFILES.list(connection, account_id)) if wanted else []

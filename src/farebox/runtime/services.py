@@ -24,7 +24,7 @@ from farebox.metrics.metrics import Metrics
 from farebox.offload import Pool
 from farebox.payments.processor import Processor
 from farebox.pricing.learned import LearnedSizes
-from farebox.pricing.unseen import Rules
+from farebox.pricing.unseen import UnseenRules
 from farebox.providers.capabilities import Candidate
 from farebox.providers.reading import Refusals
 from farebox.providers.tokens import Tokens
@@ -85,7 +85,7 @@ class Services:
     """Charges that continue after their caller has disconnected."""
     learned: LearnedSizes = field(default_factory=LearnedSizes)
     """Sizes of unseen input, learned from responses."""
-    unseen_rules: Rules = field(default_factory=Rules)
+    unseen_rules: UnseenRules = field(default_factory=UnseenRules)
     """What is held for unseen input, by kind."""
     spans: SpanQueue = field(default_factory=SpanQueue)
     """Spans of calls that wait to be sent to their gateways' destinations."""

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import structlog
 
-from farebox.policies.conditions import InvalidCondition
+from farebox.policies.conditions import InvalidPolicyCondition
 from farebox.policies.decide import Policies, Policy, compile_policy, policies_of, refusing_policy
 from farebox.policies.document import PolicyDocument
 from farebox.policies.matching import InvalidActor
@@ -39,6 +39,6 @@ def stored_policy(policy_id: str, text: str) -> Policy:
     document = msgspec.json.decode(text, type=PolicyDocument)
     try:
         return compile_policy(policy_id, document, SLUG_OF_ALIAS)
-    except (InvalidActor, InvalidCondition) as error:
+    except (InvalidActor, InvalidPolicyCondition) as error:
         log.exception("a policy is not understood", policy=policy_id, why=str(error))
         return refusing_policy(policy_id, document, str(error))

@@ -10,7 +10,7 @@ from farebox.screening.profiles import BUILT_IN, Detector, Profile
 from farebox.screening.scan import Scanner
 
 
-class Policy(msgspec.Struct, frozen=True):
+class ScreeningPolicy(msgspec.Struct, frozen=True):
     """A data loss prevention policy that is switched on."""
 
     policy_id: str
@@ -25,7 +25,7 @@ class Side(msgspec.Struct, frozen=True):
 
     scanner: Scanner | None
     """None if no policy checks this side."""
-    policies: tuple[Policy, ...]
+    policies: tuple[ScreeningPolicy, ...]
     hazards: Mapping[str, Action]
     """The action for each of the scorer's categories; if empty, the scorer is not asked."""
     in_helper: bool
@@ -44,7 +44,7 @@ class Side(msgspec.Struct, frozen=True):
         return "BLOCK" in self.hazards.values()
 
 
-class Rules(msgspec.Struct, frozen=True):
+class ScreeningRules(msgspec.Struct, frozen=True):
     """The rules of a gateway."""
 
     request: Side
@@ -62,7 +62,7 @@ def profile_ids_of(config: GatewayConfig) -> frozenset[str]:
     return frozenset(named)
 
 
-def rules_of(config: GatewayConfig, own: Iterable[Profile]) -> Rules:
+def rules_of(config: GatewayConfig, own: Iterable[Profile]) -> ScreeningRules:
     """The screening rules of a gateway. `own`: the profiles of its account. Compiles the patterns, which may take a
     while."""
     known = {**BUILT_IN, **{profile.profile_id: profile for profile in own}}
@@ -70,32 +70,34 @@ def rules_of(config: GatewayConfig, own: Iterable[Profile]) -> Rules:
     guardrails = config.guardrails
     prompt = {} if guardrails is None else _by_name(guardrails.prompt)
     response = {} if guardrails is None else _by_name(guardrails.response)
-    return Rules(_side("REQUEST", policies, known, prompt), _side("RESPONSE", policies, known, response))
+    return ScreeningRules(_side("REQUEST", policies, known, prompt), _side("RESPONSE", policies, known, response))
 
 
 def _by_name(actions: Mapping[Hazard, Action]) -> dict[str, Action]:
     return {str(hazard): action for hazard, action in actions.items()}
 
 
-def _policies(dlp: Dlp | None) -> list[Policy]:
+def _policies(dlp: Dlp | None) -> list[ScreeningPolicy]:
     if dlp is None or not dlp.enabled:
         return []
     if dlp.policies:
         return [
-            Policy(policy.id, policy.action, frozenset(policy.check), frozenset(policy.profiles))
+            ScreeningPolicy(policy.id, policy.action, frozenset(policy.check), frozenset(policy.profiles))
             for policy in dlp.policies
             if policy.enabled
         ]
     if not dlp.action or not dlp.profiles:
         return []
-    return [Policy("", dlp.action, frozenset(("REQUEST", "RESPONSE")), frozenset(dlp.profiles))]
+    return [ScreeningPolicy("", dlp.action, frozenset(("REQUEST", "RESPONSE")), frozenset(dlp.profiles))]
 
 
 _ANYTHING: Final = Detector("missing", r"(?s).")
 """Stands for a profile that no longer exists: a rule that names it must not let everything through."""
 
 
-def _side(check: Check, policies: list[Policy], known: Mapping[str, Profile], hazards: Mapping[str, Action]) -> Side:
+def _side(
+    check: Check, policies: list[ScreeningPolicy], known: Mapping[str, Profile], hazards: Mapping[str, Action]
+) -> Side:
     applied = tuple(policy for policy in policies if check in policy.check and policy.profile_ids)
     wanted = sorted({profile_id for policy in applied for profile_id in policy.profile_ids})
     profiles = tuple(known.get(name) or Profile(name, (_ANYTHING,)) for name in wanted)

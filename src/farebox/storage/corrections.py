@@ -121,7 +121,7 @@ def sums_of(connection: Connection, account_id: str, rerate_id: str) -> Sums:
     return Sums(*(int(value) for value in found))
 
 
-class Drawn(NamedTuple):
+class LotDraws(NamedTuple):
     """What charges took from a lot, less what corrections have given back to it. Nano-dollars."""
 
     lot_id: str
@@ -129,7 +129,7 @@ class Drawn(NamedTuple):
     amount: int
 
 
-def drawn_since(connection: Connection, account_id: str, since: int) -> list[Drawn]:
+def drawn_since(connection: Connection, account_id: str, since: int) -> list[LotDraws]:
     """The lots that charges since then have drawn on, the most recently used one first. Reads all transfers of the
     account."""
     found = rows(
@@ -142,7 +142,7 @@ def drawn_since(connection: Connection, account_id: str, since: int) -> list[Dra
         ") moved GROUP BY lot_id, book HAVING sum(amount) > 0 ORDER BY max(version) DESC",
         (*key_of(connection, account_id), since, *key_of(connection, account_id)),
     )
-    return [Drawn(lot_id, book, int(amount)) for lot_id, book, amount in found]
+    return [LotDraws(lot_id, book, int(amount)) for lot_id, book, amount in found]
 
 
 def given_to_lots(connection: Connection, account_id: str, correction_id: str) -> dict[str, int]:

@@ -153,7 +153,7 @@ def damages_of(connection: Connection) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Migrated:
+class MigrationResult:
     """What `migrate_now` did."""
 
     applied: list[int]
@@ -164,7 +164,7 @@ class Migrated:
     """On Citus, the tables that were distributed over its nodes."""
 
 
-def migrate_now(settings: Settings, *, citus: bool = False) -> Migrated:
+def migrate_now(settings: Settings, *, citus: bool = False) -> MigrationResult:
     """Bring the schema up to date. With `citus`, distribute its tables over the nodes of a cluster. The settings'
     number of buckets is stored in the database if that does no harm (storage.postgres.numbering).
 
@@ -173,7 +173,7 @@ def migrate_now(settings: Settings, *, citus: bool = False) -> Migrated:
     if settings.engine == "sqlite":
         connection = connect(settings.database_path)
         try:
-            return Migrated(migrate(connection), schema_version(connection))
+            return MigrationResult(migrate(connection), schema_version(connection))
         finally:
             connection.close()
     from farebox.storage.postgres.command import CommandConnection
@@ -182,6 +182,6 @@ def migrate_now(settings: Settings, *, citus: bool = False) -> Migrated:
     try:
         distribution = command.distribute(settings.buckets) if citus else None
         (version,) = command.execute("SELECT version FROM schema_version").fetchall()[0]
-        return Migrated(command.applied, version, distribution)
+        return MigrationResult(command.applied, version, distribution)
     finally:
         command.close()

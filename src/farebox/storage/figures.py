@@ -9,7 +9,7 @@ from farebox.storage.sql import Connection, row
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class DatabaseFigures:
     """Figures of all accounts and processes together, except accounts on an unavailable Citus node. Times in
     milliseconds, money in nano-dollars."""
 
@@ -23,7 +23,7 @@ class Figures:
     instances: int
 
 
-def read_figures(connection: Connection) -> Figures:
+def read_figures(connection: Connection) -> DatabaseFigures:
     """Read the current figures."""
     holds = list(rows_available(connection, _HOLDS))
     top_ups: Counter[str] = Counter()
@@ -33,7 +33,7 @@ def read_figures(connection: Connection) -> Figures:
     instances = row(connection, "SELECT count(*) FROM instances")
     assert events is not None
     assert instances is not None
-    return Figures(
+    return DatabaseFigures(
         open_holds=sum(count for count, _, _ in holds),
         open_holds_nanos=sum(int(amount or 0) for _, amount, _ in holds),  # PostgreSQL sums to a decimal
         oldest_hold_at=min((at for _, _, at in holds if at is not None), default=None),

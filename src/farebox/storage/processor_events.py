@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from farebox.payments.processor import Event
+from farebox.payments.processor import ProcessorEvent
 from farebox.storage.sql import Connection, row, rows
 
 
@@ -37,7 +37,7 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
 _COLUMNS = "event_id, type, object_id, body, created_at, received_at, via, attempts, next_at, processed_at, outcome"
 
 
-def add_event(connection: Connection, event: Event, *, via: str, at: int) -> bool:
+def add_event(connection: Connection, event: ProcessorEvent, *, via: str, at: int) -> bool:
     """Store an event, due now. Returns whether it was new: a repeat changes nothing."""
     connection.execute(
         "INSERT INTO processor_events (event_id, type, object_id, body, created_at, received_at, via, next_at) "
@@ -134,7 +134,7 @@ def note_sweep(connection: Connection, at: int) -> None:
     )
 
 
-def add_missing(connection: Connection, events: Sequence[Event], *, at: int) -> int:
+def add_missing(connection: Connection, events: Sequence[ProcessorEvent], *, at: int) -> int:
     """Store the events that no webhook has delivered; returns how many."""
     return sum(add_event(connection, event, via="sweep", at=at) for event in events)
 

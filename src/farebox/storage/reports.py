@@ -183,7 +183,7 @@ LOG_ORDERS: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class LogCondition:
     """A test of one of LOG_COLUMNS against values of its kind: it must match any of them; with `neq`, it must equal
     none."""
 
@@ -196,8 +196,8 @@ class Condition:
 class LogQuery:
     """Which log rows to list. All conditions must hold; `search` must occur in some value of the metadata."""
 
-    conditions: Sequence[Condition] = ()
-    any_of: Sequence[Sequence[Condition]] | None = None
+    conditions: Sequence[LogCondition] = ()
+    any_of: Sequence[Sequence[LogCondition]] | None = None
     """If given, all conditions of any of these lists must hold too."""
     search: str = ""
     order: str = "created_at"
@@ -330,7 +330,7 @@ def _where(key: AccountKey, gateway_id: str, query: LogQuery) -> tuple[str, tupl
 _COMPARISONS = {"lt": "<", "gt": ">", "gte": ">=", "lte": "<=", "eq": "=", "neq": "="}
 
 
-def _predicate(condition: Condition) -> tuple[str, list[object]]:
+def _predicate(condition: LogCondition) -> tuple[str, list[object]]:
     column = LOG_COLUMNS[condition.column]
     tests: list[str] = []
     values: list[object] = []

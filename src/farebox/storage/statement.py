@@ -36,7 +36,7 @@ class TransferFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class LotRow:
+class StatementLot:
     """A lot of credit. Amounts in nano-dollars, times in milliseconds since the Unix epoch; `remaining` includes the
     amounts that open calls hold."""
 
@@ -83,7 +83,7 @@ def _where(key: AccountKey, wanted: TransferFilter) -> tuple[str, tuple[str | in
 
 def list_lots(
     connection: Connection, account_id: str, offset: int, limit: int, *, spent: bool
-) -> tuple[list[LotRow], int]:
+) -> tuple[list[StatementLot], int]:
     """The account's lots in the order in which they are spent, and how many there are; with `spent`, including used-up
     lots."""
     where = OF_ACCOUNT if spent else f"{OF_ACCOUNT} AND spent = 0"
@@ -95,4 +95,4 @@ def list_lots(
         f"ORDER BY {_SPENDING_ORDER} LIMIT ? OFFSET ?",
         (*key, limit, offset),
     )
-    return [LotRow(*fields) for fields in found], int(counted[0]) if counted else 0
+    return [StatementLot(*fields) for fields in found], int(counted[0]) if counted else 0

@@ -3,14 +3,14 @@
 import msgspec
 
 from farebox.money import NANOS_PER_CENT
-from farebox.payments.model import Rule
+from farebox.payments.model import TopUpRule
 from farebox.payments.states import DISABLED_REASONS, OPEN_TOP_UPS, RULE_STATES
 from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, find_key, key_of
 from farebox.storage.activity import note_activity
 from farebox.storage.every_bucket import rows_available
 from farebox.storage.sql import Connection, row
 
-_FIELDS = Rule.__struct_fields__
+_FIELDS = TopUpRule.__struct_fields__
 _COLUMNS = ", ".join(_FIELDS)
 _OPEN = ", ".join(f"'{state}'" for state in OPEN_TOP_UPS)
 _NO_OPEN_AUTO = (
@@ -19,17 +19,17 @@ _NO_OPEN_AUTO = (
 )
 
 
-def rule_of(connection: Connection, account_id: str) -> Rule | None:
+def rule_of(connection: Connection, account_id: str) -> TopUpRule | None:
     """The account's auto top-up; None if it is switched off."""
     found = row(
         connection,
         f"SELECT {_COLUMNS} FROM top_up_rules WHERE {OF_ACCOUNT}",
         key_of(connection, account_id),
     )
-    return None if found is None else Rule(**dict(zip(_FIELDS, found, strict=True)))
+    return None if found is None else TopUpRule(**dict(zip(_FIELDS, found, strict=True)))
 
 
-def save_rule(connection: Connection, bucket: int, rule: Rule) -> None:
+def save_rule(connection: Connection, bucket: int, rule: TopUpRule) -> None:
     """Write a rule as the owner set it. Its `sequence` is kept, so that names of requests are never reused."""
     connection.execute(
         f"INSERT INTO top_up_rules (bucket, {_COLUMNS}) VALUES (?{', ?' * len(_FIELDS)}) "
@@ -39,7 +39,7 @@ def save_rule(connection: Connection, bucket: int, rule: Rule) -> None:
     )
 
 
-def change_rule(connection: Connection, rule: Rule, state: str, at: int, **changes: object) -> Rule:
+def change_rule(connection: Connection, rule: TopUpRule, state: str, at: int, **changes: object) -> TopUpRule:
     """Move a rule along RULE_STATES, or keep its state and change other fields; being active has no reason."""
     assert state == rule.state or state in RULE_STATES[rule.state], f"a rule cannot go from {rule.state} to {state}"
     if state == "active":

@@ -28,7 +28,7 @@ from farebox.metrics.families import LOG_FILES, LOGS_PUSHED
 from farebox.money import nanos_to_usd
 from farebox.pricing.stored_receipt import whole
 from farebox.runtime import outgoing
-from farebox.runtime.outgoing import Sent
+from farebox.runtime.outgoing import DeliveryResult
 from farebox.runtime.services import Services
 from farebox.storage.calls import CallRow, ReceiptRow
 from farebox.storage.exports import (
@@ -87,7 +87,7 @@ async def _push(services: Services, gateway: GatewayKey, until: float) -> bool:
             await forget(services, gateway, "push", _PAUSE_SECONDS)
             return True
         calls = await services.database.scan(partial(_read, gateway=gateway, log_ids=plan.batch.log_ids))
-        sent = await _send(services, gateway, plan, calls) if calls else Sent(200)
+        sent = await _send(services, gateway, plan, calls) if calls else DeliveryResult(200)
         if not sent.ok:
             services.metrics.count(LOG_FILES, "failed")
             log_failure(gateway, "push", sent.error)
@@ -167,13 +167,13 @@ def _finish(connection: Connection, gateway: GatewayKey, batch: _Batch, at: int)
     record_success(connection, gateway, "push", at, batch="" if mine else state.batch)
 
 
-async def _send(services: Services, gateway: GatewayKey, plan: _Plan, calls: list[CallRow]) -> Sent:
+async def _send(services: Services, gateway: GatewayKey, plan: _Plan, calls: list[CallRow]) -> DeliveryResult:
     loop, row = asyncio.get_running_loop(), plan.destination
     destination = msgspec.json.decode(row.config, type=LogDestination)
     try:
         secrets = _secrets(services, gateway, row)
     except SecretUnreadable as error:
-        return Sent(error=str(error))
+        return DeliveryResult(error=str(error))
     body = await loop.run_in_executor(_ENCODER, _encoded, calls, plan.config.logpush_public_key)
     if destination.type == "http":
         headers = [
@@ -219,7 +219,7 @@ def _signed(
     )
 
 
-def _shown_error(sent: Sent) -> str:
+def _shown_error(sent: DeliveryResult) -> str:
     """The error shown to the owner, without details of the server's network."""
     if not sent.status:
         return sent.error if sent.late else UNREACHABLE

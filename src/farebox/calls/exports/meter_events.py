@@ -14,13 +14,13 @@ from typing import Final
 import msgspec
 
 from farebox.calls.exports.delivering import deliver_all, forget, log_failure, record_failure, record_success
-from farebox.exports.stripe_event import METADATA, Event, Template, ValueMissing, event_of, template_of
+from farebox.exports.stripe_event import METADATA, MeterEventForm, Template, ValueMissing, event_of, template_of
 from farebox.gateway import GatewayConfig
 from farebox.messages.send import UNREACHABLE
 from farebox.metrics.families import METER_EVENTS
 from farebox.runtime import outgoing
 from farebox.runtime.gateway_secrets import unsealed
-from farebox.runtime.outgoing import Sent
+from farebox.runtime.outgoing import DeliveryResult
 from farebox.runtime.services import Services
 from farebox.storage.calls import CallRow
 from farebox.storage.exports import GatewayKey, calls_waiting, find_state, mark_delivered
@@ -67,7 +67,7 @@ async def _deliver(services: Services, gateway: GatewayKey, until: float) -> boo
         try:
             plan = await services.database.scan(partial(_plan, services=services, gateway=gateway, at=now))
         except SecretUnreadable as error:
-            return await _fail(services, gateway, Sent(error=str(error)), str(error))
+            return await _fail(services, gateway, DeliveryResult(error=str(error)), str(error))
         if plan is None:
             return True
         if isinstance(plan, str):
@@ -103,7 +103,7 @@ def _done(connection: Connection, gateway: GatewayKey, log_ids: Sequence[str], a
     record_success(connection, gateway, "meter", at)
 
 
-async def _fail(services: Services, gateway: GatewayKey, sent: Sent, shown: str) -> bool:
+async def _fail(services: Services, gateway: GatewayKey, sent: DeliveryResult, shown: str) -> bool:
     log_failure(gateway, "meter", sent.error)
     at = services.clock.now_ms()
     fail = partial(record_failure, gateway=gateway, kind="meter", error=shown, at=at, retry_after=sent.retry_after)
@@ -111,10 +111,10 @@ async def _fail(services: Services, gateway: GatewayKey, sent: Sent, shown: str)
     return False
 
 
-async def _send_all(services: Services, plan: _Plan) -> tuple[list[str], Sent | None]:
+async def _send_all(services: Services, plan: _Plan) -> tuple[list[str], DeliveryResult | None]:
     """The IDs of the calls whose events have all been dealt with, and the first failure, if any; nothing is sent after
     a failure."""
-    room, failures = asyncio.Semaphore(EVENTS_AT_ONCE), list[Sent]()
+    room, failures = asyncio.Semaphore(EVENTS_AT_ONCE), list[DeliveryResult]()
     turns: dict[tuple[str, str], asyncio.Lock] = {}
 
     async def of_call(call: CallRow) -> bool:
@@ -140,7 +140,9 @@ async def _send_all(services: Services, plan: _Plan) -> tuple[list[str], Sent | 
     return done, failures[0] if failures else None
 
 
-async def _send(services: Services, key: str, event: Event, identifier: str, at: int) -> tuple[bool | None, Sent]:
+async def _send(
+    services: Services, key: str, event: MeterEventForm, identifier: str, at: int
+) -> tuple[bool | None, DeliveryResult]:
     """Whether Stripe has accepted the event: False if it never will; None if it cannot at present."""
     headers = [
         ("authorization", f"Bearer {key}"),
@@ -148,7 +150,7 @@ async def _send(services: Services, key: str, event: Event, identifier: str, at:
         ("user-agent", "Farebox-Meter/1"),
     ]
     url, body = f"{services.settings.stripe_api_base}/v1/billing/meter_events", event.form(identifier, at // 1000)
-    sent = Sent()
+    sent = DeliveryResult()
     for pause in (*_BUSY_PAUSES, None):
         sent = await outgoing.send(services.upstream, services.clock, "POST", url, headers, body)
         if sent.status != BUSY or pause is None:
@@ -165,14 +167,14 @@ async def _send(services: Services, key: str, event: Event, identifier: str, at:
     return (None if error.param == "event_name" or "meter found" in error.message else False), sent
 
 
-def _error(sent: Sent) -> _StripeError:
+def _error(sent: DeliveryResult) -> _StripeError:
     try:
         return msgspec.json.decode(sent.body, type=_StripeAnswer, strict=False).error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _StripeError()
 
 
-def _shown_error(sent: Sent) -> str:
+def _shown_error(sent: DeliveryResult) -> str:
     """The error shown to the owner: Stripe's own message, without anything about the key."""
     if not sent.status:
         return sent.error if sent.late else UNREACHABLE

@@ -19,7 +19,7 @@ from farebox.metrics.families import SPANS
 from farebox.runtime import outgoing
 from farebox.runtime.gateway_secrets import Exporter
 from farebox.runtime.observers import best_effort
-from farebox.runtime.outgoing import Sent
+from farebox.runtime.outgoing import DeliveryResult
 from farebox.runtime.services import Services
 from farebox.runtime.span_queue import Destination, Key
 
@@ -111,7 +111,7 @@ async def _deliver(services: Services, key: Key) -> None:
         destination.not_before = 0.0
 
 
-def _failed(services: Services, destination: Destination, batch: list[Span], sent: Sent) -> None:
+def _failed(services: Services, destination: Destination, batch: list[Span], sent: DeliveryResult) -> None:
     """Schedule the batch for another attempt, unless the receiver rejects it permanently or it was sent too often."""
     destination.failures += 1
     destination.attempts += 1
@@ -125,7 +125,7 @@ def _failed(services: Services, destination: Destination, batch: list[Span], sen
     destination.not_before = services.clock.monotonic() + max(pause, sent.retry_after)
 
 
-async def _send(services: Services, exporter: Exporter, batch: list[Span]) -> tuple[Sent, int]:
+async def _send(services: Services, exporter: Exporter, batch: list[Span]) -> tuple[DeliveryResult, int]:
     """The result, and how many of the spans the receiver rejected although it accepted the request."""
     encoding = exporter.exporter.content_type
     loop = asyncio.get_running_loop()

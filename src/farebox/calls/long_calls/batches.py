@@ -29,7 +29,7 @@ from farebox.errors import (
 from farebox.ledger.commands import Hold
 from farebox.memfile import whole
 from farebox.money import NANOS_PER_CENT, ceil_div, format_usd
-from farebox.offload import Busy, Died, TooMuch
+from farebox.offload import HelperDied, PoolBusy, TooMuchWork
 from farebox.pricing.bill import combined
 from farebox.pricing.charge import PER_MILLION, cost_of
 from farebox.pricing.estimate import estimate
@@ -188,7 +188,7 @@ async def _read_input(sums: _Sums, target: BatchTarget, pieces: AsyncIterator[by
         raise Problem(INVALID_REQUEST, str(error)) from error
     except (UpstreamFailed, _Lost) as error:
         raise Problem(UPSTREAM_INVALID, f"{call.provider} did not return the input of the batch: {error}.") from error
-    except (Busy, Died, TooMuch) as error:
+    except (PoolBusy, HelperDied, TooMuchWork) as error:
         raise Problem(READERS_BUSY, "The input of the batch was not read.", retry_after=1) from error
     if not sums.requests:
         raise Problem(INVALID_REQUEST, "The input of the batch has no requests.")
@@ -339,7 +339,7 @@ async def settle_batch(services: Services, long: LongCall, described: dict[str, 
             return _later(long, lost)
         policy = "the output of the batch is gone: the hold is charged"
         priced, price, markup = PricedUsage("estimate", {}, None, bound.amount, policy), None, None
-    except (UpstreamFailed, InvalidRequest, Problem, Busy, Died, TooMuch) as error:
+    except (UpstreamFailed, InvalidRequest, Problem, PoolBusy, HelperDied, TooMuchWork) as error:
         return _later(long, error)
     models = work.batch.models
     ended = CallOutcome(

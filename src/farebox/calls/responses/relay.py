@@ -22,7 +22,7 @@ from farebox.calls.model import SinkStream
 from farebox.calls.responses.drain import AFTER_END_MAX, drain_response
 from farebox.calls.responses.headers import hold_headers, passed_headers
 from farebox.calls.responses.reader import reader_of
-from farebox.calls.responses.screened_stream import Blocked, screened_stream
+from farebox.calls.responses.screened_stream import StreamBlocked, screened_stream
 from farebox.calls.responses.sliced_stream import SlicedStream, sliced_stream
 from farebox.calls.responses.whole import read_document, send_whole, undelivered
 from farebox.calls.settle import settle_call
@@ -223,7 +223,7 @@ class _Relay:
                 await take()
         except (Interrupted, ClientGone, UpstreamFailed) as error:
             return interruption_of(error, sending=self._sending)
-        except Blocked as blocked:
+        except StreamBlocked as blocked:
             self._blocked = blocked.problem
             return BLOCKED
         except BalanceEnded:
@@ -243,7 +243,7 @@ class _Relay:
             return b"" if self._blocked is not None else end
         try:
             return await self._screened.end(end)
-        except Blocked as blocked:
+        except StreamBlocked as blocked:
             self._blocked = blocked.problem
             return b""
         except asyncio.CancelledError:
@@ -289,7 +289,7 @@ class _Relay:
         self._screened = None
         problem = screening.unscreened_response("it is too large")
         if problem is not None:
-            raise Blocked(problem)
+            raise StreamBlocked(problem)
 
     @property
     def _must_stream(self) -> bool:

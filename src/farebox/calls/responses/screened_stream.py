@@ -11,7 +11,7 @@ from farebox.calls.model import Sink
 from farebox.calls.screening.screen import Screening, dlp_problem
 from farebox.calls.stages import Responded
 from farebox.errors import Problem
-from farebox.offload import Busy, Died, TooMuch
+from farebox.offload import HelperDied, PoolBusy, TooMuchWork
 from farebox.providers.formats.frame_reader import MEDIA_TYPE
 from farebox.screening.body_text import Unreadable
 from farebox.screening.reading import RAISES
@@ -33,7 +33,7 @@ _OTHER_FIELDS: Final = (b":", b"event:", b"id:", b"retry:")
 _DONE: Final = b"[DONE]"
 
 
-class Blocked(Exception):
+class StreamBlocked(Exception):
     """The stream must end here, with this error."""
 
     def __init__(self, problem: Problem) -> None:
@@ -132,7 +132,7 @@ class ScreenedStream:
             return await run(self._screening.call.account_id, leaves_of, data, raises=RAISES, must=True)
         except Unreadable as error:
             self._give_up(str(error))
-        except (Busy, Died, TooMuch):
+        except (PoolBusy, HelperDied, TooMuchWork):
             self._give_up("an event could not be read")
         return []
 
@@ -145,15 +145,15 @@ class ScreenedStream:
             return
         try:
             found = await self._screening.find(self._side, window.text)
-        except (Busy, Died, TooMuch):
+        except (PoolBusy, HelperDied, TooMuchWork):
             self._give_up("a part of it could not be read")
             return
         matches = self._new(window, found, before, last=last)
         if self._screening.matched("RESPONSE", self._side, matches):
-            raise Blocked(dlp_problem("RESPONSE"))
+            raise StreamBlocked(dlp_problem("RESPONSE"))
         problem = await self._screening.hazards("RESPONSE", self._side, window.conversation)
         if problem is not None:
-            raise Blocked(problem)
+            raise StreamBlocked(problem)
 
     def _new(self, window: Window, found: list[Match], before: int, *, last: bool) -> list[Match]:
         """The matches that had not been found before, with their positions in the text of the stream."""
@@ -192,5 +192,5 @@ class ScreenedStream:
         """Stop screening from here on. Raises Blocked if a rule blocks."""
         problem = self._screening.unscreened_response(why)
         if problem is not None:
-            raise Blocked(problem)
+            raise StreamBlocked(problem)
         self._given_up = True

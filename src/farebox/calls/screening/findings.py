@@ -7,7 +7,7 @@ import msgspec
 
 from farebox.gateway import Action, Check
 from farebox.screened import DlpFinding, HazardFinding, Screened
-from farebox.screening.rules import Policy, Side
+from farebox.screening.rules import ScreeningPolicy, Side
 from farebox.screening.scan import Match
 
 POSITIONS_MAX: Final = 10
@@ -18,7 +18,7 @@ HEADER_BYTES_MAX: Final = 3_072
 class _Found(msgspec.Struct):
     """What one profile has found so far."""
 
-    policies: tuple[Policy, ...]
+    policies: tuple[ScreeningPolicy, ...]
     action: Action
     entries: dict[str, None]
     positions: list[int]
@@ -108,7 +108,7 @@ class Findings:
         return text or msgspec.json.encode({"findings": [], "action": self.dlp_action}).decode()
 
 
-def _ids(policies: tuple[Policy, ...]) -> tuple[str, ...]:
+def _ids(policies: tuple[ScreeningPolicy, ...]) -> tuple[str, ...]:
     return tuple(policy.policy_id for policy in policies if policy.policy_id)
 
 

@@ -24,7 +24,7 @@ from farebox.errors import (
 )
 from farebox.gateway import Check
 from farebox.metrics.families import SCREENED
-from farebox.offload import Busy, Died, TooMuch
+from farebox.offload import HelperDied, PoolBusy, TooMuchWork
 from farebox.providers.formats.base import framed_reader
 from farebox.runtime.observers import best_effort
 from farebox.runtime.scorer import ScorerFailed, ScoringRequest
@@ -41,7 +41,7 @@ from farebox.screening.reading import (
 )
 from farebox.screening.request_text import request_text
 from farebox.screening.response_text import response_text
-from farebox.screening.rules import Rules, Side
+from farebox.screening.rules import ScreeningRules, Side
 from farebox.screening.scan import Match, TooManyCandidates, scan
 
 HEADER: Final = "cf-aig-dlp"
@@ -62,7 +62,7 @@ async def screening_of(services: Services, call: Call, sink: Sink, watch: Watch)
 class Screening:
     """The screening of one call."""
 
-    def __init__(self, services: Services, call: Call, sink: Sink, watch: Watch, rules: Rules) -> None:
+    def __init__(self, services: Services, call: Call, sink: Sink, watch: Watch, rules: ScreeningRules) -> None:
         self.services = services
         self.call = call
         self._sink = sink
@@ -87,7 +87,7 @@ class Screening:
         with self._watch.waiting(self.services.settings.call_timeout_ms / 1000):
             try:
                 result = await self._scan_of_request(side, conversation)
-            except (Busy, Died, TooMuch, Unreadable) as error:
+            except (PoolBusy, HelperDied, TooMuchWork, Unreadable) as error:
                 self._unscreened_request(side, error)
                 return
             if self.matched("REQUEST", side, result.matches):
@@ -123,7 +123,7 @@ class Screening:
             return None
         try:
             result = await self._scan_of_response(side, body, content_type)
-        except (Busy, Died, TooMuch, Unreadable) as error:
+        except (PoolBusy, HelperDied, TooMuchWork, Unreadable) as error:
             return self.unscreened_response(_why(error))
         if self.matched("RESPONSE", side, result.matches):
             return dlp_problem("RESPONSE")
@@ -236,7 +236,7 @@ class Screening:
         self._count("REQUEST", "unscreened")
         if not side.blocks:
             return
-        if isinstance(error, Busy | Died):
+        if isinstance(error, PoolBusy | HelperDied):
             raise Problem(READERS_BUSY, f"The request cannot be screened now: {why}.", retry_after=1) from error
         message = f"The request cannot be screened, and a rule of the gateway blocks: {why}."
         raise Problem(REQUEST_UNSCREENED, message) from error
@@ -269,6 +269,6 @@ def dlp_problem(check: Check) -> Problem:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, TooMuch):
+    if isinstance(error, TooMuchWork):
         return f"it takes too much {error}"
     return str(error) if isinstance(error, Unreadable) else "no helper process was free"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from farebox.calls.screening.findings import Findings
 from farebox.calls.screening.scoring import hazards_of
 from farebox.gateway import Check, GatewayConfig
-from farebox.offload import Busy, Died, TooMuch
+from farebox.offload import HelperDied, PoolBusy, TooMuchWork
 from farebox.runtime.scorer import ScorerFailed, ScoringRequest
 from farebox.runtime.services import Services
 from farebox.screened import Screened
@@ -32,7 +32,7 @@ async def try_text(
     matches: list[Match] = []
     try:
         matches = await _matches(services, account_id, side, text)
-    except (Busy, Died, TooMuch):
+    except (PoolBusy, HelperDied, TooMuchWork):
         findings.unscreened(check, "it could not be looked at now")
     blocked = findings.matched(check, side, matches)
     request = ScoringRequest(account=account_id, gateway=gateway_id, check=check, provider="", model="")

@@ -74,7 +74,7 @@ class Meter(Protocol):
         ...
 
 
-class Ending(msgspec.Struct, frozen=True):
+class SessionEnding(msgspec.Struct, frozen=True):
     """How a session ends."""
 
     how: str
@@ -124,7 +124,7 @@ class Session:
             ending = _STOPPED
         except Exception:
             log.exception("bug in a session", log_id=self._context.call.log_id)
-            ending = Ending("error", 1011, 1001, "internal error", INTERNAL_ERROR)
+            ending = SessionEnding("error", 1011, 1001, "internal error", INTERNAL_ERROR)
         try:
             for task in (outgoing, incoming):
                 await self._meter.stop(task)
@@ -188,7 +188,7 @@ class Session:
 
     # --- watching ---
 
-    async def _watch(self, outgoing: "asyncio.Task[None]", incoming: "asyncio.Task[None]") -> Ending:
+    async def _watch(self, outgoing: "asyncio.Task[None]", incoming: "asyncio.Task[None]") -> SessionEnding:
         """Wait until the session should end."""
         clock, settings = self._context.services.clock, self._context.services.settings
         longest = self._context.started + settings.websocket_max_ms / 1000
@@ -201,7 +201,7 @@ class Session:
                 if left <= 0:
                     idle = due < longest
                     why = "no message for too long" if idle else "the maximum duration of a session is over"
-                    return Ending("time", TIME_IS_UP, 1000, why, SILENCE if idle else TOO_LONG)
+                    return SessionEnding("time", TIME_IS_UP, 1000, why, SILENCE if idle else TOO_LONG)
                 open_ends = [task for task in (outgoing, incoming) if not task.done()]
                 done, _ = await asyncio.wait(
                     [*open_ends, stopping], timeout=min(left, PING_SECONDS), return_when=asyncio.FIRST_COMPLETED
@@ -212,14 +212,14 @@ class Session:
                     return _STOPPED
                 if not done and left > PING_SECONDS:  # with less left, time is up: a timer may fire a little early
                     if await pings[0].lost():
-                        return Ending("client", 1001, 1001, "", CLIENT_GONE)
+                        return SessionEnding("client", 1001, 1001, "", CLIENT_GONE)
                     if await pings[1].lost():
                         return _failed("it does not answer")
         finally:
             stopping.cancel()
 
     async def _finish_turns(
-        self, ending: Ending, outgoing: "asyncio.Task[None]", incoming: "asyncio.Task[None]"
+        self, ending: SessionEnding, outgoing: "asyncio.Task[None]", incoming: "asyncio.Task[None]"
     ) -> None:
         """Let turns that are paid for be delivered; cancel those that nobody is waiting for."""
         await self._meter.stop(outgoing)
@@ -244,7 +244,7 @@ class Session:
 
     # --- the end ---
 
-    async def _settle(self, ending: Ending) -> None:
+    async def _settle(self, ending: SessionEnding) -> None:
         """End the turns under way, and record the session."""
         context = self._context
         context.services.metrics.count(SOCKETS_ENDED, ending.how)
@@ -255,7 +255,7 @@ class Session:
         except DatabaseUnavailable as error:
             context.services.database.report_failure(error)
 
-    async def _close(self, ending: Ending) -> None:
+    async def _close(self, ending: SessionEnding) -> None:
         """Close both sides, with the reason."""
         message = None if ending.problem is None else self._meter.error(ending.problem)
         await asyncio.gather(
@@ -264,7 +264,7 @@ class Session:
         )
 
 
-class Unmetered:
+class UnmeteredSession:
     """A session that is not metered: the caller's own key pays."""
 
     async def from_client(self, message: "Message") -> "Message | None":
@@ -312,7 +312,7 @@ class _Pings:
         return False
 
 
-_STOPPED: Final = Ending("stopped", 1001, 1001, "the server stops", SERVER_STOPPED)
+_STOPPED: Final = SessionEnding("stopped", 1001, 1001, "the server stops", SERVER_STOPPED)
 
 
 def session_stage(context: CallContext) -> Responded:
@@ -321,8 +321,8 @@ def session_stage(context: CallContext) -> Responded:
     return Responded(context, None, None, None, Attempts(status=101), False, switched, LoggedBody(-1))
 
 
-def _failed(why: str) -> Ending:
-    return Ending("provider", 1014, 1001, "the provider's connection failed", f"{CONNECTION_FAILED} ({why})")
+def _failed(why: str) -> SessionEnding:
+    return SessionEnding("provider", 1014, 1001, "the provider's connection failed", f"{CONNECTION_FAILED} ({why})")
 
 
 def _ended(outgoing: "asyncio.Task[None]", incoming: "asyncio.Task[None]") -> BaseException | None:
@@ -343,27 +343,29 @@ def _by_provider(error: BaseException) -> "TypeGuard[Closed]":
     return isinstance(error, Closed) and error.side == "provider"
 
 
-def _ending_of(error: BaseException) -> Ending:
+def _ending_of(error: BaseException) -> SessionEnding:
     """How the session ends if one direction has ended with this error."""
     from farebox.websocket import NO_CODE, VANISHED, Closed
 
     if isinstance(error, Problem):
         code = OF_ERRORS + error.kind.status
-        return Ending("error", code, 1000, error.message, error.kind.name, error)
+        return SessionEnding("error", code, 1000, error.message, error.kind.name, error)
     if isinstance(error, DatabaseUnavailable):
         problem = Problem(DATABASE_UNAVAILABLE, "The database is unavailable. Nothing further was charged.")
-        return Ending("error", OF_ERRORS + problem.kind.status, 1000, problem.message, problem.kind.name, problem)
+        return SessionEnding(
+            "error", OF_ERRORS + problem.kind.status, 1000, problem.message, problem.kind.name, problem
+        )
     if not isinstance(error, Closed):
         raise error
     by_client = error.side == "client"
     if by_client and error.code == VANISHED:
-        return Ending("client", 1001, 1001, "", CLIENT_GONE)
+        return SessionEnding("client", 1001, 1001, "", CLIENT_GONE)
     if by_client:
-        return Ending("client", error.code, 1001 if error.broken_rule else error.code, error.reason)
+        return SessionEnding("client", error.code, 1001 if error.broken_rule else error.code, error.reason)
     if error.code == VANISHED:
         return _failed("it ended without a word")
     broken = f"{CONNECTION_FAILED} (closed with {error.code})" if error.code not in (1000, 1001, NO_CODE) else ""
-    return Ending("provider", error.code, error.code, error.reason, broken)
+    return SessionEnding("provider", error.code, error.code, error.reason, broken)
 
 
 async def _close(socket: "Socket", code: int, reason: str, last: "Message | None") -> None:

@@ -85,7 +85,7 @@ class CalendarWindow(msgspec.Struct, frozen=True, gc=False):
         return Budget(scope, self.limit, span.start, span.start, span.end)
 
 
-class Applied(msgspec.Struct, frozen=True, gc=False):
+class AppliedLimit(msgspec.Struct, frozen=True, gc=False):
     """A limit that counts a call."""
 
     rule: SpendRule | PolicyLimit
@@ -150,7 +150,7 @@ def may_count(call: Call) -> bool:
     return call.gateway.spend_limits is not None or bool(call.route_limits) or bool(call.policy_limits)
 
 
-def rules_for(call: Call) -> list[Applied]:
+def rules_for(call: Call) -> list[AppliedLimit]:
     """The limits that count this call: those of its dynamic route, and its gateway's policies and rules."""
     found = [_applied(call, rule, scope) for rule, scope in call.route_limits]
     found += map(_of_policy, call.policy_limits)
@@ -160,14 +160,14 @@ def rules_for(call: Call) -> list[Applied]:
     return found
 
 
-_known: dict[tuple[int, str, str, str, str], tuple[SpendLimits, tuple[Applied, ...]]] = {}
+_known: dict[tuple[int, str, str, str, str], tuple[SpendLimits, tuple[AppliedLimit, ...]]] = {}
 """The rules that count calls of a gateway, provider, model and token, if they select by nothing else. The limits are
 stored beside them, so that the `id` in the key stays theirs."""
 _KNOWN_MAX = 4096
 _KNOWN_MODEL_MAX = 256
 
 
-def _of_gateway(call: Call, limits: SpendLimits) -> tuple[Applied, ...]:
+def _of_gateway(call: Call, limits: SpendLimits) -> tuple[AppliedLimit, ...]:
     key = (id(limits), call.gateway_id, call.provider, call.model, call.token_id)
     known = _known.get(key)
     if known is not None:
@@ -182,12 +182,12 @@ def _of_gateway(call: Call, limits: SpendLimits) -> tuple[Applied, ...]:
     return found
 
 
-def _applied(call: Call, rule: SpendRule, scope: str) -> Applied:
-    return Applied(rule, scope, window_of(call.gateway_id, rule, call.gateway.zones))
+def _applied(call: Call, rule: SpendRule, scope: str) -> AppliedLimit:
+    return AppliedLimit(rule, scope, window_of(call.gateway_id, rule, call.gateway.zones))
 
 
-def _of_policy(limit: PolicyLimit) -> Applied:
-    return Applied(limit, limit.scope, CalendarWindow(limit.scope, limit.amount, limit.period, limit.zones))
+def _of_policy(limit: PolicyLimit) -> AppliedLimit:
+    return AppliedLimit(limit, limit.scope, CalendarWindow(limit.scope, limit.amount, limit.period, limit.zones))
 
 
 def scope_of(gateway_id: str, rule: SpendRule, of_call: "ValuesOfCall") -> str | None:
@@ -218,7 +218,7 @@ def value_of_metadata(found: str | float | bool | None) -> tuple[str, ...]:
     return (found if isinstance(found, str) else _encode(found).decode(),)
 
 
-def budgets_of(rules: list[Applied], at: int) -> tuple[Budget, ...]:
+def budgets_of(rules: list[AppliedLimit], at: int) -> tuple[Budget, ...]:
     """The budgets that a call must fit in, in the order of the rules."""
     return tuple(rule.window.budget(rule.scope, at) for rule in rules)
 

@@ -26,7 +26,7 @@ from farebox.pricing.compiler import Context
 from farebox.pricing.model import Markup, ModelPrice
 from farebox.pricing.pricebook import OwnPrice, PriceBook
 from farebox.pricing.receipt import Receipt
-from farebox.pricing.reprice import NotRepriced, Priced, Repriced, at_markup, reprice
+from farebox.pricing.reprice import NotRepriced, PricedModel, Repriced, at_markup, reprice
 from farebox.pricing.stored_receipt import whole
 from farebox.storage.account_settings import set_zone
 from farebox.storage.accounts import add_account
@@ -252,7 +252,7 @@ class Replay:
         own = self._own_price(provider, model, at)
         markup = None if self._scenario.markup is None else Markup(self._scenario.markup, "what-if")
 
-        def find(part: Priced, context: Context, usage: Usage) -> ModelPrice | None:
+        def find(part: PricedModel, context: Context, usage: Usage) -> ModelPrice | None:
             found = own or self._book.find(self._account_id, provider, model, at, context or None)
             doubts = "" if found is None else doubts_of(found, usage)
             if found is None or not doubts:

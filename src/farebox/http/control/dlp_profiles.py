@@ -12,7 +12,7 @@ from farebox.http.envelope import Response, ok, page
 from farebox.http.parse_body import busy
 from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
-from farebox.offload import Busy, Died, TooMuch
+from farebox.offload import HelperDied, PoolBusy, TooMuchWork
 from farebox.runtime.services import Services
 from farebox.screening.own_profiles import PATTERNS_OF_ACCOUNT_MAX, PROFILES_MAX, Entry, OwnProfile, pattern_of
 from farebox.screening.profiles import BUILT_IN, NAMES
@@ -143,9 +143,9 @@ async def _wrong(services: Services, account_id: str, pattern: str) -> str:
     """What is wrong with a pattern; empty if nothing is. It is compiled in a helper process. Raises Problem."""
     try:
         return await services.helpers.run(account_id, check_pattern, pattern.encode())
-    except TooMuch:
+    except TooMuchWork:
         return "It takes too long to compile"
-    except (Busy, Died) as error:
+    except (PoolBusy, HelperDied) as error:
         raise busy("The pattern could not be checked.") from error
 
 

@@ -9,7 +9,7 @@ from farebox.calls.log_filters import Filter, WrongValue, kind_of, value_of
 from farebox.errors import Problem
 from farebox.http.control.wire import Paging
 from farebox.http.validation import invalid, parse_json
-from farebox.storage.reports import LOG_COLUMNS, ColumnKind, Condition, LogQuery, Operator
+from farebox.storage.reports import LOG_COLUMNS, ColumnKind, LogCondition, LogQuery, Operator
 
 LOGS_PER_PAGE_MAX = 50
 _FILTERS_MAX = 50
@@ -108,7 +108,7 @@ def log_query(query: LogsQuery, pairs: Sequence[tuple[str, str]]) -> LogQuery:
     for name, (column, operator) in _OLDER.items():
         value = getattr(query, name)
         if value is not None:
-            conditions.append(Condition(column, operator, (_value(LOG_COLUMNS[column].kind, value, "query", name),)))
+            conditions.append(LogCondition(column, operator, (_value(LOG_COLUMNS[column].kind, value, "query", name),)))
     window = query.window(LOGS_PER_PAGE_MAX)
     return LogQuery(
         conditions=conditions,
@@ -141,7 +141,7 @@ def _check_known(pairs: Iterable[tuple[str, str]], kind: type[msgspec.Struct]) -
         raise invalid(f"Unrecognized key(s) in object: {unknown}", "query")
 
 
-def _conditions(filters: str, pairs: Iterable[tuple[str, str]]) -> list[Condition]:
+def _conditions(filters: str, pairs: Iterable[tuple[str, str]]) -> list[LogCondition]:
     """The filters of either encoding. Raises InvalidInput."""
     found = _json_filters(filters) if filters else _flat_filters(pairs)
     if len(found) > _FILTERS_MAX:
@@ -184,7 +184,7 @@ def _flat_filters(pairs: Iterable[tuple[str, str]]) -> list[Any]:
     return [{"key": key, "operator": operator, "value": [value]} for key, operator, value in grouped]
 
 
-def _condition(item: Any, index: int) -> Condition:
+def _condition(item: Any, index: int) -> LogCondition:
     where = ("query", "filters", index)
     try:
         wanted = msgspec.convert(item, Filter)
@@ -195,7 +195,7 @@ def _condition(item: Any, index: int) -> Condition:
         choices = " | ".join(f"'{name}'" for name in LOG_COLUMNS)
         raise invalid(f"Invalid enum value. Expected {choices}, received '{wanted.key[:64]}'", *where, "key")
     values = [_value(kind_of(wanted), value, *where, "value", at) for at, value in enumerate(wanted.value)]
-    return Condition(wanted.key, wanted.operator, tuple(values))
+    return LogCondition(wanted.key, wanted.operator, tuple(values))
 
 
 def _value(kind: ColumnKind, value: object, *where: str | int) -> str | int | float | None:

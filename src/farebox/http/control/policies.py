@@ -14,7 +14,7 @@ from farebox.http.envelope import Response, ok, plain
 from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
 from farebox.money import NANOS_PER_USD
-from farebox.policies.conditions import InvalidCondition, compile_condition
+from farebox.policies.conditions import InvalidPolicyCondition, compile_condition
 from farebox.policies.decide import POLICIES_MAX
 from farebox.policies.document import Action, Limit, PolicyDocument, Resource
 from farebox.policies.matching import InvalidActor, compile_actor
@@ -221,7 +221,7 @@ def _checked(document: PolicyDocument) -> str:
         faults.append(Fault(("body", "actor"), f"Invalid actor: {error}"))
     try:
         compile_condition(document.condition)
-    except InvalidCondition as error:
+    except InvalidPolicyCondition as error:
         faults.append(Fault(("body", "condition"), f"Invalid CEL expression: {error}"))
     if isinstance(document.action, Limit) and document.action.amount * NANOS_PER_USD < 1:
         faults.append(Fault(("body", "action", "amount"), "Number must be at least 0.000000001"))

@@ -6,7 +6,7 @@ import msgspec
 
 from farebox.http.envelope import Response, plain
 from farebox.http.request import Request
-from farebox.logs import Dropped
+from farebox.logs import DroppedLines
 from farebox.runtime.readiness import JournalState
 
 
@@ -48,7 +48,7 @@ async def readyz(request: Request, _: None) -> Response:
         remedy=None if failure is None else failure.remedy,
         journal=found.journal,
         jobs_late=services.jobs.late(),
-        log_lines_dropped=Dropped.lines,
+        log_lines_dropped=DroppedLines.lines,
         alarms_dropped=services.alarms.dropped,
     )
     if failure is None:

@@ -150,7 +150,7 @@ def _routes(visit: Visit) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Edited:
+class EditedRoute:
     """A route as it is being edited."""
 
     gateway: Mapping[str, Any]
@@ -196,7 +196,7 @@ async def new(visit: Visit) -> Shown:
     address = f"{HERE}/{found['id']}/new-route"
     tabs = [(name, f"{address}?example={key}") for key, (name, _) in examples.items()]
     current = examples.get(chosen, examples["fallback"])[0]
-    return {**Edited(found, None, "", elements).shown(), "examples": tabs, "example": current}
+    return {**EditedRoute(found, None, "", elements).shown(), "examples": tabs, "example": current}
 
 
 _USUAL = ("openai/gpt-5-mini", "anthropic/claude-haiku-4-5")
@@ -206,7 +206,7 @@ async def edit(visit: Visit) -> Shown:
     """The editor with a version of a route."""
     found, route = await gateway(visit, visit.request.path["gateway_id"]), await _route(visit)
     elements = (await _version(visit, route))["elements"]
-    return Edited(found, route, route["name"], elements).shown()
+    return EditedRoute(found, route, route["name"], elements).shown()
 
 
 async def edited(visit: Visit, form: Fields) -> Response:
@@ -216,7 +216,7 @@ async def edited(visit: Visit, form: Fields) -> Response:
     does, _, which = form.get("do", "").partition(":")
     elements: Any = json_of(form["json"]) if "json" in form else route_form.elements_of(form)
     saving = does in ("save", "deploy")
-    state = Edited(found, route, form.get("name", "").strip(), elements, text=form.get("json"), saving=saving)
+    state = EditedRoute(found, route, form.get("name", "").strip(), elements, text=form.get("json"), saving=saving)
     if route_form.is_plain(elements):
         if does == "add" and which in KINDS:
             state = replace(state, elements=route_form.with_one_more(elements, which))
@@ -258,7 +258,7 @@ def _faults(visit: Visit, elements: Any) -> InvalidInput | None:
     return InvalidInput(api.graph_faults(given)) if drafted else None
 
 
-async def _saved(visit: Visit, state: Edited, *, deployed: bool) -> Response | InvalidInput:
+async def _saved(visit: Visit, state: EditedRoute, *, deployed: bool) -> Response | InvalidInput:
     """Save the route; returns a redirect, or the faults that the API reported."""
     try:
         if state.route is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from farebox.http.pages.view import Movement
 from farebox.money import NANOS_PER_CENT
-from farebox.payments.model import Card, Rule, TopUp
+from farebox.payments.model import Card, TopUp, TopUpRule
 from farebox.storage.calls import CallRow
 from farebox.storage.operator_acts import OperatorAct
 from farebox.storage.sessions import SignInMethod
@@ -264,7 +264,7 @@ class RuleState:
     """When it resumes, in milliseconds since the epoch (UTC)."""
 
 
-def rule_state(rule: Rule, *, contested: bool) -> RuleState:
+def rule_state(rule: TopUpRule, *, contested: bool) -> RuleState:
     """The state of a rule; `contested`: a dispute is still open."""
     why = STOPPED.get(rule.reason or "", f"{rule.error or rule.reason or 'unknown reason'}.")
     if rule.reason == "payment_disputed" and not contested:

@@ -97,7 +97,7 @@ def _as_fields(policy: Values) -> Values:
 
 
 @dataclass(frozen=True, slots=True)
-class Simulated:
+class SimulatedDecision:
     """What the policies, including drafts, would decide for a call."""
 
     verdict: tuple[str, str]
@@ -114,7 +114,7 @@ async def _shown(
     visit: Visit,
     sent: tuple[Values, InvalidInput] | None = None,
     asked: tuple[Values, InvalidInput | None] | None = None,
-    simulated: Simulated | None = None,
+    simulated: SimulatedDecision | None = None,
 ) -> Shown:
     """The page's content. `sent`: a policy that was refused, and why; `asked`: a call to simulate, with its faults;
     `simulated`: the decision for it."""
@@ -188,14 +188,14 @@ _CAUSES = {
 }
 
 
-def _simulated(answer: Mapping[str, Any]) -> Simulated:
+def _simulated(answer: Mapping[str, Any]) -> SimulatedDecision:
     decision, enforced = answer["evaluation"], answer["enforcement"]
     if enforced["allowed"]:
         verdict = ("good", "allowed")
     else:
         words = {"policyName": enforced.get("policyName", ""), "why": enforced.get("why", "")}
         verdict = ("bad", _CAUSES.get(enforced.get("cause", ""), "refused: a budget is used up").format_map(words))
-    return Simulated(verdict, decision["matched"], [_budget(each) for each in decision["buckets"]])
+    return SimulatedDecision(verdict, decision["matched"], [_budget(each) for each in decision["buckets"]])
 
 
 def _budget(bucket: Mapping[str, Any]) -> str:

@@ -56,7 +56,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PictureLine:
     """A line from an output of an element to another element; `path` is an SVG path."""
 
     path: str
@@ -70,7 +70,7 @@ class Picture:
     width: int
     height: int
     nodes: list[Node]
-    lines: list[Line]
+    lines: list[PictureLine]
     summary: str
 
 
@@ -200,7 +200,7 @@ def _lines(
     by_id: Mapping[str, Element],
     depth: Mapping[str, int],
     places: Mapping[_Item, tuple[int, int]],
-) -> Iterator[Line]:
+) -> Iterator[PictureLine]:
     """Lines from the lower edge of an element, along their lanes, to the upper edge of the next element."""
     found, (left, top) = outputs(element), places[element["id"]]
     for number, (name, to) in enumerate(found):
@@ -208,7 +208,7 @@ def _lines(
         path = f"M{x} {y}"
         if _is_stub(by_id, depth, element["id"], to):
             where = _short(to, 8) if to in by_id else "nothing"
-            yield Line(f"{path}v{_DOWN // 3}", f"→ {where}", x + 4, y + 14)
+            yield PictureLine(f"{path}v{_DOWN // 3}", f"→ {where}", x + 4, y + 14)
             continue
         passed = [(element["id"], number, level) for level in range(depth[element["id"]] + 1, depth[to])]
         lanes = [lane for lane in passed if lane in places]
@@ -218,7 +218,7 @@ def _lines(
             path += _curve(at_x, at_y, lane_x, lane_y) + f"V{lane_y + HEIGHT}"
             at_x, at_y = lane_x, lane_y + HEIGHT
         path += _curve(at_x, at_y, places[to][0] + WIDTH // 2, places[to][1])
-        yield Line(path, _short(name, 10), x + 4, y + 14)
+        yield PictureLine(path, _short(name, 10), x + 4, y + 14)
 
 
 def _curve(x: int, y: int, to_x: int, to_y: int) -> str:

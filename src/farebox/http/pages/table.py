@@ -29,7 +29,7 @@ from farebox.http.pages.visit import (
     to_sign_in,
     visit_of,
 )
-from farebox.http.quotas import Budget, spend
+from farebox.http.quotas import Quota, spend
 from farebox.http.refusals import Pages
 from farebox.http.request import Request
 from farebox.http.router import Access, Handler, Route, Shape, no_route
@@ -97,7 +97,7 @@ class Form:
     """The page that shows the outcome; parameters in braces are the form's own."""
     proved: bool = False
     """Whether it concerns money or keys and so needs a recent proof of identity (`people.sessions.confirmed`)."""
-    budget: Budget | None = None
+    budget: Quota | None = None
     without_role: bool = False
     """As in Page."""
 

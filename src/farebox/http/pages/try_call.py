@@ -46,7 +46,7 @@ async def form(visit: Visit) -> Shown:
     return await _form(visit, {})
 
 
-async def _form(visit: Visit, given: Fields, priced: "Priced | None" = None) -> Shown:
+async def _form(visit: Visit, given: Fields, priced: "PriceQuote | None" = None) -> Shown:
     services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
     used = await services.database.scan(
         partial(usage_by_model, account_id=account_id, start=now - _RECENT_MS, end=now + 1)
@@ -67,7 +67,7 @@ async def _form(visit: Visit, given: Fields, priced: "Priced | None" = None) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Priced:
+class PriceQuote:
     """What a call would cost, in words. Amounts in US dollars, as text."""
 
     text: str
@@ -93,16 +93,18 @@ async def price(visit: Visit, form: Fields) -> Response:
     return shell(visit, "try_call.html", await _form(visit, form, priced), "/ui/calls")
 
 
-def _priced(visit: Visit, found: CommonBody, own: frozenset[str]) -> Priced:
+def _priced(visit: Visit, found: CommonBody, own: frozenset[str]) -> PriceQuote:
     if found.route:
-        return Priced("The cost depends on the model that the route chooses.", [])
+        return PriceQuote("The cost depends on the model that the route chooses.", [])
     if found.slug in own or is_custom(found.slug):
-        return Priced("The call is made with your own key: the provider bills you for it, and it uses no credit.", [])
+        return PriceQuote(
+            "The call is made with your own key: the provider bills you for it, and it uses no credit.", []
+        )
     if not isinstance(found.read, ParsedBody) or found.read.parsed is None:
-        return Priced("This provider cannot be called in this format.", [])
+        return PriceQuote("This provider cannot be called in this format.", [])
     quoted = quote(visit.services, visit.account_id, found.slug, found.read.parsed.demand)
     if quoted is None:
-        return Priced("This model has no price, so calls to it cannot be paid from credit.", [])
+        return PriceQuote("This model has no price, so calls to it cannot be paid from credit.", [])
     most = quoted.most
     text = (
         f"It costs at most {labels.exact_usd(most.amount)} USD, for {most.input_tokens:,} input tokens and up to "
@@ -115,7 +117,7 @@ def _priced(visit: Visit, found: CommonBody, own: frozenset[str]) -> Priced:
         for rate in sorted(quoted.price.rates, key=lambda rate: (rate.meter not in _FIRST, rate.meter))
         if rate.meter.endswith("_tokens")
     ]
-    return Priced(text, rates)
+    return PriceQuote(text, rates)
 
 
 def _asked(form: Fields) -> tuple[str, str, str]:

@@ -9,7 +9,7 @@ from farebox.billing.reports import MonthUsage
 from farebox.calls.spending.spending_limit import LimitState
 from farebox.model import Account, Balance
 from farebox.money import NANOS_PER_CENT
-from farebox.payments.model import Card, Dispute, Refund, Rule, TopUp
+from farebox.payments.model import Card, Dispute, Refund, TopUp, TopUpRule
 from farebox.payments.states import PENDING_TOP_UPS
 from farebox.storage.statement import TransferRow
 
@@ -76,7 +76,7 @@ class View:
     limits: tuple[int, int]
     top_ups: list[TopUp] = field(default_factory=list)
     """The latest ones, newest first, in any state."""
-    rule: Rule | None = None
+    rule: TopUpRule | None = None
     charged_cents: int = 0
     """By auto top-up in this calendar month, with fees and taxes: what the rule's monthly cap counts."""
     spending: LimitState | None = None

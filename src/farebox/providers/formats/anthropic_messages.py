@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.pricing.model import Demand, FurtherModel, Unseen
+from farebox.pricing.model import Demand, FurtherModel, UnseenInput
 from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import ParsedRequest, ResponseReader
@@ -16,7 +16,7 @@ from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
 from farebox.providers.formats.references import container_in, hand_out, of_request
-from farebox.providers.formats.tools import Declared
+from farebox.providers.formats.tools import DeclaredTool
 
 READING: Final = Reading(
     # Anthropic's `input_tokens` exclude cached tokens; a general meter contains its special ones.
@@ -50,7 +50,7 @@ class _Head(msgspec.Struct):
     messages: list[_RequestMessage]
     max_tokens: bodies.Tokens | None = None
     stream: bool | None = None
-    tools: list[Declared] | None = None
+    tools: list[DeclaredTool] | None = None
     thinking: _Thinking | None = None
     container: Any = None
     mcp_servers: list[Any] | None = None
@@ -115,7 +115,7 @@ class AnthropicMessages(bodies.JsonBody):
             text_bytes=len(body),
             messages=len(head.messages),
             tools=sum(tool.raw != "mcp_servers" for tool in declared),
-            unseen=(*tools.unseen(declared), *((Unseen("container"),) if head.container is not None else ())),
+            unseen=(*tools.unseen(declared), *((UnseenInput("container"),) if head.container is not None else ())),
             output_max=head.max_tokens,
             # A budget for thinking must stay below the limit: lowering the limit would break such a request.
             clampable=head.thinking is None or head.thinking.type != "enabled",

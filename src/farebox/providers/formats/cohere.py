@@ -15,7 +15,7 @@ from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
-from farebox.providers.formats.tools import Declared
+from farebox.providers.formats.tools import DeclaredTool
 
 CHAT: Final = Reading(
     # The billed figures exclude the template's own tokens; `tokens` is everything the model read, and is the fallback.
@@ -45,7 +45,7 @@ class _ChatHead(msgspec.Struct):
     messages: list[_RequestMessage]
     stream: bool | None = None
     max_tokens: bodies.Tokens | None = None
-    tools: list[Declared] | None = None
+    tools: list[DeclaredTool] | None = None
 
 
 class _Content(msgspec.Struct):

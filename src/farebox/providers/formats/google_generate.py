@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.pricing.model import Demand, Unseen
+from farebox.pricing.model import Demand, UnseenInput
 from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
@@ -137,7 +137,9 @@ class GoogleGenerate(bodies.JsonBody):
         declared = tools.of_generate(listed)
         configs = [config for config in (head.generationConfig, head.generation_config) if config is not None]
         limits = [limit for c in configs for limit in (c.maxOutputTokens, c.max_output_tokens) if limit is not None]
-        cached = tuple(Unseen("cache", object_id) for _, object_id in cache_in(head.cachedContent, head.cached_content))
+        cached = tuple(
+            UnseenInput("cache", object_id) for _, object_id in cache_in(head.cachedContent, head.cached_content)
+        )
         demand = Demand(
             model=model,
             text_bytes=len(body),

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from farebox.pricing.model import Demand, ImageInput, Unseen
+from farebox.pricing.model import Demand, ImageInput, UnseenInput
 from farebox.providers.audio.length import AudioLength, audio_length, bare_length, unknown_length
 from farebox.providers.formats import bodies
 
@@ -161,7 +161,7 @@ def with_attachments(demand: Demand, contents: Iterable[object]) -> Demand:
         audio_seconds=math.ceil(found.audio_seconds),
         audio_seconds_max=math.ceil(found.audio_seconds_max),
         files_bytes=found.files_bytes,
-        unseen=(*demand.unseen, *(Unseen(kind) for kind in found.unseen)),
+        unseen=(*demand.unseen, *(UnseenInput(kind) for kind in found.unseen)),
     )
 
 

@@ -52,7 +52,7 @@ _DIGITS: Final = re.compile(r"[0-9]{1,12}")
 _SPECIAL = frozenset(part for _, parts in _PARTS for part in parts)
 
 
-class Figures(msgspec.Struct, frozen=True):
+class UsageFigures(msgspec.Struct, frozen=True):
     """The figures in a usage object."""
 
     usage: dict[str, Quantity]
@@ -128,7 +128,7 @@ class Reading:
             return False
         return figures is not None and "input_tokens" in figures.usage and "input_tokens" not in figures.missing
 
-    def read(self, usage: Mapping[str, object]) -> Figures | None:
+    def read(self, usage: Mapping[str, object]) -> UsageFigures | None:
         """The figures of a usage object; None if it has none. Raises AbsurdUsage if one cannot be right."""
         found: dict[str, Quantity] = {}
         reported = _collect(found, self._rows_for(usage), usage)
@@ -152,7 +152,7 @@ def _whole(value: Decimal) -> bool:
     return value == value.to_integral_value()
 
 
-def _completed(figures: Figures, usage: Mapping[str, object]) -> Figures:
+def _completed(figures: UsageFigures, usage: Mapping[str, object]) -> UsageFigures:
     """The figures with the missing one, if the stated total reveals it."""
     other = {"input_tokens": "output_tokens", "output_tokens": "input_tokens"}.get(figures.missing[0])
     total = next((value for key in _TOTALS if type(value := usage.get(key)) is int), None)
@@ -163,7 +163,7 @@ def _completed(figures: Figures, usage: Mapping[str, object]) -> Figures:
     if left <= 0 or left < figures.usage.get(meter, 0):
         return figures
     note = f"{meter} is missing: computed from the total"
-    return Figures(checked({**figures.usage, meter: left}), (), (*figures.notes, note))
+    return UsageFigures(checked({**figures.usage, meter: left}), (), (*figures.notes, note))
 
 
 def _places(rows: tuple[Row, ...]) -> tuple[_Places, ...]:
@@ -198,7 +198,7 @@ def _adds_up(total: object, found: Mapping[str, Quantity]) -> bool:
     return type(total) is int and total > 0 and total <= found.get("input_tokens", 0) + found.get("output_tokens", 0)
 
 
-def consistent(figures: Mapping[str, object], missing: tuple[str, ...] = ()) -> Figures:
+def consistent(figures: Mapping[str, object], missing: tuple[str, ...] = ()) -> UsageFigures:
     """The figures without zeros, after the sanity check of each.
 
     A part above its whole makes the part doubtful, not the whole: it is cut to what the whole leaves it, with a note.
@@ -208,7 +208,7 @@ def consistent(figures: Mapping[str, object], missing: tuple[str, ...] = ()) -> 
     """
     usage = checked(figures)
     if _SPECIAL.isdisjoint(usage):
-        return Figures(usage, missing)
+        return UsageFigures(usage, missing)
     notes: list[str] = []
     for whole, parts in _PARTS:
         total = sum(usage.get(part, 0) for part in parts)
@@ -224,7 +224,7 @@ def consistent(figures: Mapping[str, object], missing: tuple[str, ...] = ()) -> 
             left -= kept
             if kept:
                 usage[part] = kept
-    return Figures(usage, missing, tuple(notes))
+    return UsageFigures(usage, missing, tuple(notes))
 
 
 def _number(meter: str, reported: object, further: tuple[str, ...]) -> Quantity | None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from farebox.pricing.ceilings import family_name, ignores_limit
-from farebox.pricing.model import Demand, Unseen
+from farebox.pricing.model import Demand, UnseenInput
 from farebox.providers.formats import bodies, stated, tools
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
@@ -21,8 +21,8 @@ from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
 from farebox.providers.formats.readers import SAMPLES_BYTES_PER_SECOND, BodyReader, Seen
 from farebox.providers.formats.references import audio_in, compatible_cache_in, hand_out, may_refer, of_request
-from farebox.providers.formats.tools import Declared
-from farebox.providers.formats.uncounted import Uncounted, unmetered
+from farebox.providers.formats.tools import DeclaredTool
+from farebox.providers.formats.uncounted import UncountedFields, unmetered
 
 _NEW_LIMIT_MODELS: Final = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
 
@@ -90,7 +90,7 @@ class _RequestMessage(msgspec.Struct):
     audio: Any = None
 
 
-class _Head(Uncounted):
+class _Head(UncountedFields):
     model: bodies.Name
     messages: list[_RequestMessage] | None = None
     prompt: Any = None
@@ -100,7 +100,7 @@ class _Head(Uncounted):
     max_completion_tokens: bodies.Tokens | None = None
     n: bodies.Choices | None = None
     best_of: bodies.Choices | None = None
-    tools: list[Declared] | None = None
+    tools: list[DeclaredTool] | None = None
     functions: list[msgspec.Raw] | None = None
     service_tier: Any = None
     deferred: Any = None
@@ -259,16 +259,16 @@ class OpenAIChat(bodies.JsonBody):
         return len(head.messages)
 
 
-def _unseen(head: _Head, sounds: list[Any], *, searches: bool) -> tuple[Unseen, ...]:
+def _unseen(head: _Head, sounds: list[Any], *, searches: bool) -> tuple[UnseenInput, ...]:
     """Unseen input: audio of earlier responses referred to by ID, caches, and what searching models add."""
     if not (sounds or searches or head.extra_body is not None or head.google is not None):
         return ()  # as in most
-    found = [Unseen("audio")] if any(isinstance(sound, dict) and sound.get("id") for sound in sounds) else []
-    found += [Unseen("web_search", uses=None)] if searches else []
+    found = [UnseenInput("audio")] if any(isinstance(sound, dict) and sound.get("id") for sound in sounds) else []
+    found += [UnseenInput("web_search", uses=None)] if searches else []
     if head.extra_body is not None or head.google is not None:
         google = msgspec.json.encode([head.extra_body, head.google])
         if b"cachedcontent" in google.lower().replace(b"_", b""):  # in either of Google's spellings
-            found.append(Unseen("cache"))
+            found.append(UnseenInput("cache"))
     return tuple(found)
 
 

@@ -11,14 +11,14 @@ from farebox.providers.formats.base import ParsedRequest, ResponseReader
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
-from farebox.providers.formats.uncounted import Uncounted, unmetered
+from farebox.providers.formats.uncounted import UncountedFields, unmetered
 
 _ROW: Final = ("input_tokens", "prompt_tokens", "total_tokens")
 READING: Final = Reading(_ROW, required=("input_tokens",))
 OPENROUTER: Final = Reading(_ROW, required=("input_tokens",), stated=stated.openrouter)
 
 
-class _Head(Uncounted):
+class _Head(UncountedFields):
     model: bodies.Name
     input: list[msgspec.Raw] | str
 

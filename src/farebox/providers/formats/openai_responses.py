@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.pricing.model import Demand, Unseen
+from farebox.pricing.model import Demand, UnseenInput
 from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, stated, tools
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, Reference, ResponseReader
@@ -17,7 +17,7 @@ from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import SAMPLES_BYTES_PER_SECOND, BodyReader, Seen
 from farebox.providers.formats.references import hand_out, is_named_only, items_in, may_refer, references_in
-from farebox.providers.formats.tools import Declared
+from farebox.providers.formats.tools import DeclaredTool
 
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 
@@ -33,7 +33,7 @@ READING: Final = Reading(
     ("web_searches", "tool_calls_details.search_web.invocation"),
     required=("input_tokens", "output_tokens"),
 )
-_PRESET: Final = (Declared(type="web_search"), Declared(type="fetch_url"))
+_PRESET: Final = (DeclaredTool(type="web_search"), DeclaredTool(type="fetch_url"))
 """What a Perplexity preset implies without it being in the request."""
 OPENROUTER: Final = Reading(*READING.rows, required=("input_tokens", "output_tokens"), stated=stated.openrouter)
 XAI: Final = Reading(*READING.rows, required=("input_tokens", "output_tokens"), stated=stated.xai)
@@ -51,7 +51,7 @@ class _Head(msgspec.Struct):
     stream: bool | None = None
     max_output_tokens: bodies.Tokens | None = None
     max_tool_calls: bodies.Tokens | None = None
-    tools: list[Declared] | None = None
+    tools: list[DeclaredTool] | None = None
     previous_response_id: Any = None
     conversation: Any = None
     prompt: _Prompt | None = None
@@ -102,7 +102,7 @@ class OpenAIResponses(bodies.JsonBody):
 
     name: str = "openai_responses"
     reading: Reading = READING
-    rules: Mapping[str, tools.Rule] = field(default_factory=lambda: tools.RESPONSES)
+    rules: Mapping[str, tools.ToolRule] = field(default_factory=lambda: tools.RESPONSES)
     compacts: bool = False
     """`responses/compact`: shortens a long input, and accepts no output limit."""
     background: bool = False
@@ -184,16 +184,16 @@ def _references(head: _Head, body: bytes) -> tuple[Reference, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _unseen(head: _Head) -> Iterator[Unseen]:
+def _unseen(head: _Head) -> Iterator[UnseenInput]:
     """Input that is stored at the provider, so that its length is not in the request."""
     if head.previous_response_id is not None:
-        yield Unseen("response", str(head.previous_response_id))
+        yield UnseenInput("response", str(head.previous_response_id))
     if head.conversation is not None:
-        yield Unseen("conversation")
+        yield UnseenInput("conversation")
     if head.prompt is not None:
-        yield Unseen("prompt")
+        yield UnseenInput("prompt")
     if isinstance(head.input, list) and any(map(_is_reference, head.input)):
-        yield Unseen("item")
+        yield UnseenInput("item")
 
 
 def _is_reference(item: object) -> bool:

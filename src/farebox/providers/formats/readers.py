@@ -11,7 +11,7 @@ from farebox.providers.formats.base import FurtherUsage, Observed, Reference
 from farebox.providers.formats.bodies import plain
 from farebox.providers.formats.iterations import ONE_PASS
 from farebox.providers.formats.lenient import LENIENT_BYTES_MAX
-from farebox.providers.formats.meters import Figures, Reading, consistent
+from farebox.providers.formats.meters import Reading, UsageFigures, consistent
 from farebox.providers.skimmer import Skimmer
 from farebox.providers.sse import BYTE_ORDER_MARK
 from farebox.usage import AbsurdUsage, Quantity
@@ -302,7 +302,7 @@ def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Obser
     """The observations of a response, with the provider's figures only if they are possible. `whole`: the response is
     complete, so its text need not be counted if its usage is reported.
     """
-    figures: Figures | None = None
+    figures: UsageFigures | None = None
     problem: str | None = None
     text: str = seen.text.getvalue()
     delivered = seen.delivered + weight(text)
@@ -323,7 +323,7 @@ def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Obser
             passes = reading.passes(seen.usage)
         if seen.refused and not figures.usage.get("output_tokens"):
             declined = "the model declined before it said anything: the provider bills nothing"
-            figures = Figures({}, notes=(declined,))
+            figures = UsageFigures({}, notes=(declined,))
     if figures is None and problem is None:
         problem = _no_usage(seen, empty)
     missing = () if figures is None else _missing(seen, figures, delivered)
@@ -362,7 +362,7 @@ def _no_usage(seen: Seen, empty: bool) -> str:
     return f"no usage ({', '.join(notes)})" if notes else "no usage"
 
 
-def _missing(seen: Seen, figures: Figures, delivered: int) -> tuple[str, ...]:
+def _missing(seen: Seen, figures: UsageFigures, delivered: int) -> tuple[str, ...]:
     """The meters to be counted: those that the usage does not report and, if text was delivered, those that it reports
     as zero although they cannot be. Output that is not reported is zero if none was delivered."""
     if not figures.missing and "output_tokens" in figures.usage:

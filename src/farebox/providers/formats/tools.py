@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.pricing.model import Unseen
+from farebox.pricing.model import UnseenInput
 from farebox.providers.formats import bodies
 from farebox.quoting import quoted
 from farebox.usage import Quantity
 
 
-class Declared(msgspec.Struct):
+class DeclaredTool(msgspec.Struct):
     """A tool as declared in OpenAI's and Anthropic's formats, as far as it affects the cost."""
 
     type: Any = None
@@ -27,7 +27,7 @@ class Declared(msgspec.Struct):
     tools: Any = None
 
 
-class Rule(msgspec.Struct, frozen=True):
+class ToolRule(msgspec.Struct, frozen=True):
     """How a kind of tool is billed."""
 
     hosted: bool = False
@@ -57,14 +57,14 @@ class Tool(msgspec.Struct, frozen=True):
     """Why its cost cannot be determined; None if it can."""
 
 
-_CLIENT: Final = Rule()
-_HOSTED: Final = Rule(hosted=True)
-_WEB_SEARCH: Final = Rule(hosted=True, meter="web_searches")
+_CLIENT: Final = ToolRule()
+_HOSTED: Final = ToolRule(hosted=True)
+_WEB_SEARCH: Final = ToolRule(hosted=True, meter="web_searches")
 
-CHAT: Final[Mapping[str, Rule]] = {"function": _CLIENT, "custom": _CLIENT}
+CHAT: Final[Mapping[str, ToolRule]] = {"function": _CLIENT, "custom": _CLIENT}
 """OpenAI's chat completions and compatible formats, Cohere, Workers AI."""
 
-RESPONSES: Final[Mapping[str, Rule]] = {
+RESPONSES: Final[Mapping[str, ToolRule]] = {
     **CHAT,
     "namespace": _CLIENT,  # its own tools are checked one by one
     "tool_search": _CLIENT,  # finds tools that the request declares, wherever it runs
@@ -76,11 +76,11 @@ RESPONSES: Final[Mapping[str, Rule]] = {
     "computer_use_preview": _CLIENT,
     "web_search": _WEB_SEARCH,
     "web_search_preview": _WEB_SEARCH,
-    "file_search": Rule(hosted=True, meter="storage_searches"),
+    "file_search": ToolRule(hosted=True, meter="storage_searches"),
     "mcp": _HOSTED,
 }
 
-RESEARCH: Final[Mapping[str, Rule]] = {
+RESEARCH: Final[Mapping[str, ToolRule]] = {
     **CHAT,
     "web_search": _WEB_SEARCH,
     "fetch_url": _HOSTED,
@@ -88,7 +88,7 @@ RESEARCH: Final[Mapping[str, Rule]] = {
 }
 """Perplexity's, in the form of Responses."""
 
-MESSAGES: Final[Mapping[str, Rule]] = {
+MESSAGES: Final[Mapping[str, ToolRule]] = {
     "custom": _CLIENT,
     "bash": _CLIENT,
     "text_editor": _CLIENT,
@@ -105,7 +105,7 @@ MESSAGES: Final[Mapping[str, Rule]] = {
     "code_execution": _HOSTED,  # only together with a tool that makes it free: see `_charged_code`
 }
 
-GENERATE: Final[Mapping[str, Rule]] = {
+GENERATE: Final[Mapping[str, ToolRule]] = {
     "function_declarations": _CLIENT,
     "computer_use": _CLIENT,
     "google_search": _WEB_SEARCH,
@@ -144,13 +144,13 @@ _FREE_CODE_FROM: Final = "20260209"
 """From this version on, Anthropic's search and fetch include the running of code."""
 
 
-def of_chat(tools: Iterable[Declared] | None) -> tuple[Tool, ...]:
+def of_chat(tools: Iterable[DeclaredTool] | None) -> tuple[Tool, ...]:
     """The tools of a chat completion, or of another form that knows functions only."""
     return tuple(_tool(CHAT, tool) for tool in tools or ())
 
 
 def of_responses(
-    tools: Iterable[Declared] | None, items: object, most: int | None, rules: Mapping[str, Rule] = RESPONSES
+    tools: Iterable[DeclaredTool] | None, items: object, most: int | None, rules: Mapping[str, ToolRule] = RESPONSES
 ) -> tuple[Tool, ...]:
     """The tools of OpenAI's Responses, including those in input items (`additional_tools`, `tool_search_output`) and
     those inside namespaces. `most`: the request's `max_tool_calls`. Raises InvalidRequest.
@@ -163,7 +163,7 @@ def of_responses(
     return tuple(_tool(rules, tool, _hosted_shell(tool), None if _name(tool) == "mcp" else most) for tool in found)
 
 
-def of_messages(tools: Iterable[Declared] | None, servers: object, contents: Iterable[object]) -> tuple[Tool, ...]:
+def of_messages(tools: Iterable[DeclaredTool] | None, servers: object, contents: Iterable[object]) -> tuple[Tool, ...]:
     """The tools of Anthropic's Messages: `tools`, `mcp_servers`, and those that a message adds (`tool_addition`).
 
     Raises InvalidRequest.
@@ -210,17 +210,19 @@ def counted(tools: Iterable[Tool], each: int, *, shared: bool = False) -> dict[s
     return most
 
 
-def unseen(tools: Iterable[Tool], *, uses: int | None = None) -> tuple[Unseen, ...]:
+def unseen(tools: Iterable[Tool], *, uses: int | None = None) -> tuple[UnseenInput, ...]:
     """The unseen input from tools that run at the provider. `uses`: assumed for a tool without a limit."""
     found = (
-        Unseen(tool.kind, uses=uses if tool.uses is None else tool.uses)
+        UnseenInput(tool.kind, uses=uses if tool.uses is None else tool.uses)
         for tool in tools
         if tool.hosted or tool.kind == "tool_search"
     )
     return tuple(dict.fromkeys(found))
 
 
-def _tool(rules: Mapping[str, Rule], tool: Declared, charged: str | None = None, most: int | None = None) -> Tool:
+def _tool(
+    rules: Mapping[str, ToolRule], tool: DeclaredTool, charged: str | None = None, most: int | None = None
+) -> Tool:
     raw = "custom" if tool.type is None else str(tool.type)  # a function of the caller's own
     model = tool.model if isinstance(tool.model, str) else ""
     own = tool.max_uses if isinstance(tool.max_uses, int) and tool.max_uses >= 0 else None
@@ -228,7 +230,7 @@ def _tool(rules: Mapping[str, Rule], tool: Declared, charged: str | None = None,
 
 
 def _by_rule(
-    rules: Mapping[str, Rule],
+    rules: Mapping[str, ToolRule],
     name: str,
     raw: str,
     charged: str | None = None,
@@ -250,7 +252,7 @@ def _by_rule(
     )
 
 
-def _flatten(tool: Declared) -> Iterator[Declared]:
+def _flatten(tool: DeclaredTool) -> Iterator[DeclaredTool]:
     """A tool, and the tools inside it if it is a namespace."""
     yield tool
     if _name(tool) == "namespace" and tool.tools:
@@ -258,8 +260,8 @@ def _flatten(tool: Declared) -> Iterator[Declared]:
             yield from _flatten(inner)
 
 
-def _declared(tools: object) -> list[Declared]:
-    return bodies.convert(tools, list[Declared])
+def _declared(tools: object) -> list[DeclaredTool]:
+    return bodies.convert(tools, list[DeclaredTool])
 
 
 def _additions(contents: Iterable[object]) -> Iterator[object]:
@@ -274,7 +276,7 @@ def _additions(contents: Iterable[object]) -> Iterator[object]:
                     yield added["definition"]
 
 
-def _name(tool: Declared) -> str:
+def _name(tool: DeclaredTool) -> str:
     return _undated(str(tool.type))
 
 
@@ -282,7 +284,7 @@ def _undated(name: str) -> str:
     return name if len(name) > _DATED_MAX else _DATE.sub("", name)
 
 
-def _hosted_shell(tool: Declared) -> str | None:
+def _hosted_shell(tool: DeclaredTool) -> str | None:
     """A shell costs nothing if the caller runs its commands; in a container of the provider it is billed by time."""
     local = isinstance(tool.environment, dict) and tool.environment.get("type") == "local"
     if _name(tool) != "shell" or local:
@@ -290,7 +292,7 @@ def _hosted_shell(tool: Declared) -> str | None:
     return 'what a hosted shell costs is not in the response: use a `shell` with `"environment": {"type": "local"}`'
 
 
-def _charged_code(tools: list[Declared]) -> str | None:
+def _charged_code(tools: list[DeclaredTool]) -> str | None:
     """Code execution is billed by a container's running time, but is free together with newer
     search and fetch tools.
     """

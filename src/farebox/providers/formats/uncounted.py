@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 
-class Uncounted(msgspec.Struct, kw_only=True):
+class UncountedFields(msgspec.Struct, kw_only=True):
     """These fields; the structs that inherit from this have a request's other fields."""
 
     models: Any = None
@@ -21,13 +21,13 @@ class Uncounted(msgspec.Struct, kw_only=True):
     """Vercel's: other models, providers, service tiers."""
 
 
-def unmetered(head: Uncounted, *, searches: bool = False) -> str | None:
+def unmetered(head: UncountedFields, *, searches: bool = False) -> str | None:
     """Why such a request cannot be paid from credit; None if it can. `searches`: searches are counted."""
     if head.models is head.plugins is head.search_parameters is head.web_search_options is None and (
         head.data_sources is head.enable_search is head.enable_code_interpreter is head.providerOptions is None
     ):
         return None  # the common case
-    for name in Uncounted.__struct_fields__:
+    for name in UncountedFields.__struct_fields__:
         if getattr(head, name) not in (None, [], False) and not (searches and name == "web_search_options"):
             return f"what `{name}` costs is not in the response"
     return None

@@ -17,7 +17,7 @@ from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import encoded_length, with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
-from farebox.providers.formats.tools import Declared
+from farebox.providers.formats.tools import DeclaredTool
 from farebox.usage import Quantity
 
 MODEL_PATH: Final = re.compile(r"(?:^|/)run/(?P<model>@[a-z]+/[A-Za-z0-9._-]+/[A-Za-z0-9._-]+)$")
@@ -50,7 +50,7 @@ class _Head(msgspec.Struct):
     text: Any = None
     stream: bool | None = None
     max_tokens: bodies.Tokens | None = None
-    tools: list[Declared] | None = None
+    tools: list[DeclaredTool] | None = None
     audio: Any = None
     queueRequest: Any = None
     requests: Any = None

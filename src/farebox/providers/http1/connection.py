@@ -16,7 +16,7 @@ import structlog
 from farebox.memfile import Body
 from farebox.providers.http1.opening import Opened
 from farebox.providers.http1.response import PAUSE_ABOVE, Http1Response
-from farebox.providers.upstream import Cause, Sending, UpstreamFailed
+from farebox.providers.upstream import Cause, SendProgress, UpstreamFailed
 
 HEAD_MAX = 64 * 2**10
 """Bytes of a response's head, all headers together; also how much is read of a response that is not HTTP at all."""
@@ -105,7 +105,7 @@ class UpstreamConnection(Opened):
             return False
         return not self._poll.poll(0)  # else closed, or sending unsolicited data
 
-    async def exchange(self, request: bytes, body: Body, sending: Sending, *, to_head: bool) -> Http1Response:
+    async def exchange(self, request: bytes, body: Body, sending: SendProgress, *, to_head: bool) -> Http1Response:
         """Send the request and wait for the response's head. Raises UpstreamFailed; Unread on a connection that has
         been used before.
 

@@ -4,12 +4,12 @@
 """
 
 from farebox.settings import Settings
-from farebox.storage.dbcopy.ends import Progress, Row, Source, Target
+from farebox.storage.dbcopy.ends import CopySource, CopyTarget, Progress, Row
 
-__all__ = ["Progress", "Row", "Source", "Target", "source", "target"]
+__all__ = ["CopySource", "CopyTarget", "Progress", "Row", "source", "target"]
 
 
-def source(settings: Settings) -> Source:
+def source(settings: Settings) -> CopySource:
     """The database that is copied; nothing can write to it until it is closed.
 
     Raises DatabaseUnavailable (also if a server has it), SchemaMismatch.
@@ -23,7 +23,7 @@ def source(settings: Settings) -> Source:
     return PostgresSource(settings.database_url)
 
 
-def target(settings: Settings, buckets: int) -> Target:
+def target(settings: Settings, buckets: int) -> CopyTarget:
     """The database that is copied into, after bringing its schema up to date; a missing file is created. On PostgreSQL
     it is set up with this many buckets.
 

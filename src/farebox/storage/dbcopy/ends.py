@@ -29,7 +29,7 @@ class Progress(msgspec.Struct, frozen=True):
     done: bool = False
 
 
-class Source(Protocol):
+class CopySource(Protocol):
     """The database that is copied."""
 
     @property
@@ -44,7 +44,7 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-class Target(Protocol):
+class CopyTarget(Protocol):
     """The database that is copied into. Nobody else writes to it."""
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 from asyncpg import exceptions as of
 
-from farebox.storage.postgres.url import Target, parse
+from farebox.storage.postgres.url import ConnectionTarget, parse
 from farebox.storage.sql import DatabaseDamaged, DatabaseFull, DatabaseUnavailable, NodeUnavailable
 
 CONNECT_SECONDS = 5.0
@@ -165,14 +165,14 @@ async def connect(url: str, *, timeout: float, name: str = "farebox", plan_each:
     return await _connected(target, timeout, name, plan_each)
 
 
-async def _connected(target: Target, timeout: float, name: str, plan_each: bool) -> Session:
+async def _connected(target: ConnectionTarget, timeout: float, name: str, plan_each: bool) -> Session:
     with translate_errors():
         attempts = [_connect(target, host, port, timeout, name, plan_each) for host, port in target.hosts]
         return await (attempts[0] if len(attempts) == 1 else _first(attempts))
 
 
 async def _connect(
-    target: Target, host: str | None, port: int | None, timeout: float, name: str, plan_each: bool
+    target: ConnectionTarget, host: str | None, port: int | None, timeout: float, name: str, plan_each: bool
 ) -> Session:
     if target.application_name:
         name = f"{name} {target.application_name}"
@@ -195,7 +195,7 @@ async def _connect(
     return session
 
 
-async def _prepare(session: Session, target: Target, settings: Mapping[str, str]) -> None:
+async def _prepare(session: Session, target: ConnectionTarget, settings: Mapping[str, str]) -> None:
     await session.execute("; ".join(f"SET {key} = '{value}'" for key, value in settings.items()))
     if target.search_path:
         await session.fetchval("SELECT set_config('search_path', $1, false)", target.search_path)

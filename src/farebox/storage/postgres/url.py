@@ -78,7 +78,7 @@ _KEEPALIVE: Mapping[str, tuple[int, int]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ConnectionTarget:
     """The contents of a URL."""
 
     hosts: tuple[tuple[str | None, int | None], ...]
@@ -95,7 +95,7 @@ class Target:
 
 
 @lru_cache(maxsize=16)
-def parse(url: str) -> Target:
+def parse(url: str) -> ConnectionTarget:
     """Read the URL. Raises SettingsError if a part of it is invalid or unsupported; the message says which."""
     scheme, _, rest = url.partition("://")
     if _ALIKE.get(scheme, scheme) != "postgresql":
@@ -120,7 +120,7 @@ def parse(url: str) -> Target:
     _require_known(given)
     arguments |= _secured(given)
     connect_seconds = seconds if seconds and seconds > 0 else None
-    return Target(hosts, arguments, startup, search_path, name, connect_seconds, socket_options)
+    return ConnectionTarget(hosts, arguments, startup, search_path, name, connect_seconds, socket_options)
 
 
 def _wrong(why: str) -> SettingsError:
