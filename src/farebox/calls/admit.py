@@ -209,9 +209,8 @@ async def _retry_smaller(services: Services, call: Call, estimator: HoldEstimato
     verdict = await _try(services, call, wanted)
     if verdict.ok:
         return Held(wanted, verdict, estimator.limit)
-    if estimator.in_slices and (
-        verdict.held or is_countable(call, estimator)
-    ):  # a call that is alone may take all there is
+    # A call that is alone may take all there is.
+    if estimator.in_slices and (verdict.held or is_countable(call, estimator)):
         held = await _hold_part(services, call, estimator)
         if held is not None:
             return held
