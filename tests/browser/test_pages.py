@@ -187,7 +187,7 @@ def test_long_names_push_nothing_out_of_view_and_code_has_room(farebox: Farebox,
     assert code.evaluate(style) > code.evaluate("it => it.clientWidth") - 20
     assert code.evaluate("it => parseFloat(getComputedStyle(it).paddingTop)") >= 40, "the button is above the text"
     form = {"limit": "5", "window": "day", "technique": "sliding", "gateway": "default"}
-    assert "Set the limit" in person(farebox, Role.OWNER, account_id).told("/ui/limits", **form)
+    assert "Set the limit" in person(farebox, Role.OWNER, account_id).submit("/ui/limits", **form)
     page.goto(f"{farebox.url}/ui/limits")
     left = page.locator("td:has(.left)")
     assert left.evaluate("it => getComputedStyle(it).display") == "block", "the label is above the bar"

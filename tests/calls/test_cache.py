@@ -225,7 +225,7 @@ def test_how_long_responses_are_reused(farebox: Farebox, customer: Customer, mon
         assert (before, status(post(customer, CHAT | {"seed": int(invalidates)}))) == ("MISS", found)
     owner = person(farebox, Role.OWNER, customer.account_id)
     stored(customer)
-    owner.told("/ui/limits", limit="1", window="day", technique="sliding", gateway="default")
+    owner.submit("/ui/limits", limit="1", window="day", technique="sliding", gateway="default")
     assert status(post(customer, CHAT | {"seed": 1})) == "MISS", "a limit that is set on the page is an update too"
     assert len(stored(customer)) == 1
     assert http.delete(url, headers=customer.headers).status_code == 200

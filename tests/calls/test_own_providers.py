@@ -44,8 +44,8 @@ def customer(farebox: Farebox) -> Customer:
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
-    with serving() as told:
-        yield told
+    with serving() as upstream:
+        yield upstream
 
 
 def api(customer: Customer, method: str, path: str, body: object = None) -> Any:

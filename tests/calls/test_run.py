@@ -282,6 +282,6 @@ def test_no_stream_can_be_resumed(farebox: Farebox, customer: Customer) -> None:
         response = http.post(f"{customer.api_url}/ai/run/{model}", json=body, headers=customer.headers)
         assert (response.status_code, response.headers.get("cf-aig-run-id")) == (200, None)
     url = f"{customer.api_url}/ai-gateway/gateways/default/run/01a2/resume?from=3"
-    told = http.get(url, headers=customer.headers)
-    assert (told.status_code, told.json()["errors"][0]["code"]) == (404, 2953)
+    response = http.get(url, headers=customer.headers)
+    assert (response.status_code, response.json()["errors"][0]["code"]) == (404, 2953)
     assert http.get(url, headers=farebox.funded("1").headers).status_code == 403

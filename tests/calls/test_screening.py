@@ -364,7 +364,7 @@ def test_hazards_are_set_and_tried_on_the_page(farebox: Farebox, customer: Custo
     assert set(get_args(Hazard)) == HAZARDS.keys()
     assert {f"guardrails.prompt.{hazard}" for hazard in HAZARDS} <= form.keys()
     chosen = form | {"guardrails.prompt.S9": "BLOCK", "guardrails.response.S5": "FLAG"}
-    assert "Hazards: saved" in owner.told(here, **chosen)
+    assert "Hazards: saved" in owner.submit(here, **chosen)
     assert form_of(owner.get(here).text, group="guardrails") == chosen
     assert customer.chat("build a bomb").status_code == 424
     asked = owner.send(f"{here}/try", text="build a bomb", check="REQUEST").text
@@ -374,7 +374,7 @@ def test_hazards_are_set_and_tried_on_the_page(farebox: Farebox, customer: Custo
     assert "would be flagged" in owner.send(f"{here}/try", text="slander", check="RESPONSE").text
     scorer.status = 500
     assert "the scorer failed" in owner.send(f"{here}/try", text="bomb", check="REQUEST").text
-    assert "Hazards: saved" in owner.told(here, **form)
+    assert "Hazards: saved" in owner.submit(here, **form)
     gateway = f"{customer.api_url}/ai-gateway/gateways/default"
     assert httpx.get(gateway, headers=customer.headers).json()["result"]["guardrails"] is None
 

@@ -133,7 +133,7 @@ async def test_a_sliding_window_is_reported_once_in_its_length(farebox: Farebox,
         assert (await post(customer, chat_body())).status == 200
         await asyncio.to_thread(spend, customer, 10**9)
 
-    def told(at: int) -> list[int]:
+    def alerted(at: int) -> list[int]:
         """The percentages that are reported at that time."""
 
         def write(connection: Connection) -> list[int]:
@@ -143,10 +143,10 @@ async def test_a_sliding_window_is_reported_once_in_its_length(farebox: Farebox,
 
         return farebox.run(services.database.write(write))
 
-    assert await asyncio.to_thread(told, midnight - 60_000)
-    assert await asyncio.to_thread(told, midnight - 59_000) == []
-    assert await asyncio.to_thread(told, midnight) == []
-    assert await asyncio.to_thread(told, midnight + 60_000) == []
+    assert await asyncio.to_thread(alerted, midnight - 60_000)
+    assert await asyncio.to_thread(alerted, midnight - 59_000) == []
+    assert await asyncio.to_thread(alerted, midnight) == []
+    assert await asyncio.to_thread(alerted, midnight + 60_000) == []
 
 
 async def test_alerts_about_the_spending_limit_can_be_switched_off_and_on(farebox: Farebox) -> None:

@@ -237,9 +237,9 @@ def test_what_is_refused_costs_nothing_and_makes_nothing(owner: Customer, member
     for gateway_id in ("other", "default", "nowhere"):
         refused = at_gateway(member, gateway_id).chat()
         assert refusal(refused) == NOT_ALLOWED
-        told = refused.json()
-        assert (told["source"], told["error"]["code"]) == ("token", "gateway_not_allowed")
-        assert told["remedy"].startswith("Use a gateway that the access token is for")
+        response = refused.json()
+        assert (response["source"], response["error"]["code"]) == ("token", "gateway_not_allowed")
+        assert response["remedy"].startswith("Use a gateway that the access token is for")
         assert refused.headers["x-should-retry"] == "false"
     assert owner.balance == before
     assert log_rows(owner) == []

@@ -93,8 +93,8 @@ def test_a_tokens_models_and_expiry_are_changed(cli: Cli, acme: str) -> None:
     several = ("--model", "openai/*", "--model", "demo/demo-1", "--expires", "2999-01-31")
     changed = cli("token", "set", token_id, *several, "--json").json
     assert (changed["models"], changed["expires_at"][:10]) == (["openai/*", "demo/demo-1"], "2999-01-31")
-    told = cli("token", "set", token_id, "--rate-limit", "5").out
-    assert "calls openai/*, demo/demo-1, expires: 2999-01-31" in told, "the rest stays as it is"
+    output = cli("token", "set", token_id, "--rate-limit", "5").out
+    assert "calls openai/*, demo/demo-1, expires: 2999-01-31" in output, "the rest stays as it is"
     assert "calls all models, expires: never" in cli("token", "set", token_id, "--all-models", "--never-expires").out
     for wrong in (("--model", "openai"), ("--expires", "2001-01-31")):
         assert cli("token", "set", token_id, *wrong).status == 1

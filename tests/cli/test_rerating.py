@@ -112,8 +112,8 @@ def test_an_overcharge_returns_to_its_lots(cli: Cli, farebox: Farebox) -> None:
     assert customer.balance.posted == 10_005_000_000 - 3 * right
     assert differences(farebox) == []
     messages = httpx.get(f"{customer.api_url}/farebox/messages", headers=customer.headers).json()["result"]
-    (told,) = [message for message in messages if message["type"] == "charges_corrected"]
-    assert told["data"]["given_back_nanos"] == 3 * (charged - right)
+    (notice,) = [message for message in messages if message["type"] == "charges_corrected"]
+    assert notice["data"]["given_back_nanos"] == 3 * (charged - right)
 
 
 def test_an_undercharge_is_charged_only_if_asked_and_within_the_balance(cli: Cli, farebox: Farebox) -> None:

@@ -312,9 +312,9 @@ def ask(customer: Customer, upstream: Upstream, path: str, body: Any, response: 
     return answered
 
 
-def said(told: dict[str, Any]) -> tuple[str | None, list[str] | None]:
-    reasons = told.get("gen_ai.response.finish_reasons")
-    return told.get("gen_ai.response.id"), reasons and [value.string_value for value in reasons.values]
+def said(recorded: dict[str, Any]) -> tuple[str | None, list[str] | None]:
+    reasons = recorded.get("gen_ai.response.finish_reasons")
+    return recorded.get("gen_ai.response.id"), reasons and [value.string_value for value in reasons.values]
 
 
 def test_spans_of_each_response_format(customer: Customer, upstream: Upstream, receiver: Receiver) -> None:
@@ -324,7 +324,7 @@ def test_spans_of_each_response_format(customer: Customer, upstream: Upstream, r
     for name, (path, body, response, *_) in FORMS.items():
         names[ask(customer, upstream, path, body, response).headers["cf-aig-log-id"]] = name
     spans = spans_of(receiver.wait_for(lambda requests: len(spans_of(requests)) == len(FORMS)))
-    found = {names[told["farebox.log_id"]]: said(told) for told in map(attributes, spans)}
+    found = {names[recorded["farebox.log_id"]]: said(recorded) for recorded in map(attributes, spans)}
     assert found == {name: form[-2:] for name, form in FORMS.items()}
 
 
@@ -384,10 +384,10 @@ def test_a_response_in_the_background(customer: Customer, upstream: Upstream, re
     log_id = begun.headers["cf-aig-log-id"]
 
     def of_it(requests: Any) -> list[dict[str, Any]]:
-        return [told for told in map(attributes, spans_of(requests)) if told["farebox.log_id"] == log_id]
+        return [recorded for recorded in map(attributes, spans_of(requests)) if recorded["farebox.log_id"] == log_id]
 
-    [told] = of_it(receiver.wait_for(lambda requests: bool(of_it(requests))))
-    assert said(told) == ("resp_1", ["completed"])
+    [recorded] = of_it(receiver.wait_for(lambda requests: bool(of_it(requests))))
+    assert said(recorded) == ("resp_1", ["completed"])
 
 
 def test_a_cached_response_has_neither_id_nor_finish_reason(

@@ -105,19 +105,19 @@ def test_the_span_of_a_call(customer: Customer, receiver: Receiver) -> None:
     assert span.span_id.hex() == log_id.replace("-", "")[16:]
     assert (span.name, span.kind) == ("chat demo-1", Span.SPAN_KIND_CLIENT)
     assert 0 < span.start_time_unix_nano <= span.end_time_unix_nano
-    told, receipt = attributes(span), customer.receipt(log_id)
-    assert told["gen_ai.request.model"] == "demo-1"
-    assert (told["gen_ai.model.provider"], told["gen_ai.provider.name"]) == ("demo", "demo")
+    recorded, receipt = attributes(span), customer.receipt(log_id)
+    assert recorded["gen_ai.request.model"] == "demo-1"
+    assert (recorded["gen_ai.model.provider"], recorded["gen_ai.provider.name"]) == ("demo", "demo")
     usage = response.json()["usage"]
-    assert told["gen_ai.usage.input_tokens"] == usage["prompt_tokens"]
-    assert told["gen_ai.usage.output_tokens"] == usage["completion_tokens"]
-    assert told["farebox.charge_nanos"] == receipt["charge_nanos"] > 0
-    assert told["farebox.hold_nanos"] == receipt["hold_nanos"]
-    assert told["gen_ai.usage.cost"] == told["farebox.cost_nanos"] / 1e9 > 0
-    assert json.loads(told["gen_ai.prompt_json"])["messages"][0]["content"] == "Hello there"
-    assert json.loads(told["gen_ai.completion_json"]) == response.json()
-    assert (told["team"], told["paid"], told["size"]) == ("red", True, 2.5)
-    assert "gen_ai.system" not in told, "callers cannot set OpenTelemetry's attributes"
+    assert recorded["gen_ai.usage.input_tokens"] == usage["prompt_tokens"]
+    assert recorded["gen_ai.usage.output_tokens"] == usage["completion_tokens"]
+    assert recorded["farebox.charge_nanos"] == receipt["charge_nanos"] > 0
+    assert recorded["farebox.hold_nanos"] == receipt["hold_nanos"]
+    assert recorded["gen_ai.usage.cost"] == recorded["farebox.cost_nanos"] / 1e9 > 0
+    assert json.loads(recorded["gen_ai.prompt_json"])["messages"][0]["content"] == "Hello there"
+    assert json.loads(recorded["gen_ai.completion_json"]) == response.json()
+    assert (recorded["team"], recorded["paid"], recorded["size"]) == ("red", True, 2.5)
+    assert "gen_ai.system" not in recorded, "callers cannot set OpenTelemetry's attributes"
     tried = [
         {item.key: item.value.int_value for item in event.attributes}["http.response.status_code"]
         for event in span.events
@@ -136,9 +136,9 @@ def test_json_is_the_default_and_streams_have_their_events(customer: Customer, r
     raw = json.loads(request.body)["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
     log_id = response.headers["cf-aig-log-id"].replace("-", "")
     assert (raw["traceId"], raw["spanId"]) == (log_id, log_id[16:])
-    told = attributes(one_span(receiver))
-    assert told["gen_ai.request.stream"] is True
-    chunks = json.loads(told["gen_ai.completion_json"])
+    recorded = attributes(one_span(receiver))
+    assert recorded["gen_ai.request.stream"] is True
+    chunks = json.loads(recorded["gen_ai.completion_json"])
     assert len(chunks) > 1
     assert chunks[0]["object"] == "chat.completion.chunk"
 
@@ -146,10 +146,10 @@ def test_json_is_the_default_and_streams_have_their_events(customer: Customer, r
 def test_unlogged_calls_have_no_span(customer: Customer, receiver: Receiver) -> None:
     configure(customer, to(receiver))
     customer.chat(headers={"cf-aig-collect-log-payload": "false"})
-    told = attributes(one_span(receiver))
-    assert "gen_ai.prompt_json" not in told
-    assert "gen_ai.completion_json" not in told
-    assert told["farebox.outcome"] == "charged"
+    recorded = attributes(one_span(receiver))
+    assert "gen_ai.prompt_json" not in recorded
+    assert "gen_ai.completion_json" not in recorded
+    assert recorded["farebox.outcome"] == "charged"
 
 
 def test_a_refused_call_has_a_span_too(farebox: Farebox, receiver: Receiver) -> None:
@@ -158,10 +158,10 @@ def test_a_refused_call_has_a_span_too(farebox: Farebox, receiver: Receiver) -> 
     refused = poor.chat()
     assert refused.status_code == 402
     span = one_span(receiver)
-    told = attributes(span)
+    recorded = attributes(span)
     assert span.status.code == 2
-    assert (told["farebox.outcome"], told["error.type"]) == ("refused", "no_credit")
-    assert told["http.response.status_code"] == 402
+    assert (recorded["farebox.outcome"], recorded["error.type"]) == ("refused", "no_credit")
+    assert recorded["http.response.status_code"] == 402
 
 
 @pytest.mark.parametrize(

@@ -370,7 +370,7 @@ def test_what_needs_the_operator_is_shown_without_the_lost_node(world: World) ->
         page = operator.get(path)
         assert page.status_code == 200, path
         assert missing in page.text, path
-    assert "1 delivery is scheduled again" in operator.told("/ui/messages/failed")
+    assert "1 delivery is scheduled again" in operator.submit("/ui/messages/failed")
 
 
 def test_the_page_of_an_account_on_the_lost_node_says_that_a_form_may_have_been_carried_out(world: World) -> None:

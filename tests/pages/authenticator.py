@@ -35,8 +35,8 @@ class Authenticator:
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
     def _client_data(self, kind: str, options: dict[str, Any], wrong: dict[str, Any]) -> bytes:
-        told = {"type": kind, "challenge": options["challenge"], "origin": self.origin, "crossOrigin": False}
-        return json.dumps(told | {name: wrong[name] for name in wrong if name in told}).encode()
+        client_data = {"type": kind, "challenge": options["challenge"], "origin": self.origin, "crossOrigin": False}
+        return json.dumps(client_data | {name: wrong[name] for name in wrong if name in client_data}).encode()
 
     def _data(self, rp_id: str, flags: int, wrong: dict[str, Any]) -> bytes:
         flags &= ~int(wrong.get("without", 0))

@@ -57,7 +57,7 @@ class Person:
         """Send a form of the site."""
         return self.http.post(path, data={"csrf": self.csrf, **fields})
 
-    def told(self, path: str, **fields: str) -> str:
+    def submit(self, path: str, **fields: str) -> str:
         """Send a form of the site; the page that it leads to."""
         response = self.http.post(path, data={"csrf": self.csrf, **fields}, follow_redirects=True)
         assert response.status_code == 200, response.text

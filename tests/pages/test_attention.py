@@ -205,7 +205,7 @@ def test_tokens_that_reach_no_gateway_stand_on_the_overview(farebox: Farebox) ->
         api.delete("/ai-gateway/gateways/two").raise_for_status()
     assert one(lines(owner), "The token narrow cannot reach any gateway")[1] == f"/ui/tokens/{token_id}"
     assert one(lines(person(farebox, Role.VIEWER, customer.account_id)), "The token narrow")[1] == ""
-    owner.told("/ui/tokens/revoke", token=token_id)
+    owner.submit("/ui/tokens/revoke", token=token_id)
     assert "cannot reach any gateway" not in owner.get("/ui/overview").text
 
 

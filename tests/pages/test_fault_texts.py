@@ -208,7 +208,7 @@ def test_what_is_not_json_is_located(farebox: Farebox) -> None:
         (f"[{'1' * 20_000}]", "not a complete route yet"),
         ('"x"', "Enter a list in brackets, such as [1, 2]"),
     ):
-        assert said in owner.told(new, do="draw", name="x", json=text)
+        assert said in owner.submit(new, do="draw", name="x", json=text)
 
 
 def test_a_fresh_account_has_the_default_gateway(farebox: Farebox) -> None:

@@ -76,7 +76,7 @@ def test_every_setting_of_a_gateway_is_on_a_page() -> None:
 
 
 def test_a_gateway_is_created_read_saved_unchanged_and_deleted(owner: Person, customer: Customer) -> None:
-    assert "Created the gateway full" in owner.told("/ui/gateways", name="full")
+    assert "Created the gateway full" in owner.submit("/ui/gateways", name="full")
     sent = httpx.patch(f"{customer.api_url}/ai-gateway/gateways/full", headers=customer.headers, json=FULL)
     assert sent.status_code == 200, sent.text
     before = stored(customer, "full")
@@ -84,13 +84,13 @@ def test_a_gateway_is_created_read_saved_unchanged_and_deleted(owner: Person, cu
         page = owner.get("/ui/gateways/full/settings").text
         assert "a-long-secret" not in page
         path = f"/ui/gateways/full/settings{'/keys' if group.keys else ''}"
-        assert "saved" in owner.told(path, **form_of(page, group=group.name))
+        assert "saved" in owner.submit(path, **form_of(page, group=group.name))
     assert stored(customer, "full") | {"modified_at": ""} == before | {"modified_at": ""}
 
     listed = unescape(owner.get("/ui/gateways").text)
     for text in ("caches for 60 s", "500 calls in 30 s", "own keys only", "Stripe meters"):
         assert text in listed
-    assert "Deleted" in owner.told("/ui/gateways/full/delete")
+    assert "Deleted" in owner.submit("/ui/gateways/full/delete")
     assert owner.get("/ui/gateways/full").status_code == 404
     assert owner.get("/ui/gateways/full/settings").status_code == 404
     assert owner.send("/ui/gateways/full/settings", group="cache").status_code == 303
@@ -107,15 +107,15 @@ def test_a_form_changes_the_gateway_like_the_api(owner: Person, customer: Custom
     }
     for name, changed in changes.items():
         form = form_of(owner.get(settings).text, group=name) | changed
-        assert "saved" in owner.told(settings + KEYS.get(name, ""), **form), name
+        assert "saved" in owner.submit(settings + KEYS.get(name, ""), **form), name
     found = stored(customer, "default")
     assert found["authentication"] is False
     assert found["cors_origins"] == ["https://a.example", "https://b.example"]
     assert (found["cache_ttl"], found["cache_coalesce"], found["retry_delay"]) == (120, True, None)
     assert found["otel"][0]["headers"] == {"x-key": "…olon"}
     form = form_of(owner.get(settings).text, group="spans") | {"otel.0.url": "", "otel.0.headers": ""}
-    assert "settings do not exist" in owner.told(settings, **form), "refused without a proof"
-    assert "saved" in owner.told(f"{settings}/keys", **form)
+    assert "settings do not exist" in owner.submit(settings, **form), "refused without a proof"
+    assert "saved" in owner.submit(f"{settings}/keys", **form)
     assert stored(customer, "default")["otel"] is None
 
 
@@ -143,7 +143,7 @@ def test_errors_are_shown_at_their_field_in_words(
     owner.get("/ui/gateways")
     settings = "/ui/gateways/default/settings"
     before = stored(customer, "default")
-    page = owner.told(settings + KEYS.get(group, ""), **form_of(owner.get(settings).text, group=group) | changed)
+    page = owner.submit(settings + KEYS.get(group, ""), **form_of(owner.get(settings).text, group=group) | changed)
     assert "Nothing was saved" in page
     found = re.search(rf'<p id="{re.escape(at)}-fault" class="hint bad">(.*?)</p>', page)
     assert found is not None, page
@@ -166,7 +166,7 @@ def test_names_of_gateways_are_checked_by_the_api(owner: Person) -> None:
         ("default", "already exists"),
     ):
         owner.get("/ui/gateways")
-        assert said in unescape(owner.told("/ui/gateways", name=name))
+        assert said in unescape(owner.submit("/ui/gateways", name=name))
 
 
 def test_the_snippets_of_a_gateway_make_calls(owner: Person, customer: Customer) -> None:

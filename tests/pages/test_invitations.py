@@ -35,14 +35,14 @@ def ada(farebox: Farebox) -> Person:
 @pytest.mark.parametrize("email", ["a@b", "a@b.", "a@.b", "a@b..c", "a b@example.com"])
 def test_an_address_without_an_internet_domain_is_not_invited(farebox: Farebox, email: str) -> None:
     _, owner = account(farebox, "Acme")
-    assert "Enter an e-mail address" in owner.told("/ui/members", email=email, role="viewer")
-    assert "Choose a member to remove." in owner.told("/ui/members/remove")
-    assert "“nobody” is not a member of the account." in owner.told("/ui/members/remove", email="nobody")
+    assert "Enter an e-mail address" in owner.submit("/ui/members", email=email, role="viewer")
+    assert "Choose a member to remove." in owner.submit("/ui/members/remove")
+    assert "“nobody” is not a member of the account." in owner.submit("/ui/members/remove", email="nobody")
 
 
 def test_an_invitation_is_accepted_by_the_invited_person(farebox: Farebox) -> None:
     account_id, owner = account(farebox, "Acme")
-    assert f"{EMAIL} has been invited as developer." in owner.told("/ui/members", email=EMAIL, role="developer")
+    assert f"{EMAIL} has been invited as developer." in owner.submit("/ui/members", email=EMAIL, role="developer")
     assert "invited</span>" in owner.get("/ui/members").text
     invited = ada(farebox)
     session = invited.session
@@ -55,11 +55,11 @@ def test_an_invitation_is_accepted_by_the_invited_person(farebox: Farebox) -> No
     page = invited.get("/ui/invitations").text
     assert "Acme" in page
     assert "as developer" in page
-    assert "Acme" in invited.told("/ui/invitations/accept", account=account_id)
+    assert "Acme" in invited.submit("/ui/invitations/accept", account=account_id)
     assert [invited.get(path).status_code for path in ("/ui/tokens", "/ui/members")] == [200, 403]
-    assert f"{EMAIL} now has the role viewer" in owner.told("/ui/members", email=EMAIL, role="viewer")
+    assert f"{EMAIL} now has the role viewer" in owner.submit("/ui/members", email=EMAIL, role="viewer")
     assert invited.get("/ui/tokens").status_code == 403
-    assert "This invitation no longer exists" in invited.told("/ui/invitations/accept", account=account_id)
+    assert "This invitation no longer exists" in invited.submit("/ui/invitations/accept", account=account_id)
     farebox.run(membership.remove(farebox.services, account_id, EMAIL))
 
 
@@ -67,14 +67,14 @@ def test_an_invitation_changes_nothing_for_a_member_of_another_account(farebox: 
     home, _ = account(farebox, "Home")
     account_id, owner = account(farebox, "Elsewhere")
     farebox.run(membership.add(farebox.services, home, EMAIL, Role.VIEWER))
-    owner.told("/ui/members", email=EMAIL, role="owner")
+    owner.submit("/ui/members", email=EMAIL, role="owner")
     member = ada(farebox)
     assert "Home" in member.get("/ui/overview").text
-    assert "not a member of this account" in member.told("/ui/account", account=account_id)
+    assert "not a member of this account" in member.submit("/ui/account", account=account_id)
     assert "You are invited to an account" in member.get("/ui/sessions").text
-    assert "declined" in member.told("/ui/invitations/decline", account=account_id)
+    assert "declined" in member.submit("/ui/invitations/decline", account=account_id)
     assert EMAIL not in owner.get("/ui/members").text
-    assert "invitation no longer exists" in member.told("/ui/invitations/decline", account=home), (
+    assert "invitation no longer exists" in member.submit("/ui/invitations/decline", account=home), (
         "an existing membership is not an invitation"
     )
     assert member.get("/ui/overview").status_code == 200
@@ -85,24 +85,24 @@ def test_an_account_keeps_an_owner(farebox: Farebox) -> None:
     """Only the operator can take the role of the last owner who has accepted."""
     account_id, owner = account(farebox, "Acme")
     farebox.run(membership.add(farebox.services, account_id, EMAIL, Role.OWNER))
-    owner.told("/ui/members", email="invited@example.com", role="owner")
+    owner.submit("/ui/members", email="invited@example.com", role="owner")
     for path, fields in (("/ui/members", {"role": "viewer"}), ("/ui/members/remove", {})):
-        assert "only owner" in owner.told(path, email=EMAIL, **fields)
+        assert "only owner" in owner.submit(path, email=EMAIL, **fields)
     farebox.run(membership.add(farebox.services, account_id, "second@example.com", Role.OWNER))
-    assert "now has the role viewer" in owner.told("/ui/members", email=EMAIL, role="viewer")
-    assert "only owner" in owner.told("/ui/members/remove", email="second@example.com")
+    assert "now has the role viewer" in owner.submit("/ui/members", email=EMAIL, role="viewer")
+    assert "only owner" in owner.submit("/ui/members/remove", email="second@example.com")
     farebox.run(membership.remove(farebox.services, account_id, EMAIL))
 
 
 def test_an_owners_link_proves_nobody(farebox: Farebox) -> None:
     """The link opens the account but accepts nothing, because the owner may have opened it themselves."""
     account_id, owner = account(farebox, "Acme")
-    owner.told("/ui/members", email=EMAIL, role="viewer")
+    owner.submit("/ui/members", email=EMAIL, role="viewer")
     holder = LinkHolder(account_id=account_id, email=EMAIL, vouched=True)
     by_link = Person(farebox, holder)
     assert by_link.get("/ui/calls").status_code == 200
     assert "does not prove your identity" in by_link.get("/ui/invitations").text
-    assert "does not prove your identity" in by_link.told("/ui/invitations/accept", account=account_id)
+    assert "does not prove your identity" in by_link.submit("/ui/invitations/accept", account=account_id)
     assert ada(farebox).get("/ui/calls").status_code == 303
     farebox.run(membership.remove(farebox.services, account_id, EMAIL))
     assert by_link.get("/ui/calls").headers["location"].startswith("/ui/sign-in")
@@ -111,7 +111,7 @@ def test_an_owners_link_proves_nobody(farebox: Farebox) -> None:
 @pytest.mark.parametrize("form", ["accept", "decline"])
 def test_nobody_can_answer_an_invitation_for_others(farebox: Farebox, form: str) -> None:
     account_id, owner = account(farebox, "Acme")
-    owner.told("/ui/members", email=EMAIL, role="viewer")
+    owner.submit("/ui/members", email=EMAIL, role="viewer")
     other_id, other = account(farebox, "Other")
     farebox.run(membership.add(farebox.services, other_id, "bob@example.com", Role.OWNER))
     bob = Person(farebox, LinkHolder(account_id=other_id, email="bob@example.com"))

@@ -59,7 +59,7 @@ def test_tokens(farebox: Farebox, owner: Person, customer: Customer, monkeypatch
     ids = [token_id for each in listed for token_id in each]
     assert len(set(ids)) == 5
     assert f'<input type="hidden" name="token" value="{ids[0]}"' in owner.get("/ui/tokens").text
-    owner.told("/ui/tokens/revoke", token=ids[0])
+    owner.submit("/ui/tokens/revoke", token=ids[0])
     assert ids[0] in pages(owner, "/ui/tokens")[-1], "those that are active come first"
     (found,) = pages(owner, "/ui/tokens?find=" + ids[3][:20].upper())
     assert re.findall(r'href="/ui/tokens/([\w-]+)" class="name"', found) == [ids[3]]
@@ -88,7 +88,7 @@ def test_a_change_leads_back_to_its_part_of_the_list(
     for number in range(3):
         farebox.create_token(customer.account_id, Permission.RUN)
         farebox.run(membership.add(farebox.services, customer.account_id, f"{number}@example.com", Role.VIEWER))
-        owner.told("/ui/limits", limit=str(number + 1), window="day", technique="sliding", gateway="default")
+        owner.submit("/ui/limits", limit=str(number + 1), window="day", technique="sliding", gateway="default")
     page = sent_from(owner, "/ui/limits?page=2", "/ui/limits/try", limit="much").text
     assert "Enter the limit" in page
     assert re.search(r'name="limit" value="much"', page)
@@ -113,12 +113,12 @@ def test_a_change_leads_back_to_its_part_of_the_list(
 def test_limits_and_policies(owner: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_SHOWN", 2)
     owner.get("/ui/gateways")
-    owner.told("/ui/gateways", name="other")
+    owner.submit("/ui/gateways", name="other")
     for number, gateway in enumerate(("default", "other", "default", "other", "default"), 1):
-        owner.told("/ui/limits", limit=str(number), window="day", technique="sliding", gateway=gateway)
+        owner.submit("/ui/limits", limit=str(number), window="day", technique="sliding", gateway=gateway)
         here = f"/ui/gateways/{gateway}/policies"
         fields = {"name": f"policy-{number}", "action.type": "block", "actor": "all"}
-        page = owner.told(here, **form_of(owner.get(here).text, name="") | fields, do="draft")
+        page = owner.submit(here, **form_of(owner.get(here).text, name="") | fields, do="draft")
         assert "not in force yet" in page
     found = pages(owner, "/ui/limits")
     listed = [re.findall(r'<strong class="rule">(\d)\.00 USD', page) for page in found]
@@ -148,7 +148,7 @@ def test_aliases(owner: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     owner.get("/ui/gateways")
     here = "/ui/gateways/default/names"
     for number in range(3):
-        owner.told(
+        owner.submit(
             f"{here}/alias", alias=f"alias-{number}", scope=("gateway", "account")[number % 2], targets="demo/demo-1"
         )
     listed = [re.findall(r"<strong class=\"name\">alias-(\d)<", page) for page in pages(owner, here)]
@@ -290,8 +290,8 @@ def test_prices_and_markups_of_the_operator(farebox: Farebox, monkeypatch: pytes
     operator = person(farebox, Role.OPERATOR, "")
     named = [f"long-list-{number}" for number in range(5)]
     for model in named:
-        operator.told("/ui/prices", provider="demo", model=model, input_mtok="1", do="set")
-        operator.told("/ui/prices/markup", provider="demo", model=model, percent="10", do="set")
+        operator.submit("/ui/prices", provider="demo", model=model, input_mtok="1", do="set")
+        operator.submit("/ui/prices/markup", provider="demo", model=model, percent="10", do="set")
     for link, item in (("page", r"demo/(long-list-\d)<"), ("markup_page", r"demo, (long-list-\d)<")):
         listed = [re.findall(item, page) for page in pages(operator, "/ui/prices", link)]
         assert sorted(name for each in listed for name in each) == named

@@ -99,10 +99,10 @@ def test_the_message_is_plain_text_and_html(house: House, farebox: Farebox) -> N
 
 def test_the_response_does_not_reveal_who_is_a_member(house: House, farebox: Farebox) -> None:
     known, unknown = _member(farebox), next(_NAMES)
-    told = [_ask(farebox, email) for email in (known, unknown)]
-    assert [each.status_code for each in told] == [200, 200]
-    assert told[0].text.replace(known, "") == told[1].text.replace(unknown, "")
-    names = [sorted(each.headers.keys()) for each in told]
+    answers = [_ask(farebox, email) for email in (known, unknown)]
+    assert [each.status_code for each in answers] == [200, 200]
+    assert answers[0].text.replace(known, "") == answers[1].text.replace(unknown, "")
+    names = [sorted(each.headers.keys()) for each in answers]
     assert names[0] == names[1]
     house.letter(known)
     _idle(farebox, unknown)
@@ -111,28 +111,28 @@ def test_the_response_does_not_reveal_who_is_a_member(house: House, farebox: Far
 
 def test_invalid_addresses_are_refused(farebox: Farebox) -> None:
     for email in ("", "ada", "ada@", "a@b\r\nBcc: c@d", "<a@b>", "a" * 300 + "@example.com"):
-        told = _ask(farebox, email)
-        assert (told.status_code, "Enter an e-mail address" in told.text) == (400, True), email
+        answer = _ask(farebox, email)
+        assert (answer.status_code, "Enter an e-mail address" in answer.text) == (400, True), email
 
 
 def test_an_inbox_cannot_be_flooded(farebox: Farebox) -> None:
     for email in (_member(farebox), next(_NAMES)):  # whether or not the address belongs to a member
-        told = [_ask(farebox, email).status_code for _ in range(MAILS.limit + 1)]
-        assert told == [200] * MAILS.limit + [429]
+        statuses = [_ask(farebox, email).status_code for _ in range(MAILS.limit + 1)]
+        assert statuses == [200] * MAILS.limit + [429]
 
 
 def test_one_client_cannot_try_many_addresses(farebox: Farebox) -> None:
-    told = [_ask(farebox, next(_NAMES)) for _ in range(MAIL_REQUESTS.limit + 1)]
-    assert [each.status_code for each in told] == [200] * MAIL_REQUESTS.limit + [429]
-    assert int(told[-1].headers["retry-after"]) > 0
+    answers = [_ask(farebox, next(_NAMES)) for _ in range(MAIL_REQUESTS.limit + 1)]
+    assert [each.status_code for each in answers] == [200] * MAIL_REQUESTS.limit + [429]
+    assert int(answers[-1].headers["retry-after"]) > 0
 
 
 def test_other_sites_cannot_request_links(farebox: Farebox) -> None:
     for site in ("cross-site", "same-site"):
-        told = httpx.post(
+        answer = httpx.post(
             f"{farebox.url}/ui/sign-in/email", data={"email": next(_NAMES)}, headers={"sec-fetch-site": site}
         )
-        assert told.status_code == 400
+        assert answer.status_code == 400
 
 
 def test_an_expired_link_is_refused(house: House, farebox: Farebox) -> None:
@@ -184,12 +184,12 @@ def test_others_cannot_choose_a_members_first_page(house: House, farebox: Farebo
 def test_a_member_of_several_accounts_sees_which_one_is_shown(house: House, farebox: Farebox) -> None:
     first, second = farebox.create_account("First & Co"), farebox.create_account("Second")
     email = _member(farebox, Role.VIEWER, first)
-    told = "You are viewing the account First &amp; Co. Sign-ins lists your other accounts."
+    notice = "You are viewing the account First &amp; Co. Sign-ins lists your other accounts."
     for number, accounts in enumerate((1, 2), 1):
         _ask(farebox, email)
         secret = httpx.URL(_link(house.letter(email, number))).params["link"]
         with httpx.Client(base_url=farebox.url, follow_redirects=True) as browser:
-            assert (told in browser.post("/ui/open", data={"link": secret}).text) is (accounts > 1)
+            assert (notice in browser.post("/ui/open", data={"link": secret}).text) is (accounts > 1)
             page = browser.get("/ui/sessions").text
             assert ('<strong class="name">Second</strong>' in page) is (accounts > 1)
         _before(farebox, email)
@@ -220,7 +220,7 @@ def test_a_new_link_by_e_mail_is_a_proof(house: House, farebox: Farebox) -> None
         "/ui/confirm?next=/ui/members"
     )
     assert email in who.get("/ui/confirm", next="/ui/members").text
-    assert f"sending a link to {email}" in who.told("/ui/confirm/email", next="/ui/members")
+    assert f"sending a link to {email}" in who.submit("/ui/confirm/email", next="/ui/members")
     before = who.secret
     secret = httpx.URL(_link(house.letter(email))).params["link"]
     opened = who.http.post("/ui/open", data={"link": secret, "next": "/ui/members"})
@@ -242,10 +242,10 @@ def test_a_link_made_by_an_owner_counts_only_on_their_account(farebox: Farebox) 
     farebox.run(membership.add(farebox.services, "", email, Role.OPERATOR))
     evil = farebox.create_account("Evil")
     mallory = Person(farebox, LinkHolder(account_id=evil, role=Role.OWNER))
-    told = mallory.told("/ui/members", email=email, role="viewer")
+    page = mallory.submit("/ui/members", email=email, role="viewer")
     assert (
         f"has been invited as viewer. They can accept when they sign in at {farebox.services.base_url}/ui/sign-in."
-        in told
+        in page
     )
     page = mallory.send("/ui/members/link", email=email).text
     found = re.search(r"/ui/open\?link=([\w-]+)", page)

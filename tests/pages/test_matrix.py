@@ -202,7 +202,7 @@ def test_a_form_works_for_the_roles_of_its_row(form: Form, others: dict[Role, Pe
 def test_no_page_shows_anything_of_another_account(
     page: Page, ours: Furnished, theirs: Furnished, people: dict[Role, Person]
 ) -> None:
-    told = re.compile("|".join(map(re.escape, {theirs.word, *theirs.names.values()} - {"default"})), re.IGNORECASE)
+    names = re.compile("|".join(map(re.escape, {theirs.word, *theirs.names.values()} - {"default"})), re.IGNORECASE)
     query = {name: value for name, value in theirs.names.items() if f"{{{name}}}" not in page.path}
     for role, who in people.items():
         if role is Role.OPERATOR:
@@ -212,7 +212,7 @@ def test_no_page_shows_anything_of_another_account(
             if "{" in page.path:
                 assert response.status_code in (*MISSING, 403), (role, response.status_code)
             shown = re.sub(r'value="[^"]*"', "", response.text)  # filters repeat the query
-            assert not told.search(shown), role
+            assert not names.search(shown), role
 
 
 @pytest.mark.parametrize("form", FORM_ROWS, ids=lambda form: form.path)
@@ -300,6 +300,6 @@ def test_accounts_are_shown_only_to_their_members(farebox: Farebox, ours: Furnis
     farebox.run(membership.add(farebox.services, ours.customer.account_id, "bob@example.com", Role.OWNER))
     bob = Person(farebox, sessions.LinkHolder(account_id=ours.customer.account_id, email="bob@example.com"))
     for who in (owner, bob):
-        assert "not a member of this account" in who.told("/ui/account", account=theirs.customer.account_id)
+        assert "not a member of this account" in who.submit("/ui/account", account=theirs.customer.account_id)
         assert httpx.get(f"{farebox.url}/ui/overview", cookies=who.http.cookies).status_code == 200
         assert ours.word in who.get("/ui/overview").text

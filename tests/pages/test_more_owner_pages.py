@@ -56,7 +56,7 @@ def test_the_shown_cost_of_a_call_is_its_hold(farebox: Farebox, owner: Person, c
     ],
 )
 def test_unknown_prices_are_explained(owner: Person, asked: dict[str, str], said: str) -> None:
-    page = owner.told("/ui/try/price", **{"model": "demo/demo-1", "text": "x", "gateway": "default"} | asked)
+    page = owner.submit("/ui/try/price", **{"model": "demo/demo-1", "text": "x", "gateway": "default"} | asked)
     assert said in unescape(page)
     assert "<script>alert" not in page
 
@@ -65,7 +65,7 @@ def test_a_call_on_an_own_key_costs_no_credit(owner: Person, customer: Customer)
     url = f"{customer.api_url}/ai-gateway/gateways/default/provider_configs"
     key = {"alias": "default", "default_config": True, "provider_slug": "demo", "secret": "sk-own"}
     assert httpx.post(url, headers=customer.headers, json=key).status_code == 200
-    page = owner.told("/ui/try/price", model="demo/demo-1", text="x", gateway="default")
+    page = owner.submit("/ui/try/price", model="demo/demo-1", text="x", gateway="default")
     assert "uses no credit" in page
 
 
@@ -131,10 +131,10 @@ def test_a_token_is_limited_on_its_page(farebox: Farebox, owner: Person, custome
     assert caller.chat("x").status_code == 200
     form = form_of(owner.get(here).text, rate_limiting_limit="1000")
     limited = form | {"rate_limiting_limit": "1", "rate_limiting_interval": "3600", "models": "demo/demo-1\nopenai/*"}
-    assert "The token has been changed" in owner.told(here, **limited)
+    assert "The token has been changed" in owner.submit(here, **limited)
     assert form_of(owner.get(here).text, rate_limiting_limit="1")["models"].split() == ["demo/demo-1", "openai/*"]
     assert [caller.chat("x").status_code for _ in range(2)] == [200, 429]
-    assert "The token has been changed" in owner.told(
+    assert "The token has been changed" in owner.submit(
         here, **form | {"rate_limiting_limit": "", "models": "demo/other"}
     )
     assert caller.chat("x").status_code == 403
@@ -143,7 +143,7 @@ def test_a_token_is_limited_on_its_page(farebox: Farebox, owner: Person, custome
         ({"rate_limiting_limit": "-1"}, "a number of at least"),
         ({"expires_at": "soon"}, "Enter a time such as"),
     ):
-        assert said in unescape(owner.told(here, **form | wrong))
+        assert said in unescape(owner.submit(here, **form | wrong))
     assert caller.chat("x").status_code == 403
     assert owner.get("/ui/tokens/none").status_code == 404
 
@@ -156,7 +156,7 @@ def test_a_token_is_limited_to_gateways_on_its_page(farebox: Farebox, owner: Per
         made = httpx.post(f"{customer.api_url}/ai-gateway/gateways", headers=customer.headers, json=body)
         assert made.status_code == 200, made.text
     for wrong in ("nowhere", HOSTILE, "team-a\x00", "TEAM-A"):
-        said = unescape(owner.told("/ui/tokens", name="refused", run="on", models="", expires="", gateways=wrong))
+        said = unescape(owner.submit("/ui/tokens", name="refused", run="on", models="", expires="", gateways=wrong))
         assert "The account has no gateway" in said
     page = owner.get("/ui/tokens").text
     assert "refused" not in page
@@ -171,21 +171,21 @@ def test_a_token_is_limited_to_gateways_on_its_page(farebox: Farebox, owner: Per
     (link,) = re.findall(r'href="(/ui/limits[?][^"#]*)', owner.get(here).text)
     assert form_of(owner.get(unescape(link)).text, gateway="team-a")["only_token"], "a limit where it counts"
     assert caller.chat("x").status_code == 200
-    assert "The token has been changed" in owner.told(here, **form | {"gateways": "team-a"})
+    assert "The token has been changed" in owner.submit(here, **form | {"gateways": "team-a"})
     assert caller.chat("x").json()["internalCode"] == 2972
-    assert "The account has no gateway “nowhere”" in unescape(owner.told(here, **form | {"gateways": "nowhere"}))
+    assert "The account has no gateway “nowhere”" in unescape(owner.submit(here, **form | {"gateways": "nowhere"}))
     httpx.delete(f"{customer.api_url}/ai-gateway/gateways/team-a", headers=customer.headers)
     emptied = owner.get(here).text
     assert "This token cannot reach any gateway" in emptied
     form = form_of(emptied, expires_at="")
     assert form["gateways"].split() == []
-    assert "The token has been changed" in owner.told(here, **form | {"rate_limiting_limit": "9"})
+    assert "The token has been changed" in owner.submit(here, **form | {"rate_limiting_limit": "9"})
     assert "This token cannot reach any gateway" in owner.get(here).text, "an empty field does not free it"
     assert caller.chat("x").json()["internalCode"] == 2972
-    assert "The token has been changed" in owner.told(here, **form | {"gateways": "default"})
+    assert "The token has been changed" in owner.submit(here, **form | {"gateways": "default"})
     assert caller.chat("x").status_code == 200
     form = form_of(owner.get(here).text, expires_at="")
-    assert "The token has been changed" in owner.told(here, **form | {"gateways": ""})
+    assert "The token has been changed" in owner.submit(here, **form | {"gateways": ""})
     assert "reaches no gateway" not in owner.get(here).text
 
 
@@ -211,16 +211,16 @@ def test_a_page_that_is_out_of_date_lifts_no_limit_of_a_token(
     assert lists() == ([], None)
     page = form_of(owner.get(here).text, expires_at="")
     set_lists(gateways=["default"], models=["demo/demo-1"])
-    assert "The token has been changed" in owner.told(here, **page)
+    assert "The token has been changed" in owner.submit(here, **page)
     assert lists() == (["default"], ["demo/demo-1"])
-    refused = form_of(owner.told(here, **page | {"rate_limiting_limit": "-1"}), expires_at="")
-    assert "The token has been changed" in owner.told(here, **refused | {"rate_limiting_limit": "9"})
+    refused = form_of(owner.submit(here, **page | {"rate_limiting_limit": "-1"}), expires_at="")
+    assert "The token has been changed" in owner.submit(here, **refused | {"rate_limiting_limit": "9"})
     assert lists() == (["default"], ["demo/demo-1"]), "nor does the page of a refusal"
     of_default = form_of(owner.get(here).text, expires_at="")
     set_lists(gateways=None, models=["demo/*"])
-    assert "The token has been changed" in owner.told(here, **of_default)
+    assert "The token has been changed" in owner.submit(here, **of_default)
     assert lists() == (None, ["demo/*"])
-    assert "The token has been changed" in owner.told(here, **of_default | {"gateways": "", "models": ""})
+    assert "The token has been changed" in owner.submit(here, **of_default | {"gateways": "", "models": ""})
     assert lists() == (None, None), "an emptied field means all"
 
 
@@ -236,12 +236,12 @@ def test_the_message_about_a_deleted_gateway_names_the_tokens_that_reach_none_no
         ("one", "team-a"), ("<b>two", "team-a"), ("three", "team-a"), ("four", "team-a"), ("both", "team-a other"),
     ):  # fmt: skip
         owner.send("/ui/tokens", name=name, run="on", models="", expires="", gateways=gateways)
-    page = owner.told("/ui/gateways/team-a/delete")
+    page = owner.submit("/ui/gateways/team-a/delete")
     said = "Deleted the gateway team-a. It was the only gateway of these tokens, which can no longer reach any:"
     assert f"{said} one, <b>two, three and 1 more." in unescape(page)
     assert "<b>two" not in page
     said = "Deleted the gateway other. It was the only gateway of these tokens, which can no longer reach any: both."
-    assert said in unescape(owner.told("/ui/gateways/other/delete"))
+    assert said in unescape(owner.submit("/ui/gateways/other/delete"))
 
 
 def test_a_refused_token_keeps_what_was_typed(owner: Person) -> None:
@@ -262,7 +262,7 @@ def test_a_refused_token_keeps_what_was_typed(owner: Person) -> None:
         ({"models": "", "gateways": "nowhere"}, "no gateway “nowhere”"),
         ({"rate_limiting_limit": "many"}, "Enter a number"),
     ):
-        page = owner.told("/ui/tokens", **typed | wrong)
+        page = owner.submit("/ui/tokens", **typed | wrong)
         assert said in unescape(page)
         form = form_of(page, rate_limiting_limit=(typed | wrong)["rate_limiting_limit"])
         kept = {name: form.get(name, "").strip() for name in typed}

@@ -125,7 +125,7 @@ def place(farebox: Farebox) -> Place:
     farebox.run(membership.add(farebox.services, "", WHO, Role.OPERATOR))
     customer, operator = farebox.funded("5"), Person(farebox, LinkHolder(email=WHO))
     owner = person(farebox, Role.OWNER, customer.account_id)
-    owner.told("/billing/buy", amount="20", card=save_card(customer), request_key="audited" * 3)
+    owner.submit("/billing/buy", amount="20", card=save_card(customer), request_key="audited" * 3)
     page = operator.get(f"/ui/accounts/{customer.account_id}").text
     top_up = re.search(r'name="top_up" value="([^"]+)"', page)
     assert top_up is not None

@@ -73,15 +73,15 @@ def test_a_form_with_a_used_key_says_what_was_made_with_it(
 ) -> None:
     page = f"/ui/accounts/{customer.account_id}"
     made = {"amount": "5", "key": "used-before"}
-    assert "Granted 5.00 USD" in operator.told(f"{page}/grant", **made)
+    assert "Granted 5.00 USD" in operator.submit(f"{page}/grant", **made)
     for other in ({"amount": "6"}, {"expires": "2099-01-31"}):
-        said = operator.told(f"{page}/grant", **made | other)
+        said = operator.submit(f"{page}/grant", **made | other)
         assert "This grant has already been made, of 5.00 USD: open the page again to make another." in said
-    assert "at most 1,000,000,000 US dollars." in operator.told(f"{page}/grant", amount="2000000000")
+    assert "at most 1,000,000,000 US dollars." in operator.submit(f"{page}/grant", amount="2000000000")
     made = {"amount": "2", "key": "used-too", "direction": "take", "reason": "test"}
-    assert "Charged 2.00 USD" in operator.told(f"{page}/correct", **made)
+    assert "Charged 2.00 USD" in operator.submit(f"{page}/correct", **made)
     for other in ({"amount": "1"}, {"direction": "give"}):
-        said = operator.told(f"{page}/correct", **made | other)
+        said = operator.submit(f"{page}/correct", **made | other)
         assert "This correction has already been made, of 2.00 USD: open the page again to make another." in said
 
 
@@ -97,13 +97,13 @@ def test_an_account_is_created_found_and_given_credit(farebox: Farebox, operator
         assert "<script>alert" not in found
     assert path not in operator.get("/ui/accounts", find="%_%").text
     assert "No matching account" in operator.get("/ui/accounts", find="nobody-has-this").text
-    assert "already exists" in unescape(operator.told("/ui/accounts", name="Again", id=account_id))
+    assert "already exists" in unescape(operator.submit("/ui/accounts", name="Again", id=account_id))
     page = operator.get(path).text
     key = re.search(r'name="key" value="([^"]+)"', page)
     assert key is not None
     for said in ("Granted 12.50 USD", "already been made"):
-        assert said in operator.told(f"{path}/grant", amount="12.5", note="Welcome", key=key[1])
-    corrected = operator.told(f"{path}/correct", amount="2.5", direction="take", reason="missed")
+        assert said in operator.submit(f"{path}/grant", amount="12.5", note="Welcome", key=key[1])
+    corrected = operator.submit(f"{path}/correct", amount="2.5", direction="take", reason="missed")
     assert "10.00 USD is available" in corrected
     assert farebox.balance(account_id).available == 10 * 10**9
     for fields, said in (
@@ -112,8 +112,8 @@ def test_an_account_is_created_found_and_given_credit(farebox: Farebox, operator
         ({"amount": "-1", "direction": "give", "reason": "x"}, "“-1” is not an amount"),
         ({"amount": "1", "reason": "x"}, "to give it back or to charge it"),
     ):
-        assert said in unescape(operator.told(f"{path}/correct", **fields))
-    assert "write it as" in unescape(operator.told(f"{path}/grant", amount="1", expires="tomorrow"))
+        assert said in unescape(operator.submit(f"{path}/correct", **fields))
+    assert "write it as" in unescape(operator.submit(f"{path}/grant", amount="1", expires="tomorrow"))
     acts = acts_on(farebox, account_id)
     assert [act.act for act in acts] == ["credit.correct", "credit.grant", "account.create"]
     assert {(act.who, act.way) for act in acts} == {(ROOT, "page")}
@@ -131,7 +131,7 @@ def test_a_link_to_an_account_opens_it_and_is_logged(farebox: Farebox, operator:
     assert link is not None
     assert (act := acts_on(farebox, customer.account_id)[0]).act == "link.create"
     assert link[0].rpartition("=")[2] not in f"{act}"
-    assert "Choose one of the roles" in operator.told(f"/ui/accounts/{customer.account_id}/link", role="operator")
+    assert "Choose one of the roles" in operator.submit(f"/ui/accounts/{customer.account_id}/link", role="operator")
 
 
 def test_a_frozen_account_makes_no_calls_holds_and_purchases(
@@ -141,10 +141,10 @@ def test_a_frozen_account_makes_no_calls_holds_and_purchases(
     assert customer.chat("Hello", headers={"connection": "close"}).status_code == 200
     after = farebox.balance(customer.account_id)
     assert after != balance
-    assert "needs a reason" in operator.told(f"{path}/freeze", do="freeze")
-    assert "is now frozen: its calls" in operator.told(f"{path}/freeze", do="freeze", reason="stolen card")
-    assert "already frozen" in operator.told(f"{path}/freeze", do="freeze", reason="again")
-    assert "Choose whether" in operator.told(f"{path}/freeze", reason="nothing was chosen")
+    assert "needs a reason" in operator.submit(f"{path}/freeze", do="freeze")
+    assert "is now frozen: its calls" in operator.submit(f"{path}/freeze", do="freeze", reason="stolen card")
+    assert "already frozen" in operator.submit(f"{path}/freeze", do="freeze", reason="again")
+    assert "Choose whether" in operator.submit(f"{path}/freeze", reason="nothing was chosen")
     assert ">frozen<" in operator.get("/ui/accounts", find=customer.account_id).text
     owner = person(farebox, Role.OWNER, customer.account_id)
     for page in ("/ui/overview", "/billing", "/ui/try"):
@@ -152,7 +152,7 @@ def test_a_frozen_account_makes_no_calls_holds_and_purchases(
     both = Person(farebox, LinkHolder(account_id=customer.account_id, role=Role.OWNER, operator=True))
     assert f'<a href="{path}#freeze">Unfreeze it</a>' in both.get("/ui/overview").text
     for who in (owner, both):
-        refused = who.told("/ui/try", model="demo/demo-1", text="Hello", gateway="default")
+        refused = who.submit("/ui/try", model="demo/demo-1", text="Hello", gateway="default")
         assert "The account tester is frozen, so nothing was done: calls and purchases are refused." in refused
         assert refused.count("frozen") == 1, "it is said once"
     holds = f"{customer.api_url}/farebox/holds"
@@ -167,7 +167,7 @@ def test_a_frozen_account_makes_no_calls_holds_and_purchases(
         assert "account_frozen" in response.text or "2954" in response.text
     assert httpx.get(f"{customer.api_url}/farebox/balance", headers=customer.headers).status_code == 200
     assert farebox.balance(customer.account_id) == after
-    assert "no longer frozen" in operator.told(f"{path}/freeze", do="unfreeze")
+    assert "no longer frozen" in operator.submit(f"{path}/freeze", do="unfreeze")
     assert "is frozen" not in owner.get("/ui/overview").text
     assert customer.chat("Hello").status_code == 200
     assert [act.act for act in acts_on(farebox, customer.account_id)] == ["account.unfreeze", "account.freeze"]
@@ -198,20 +198,20 @@ def test_a_purchase_is_refunded(farebox: Farebox, operator: Person, customer: Cu
     card = save_card(customer)
     owner = person(farebox, Role.OWNER, customer.account_id)
     buys = {"amount": "20", "card": card, "request_key": "k" * 20}
-    bought = owner.told("/billing/buy", **buys)
+    bought = owner.submit("/billing/buy", **buys)
     assert "Bought" in bought
     for other in ({"amount": "30"}, {"card": "another"}):
-        again = owner.told("/billing/buy", **buys | other)
+        again = owner.submit("/billing/buy", **buys | other)
         assert "This purchase has already been made, of 20.00 USD: open the page again to make another." in again
     listed = operator.get("/ui/money").text
     assert customer.account_id in listed
     path = f"/ui/accounts/{customer.account_id}"
     top_up = re.search(r'name="top_up" value="([^"]+)"', operator.get(path).text)
     assert top_up is not None
-    refused = unescape(operator.told(f"{path}/refund", top_up=top_up[1], amount="20.01"))
+    refused = unescape(operator.submit(f"{path}/refund", top_up=top_up[1], amount="20.01"))
     assert "20.00 USD" in refused
-    assert "whole number of cents" in operator.told(f"{path}/refund", top_up=top_up[1], amount="0.001")
-    done = operator.told(f"{path}/refund", top_up=top_up[1], amount="8", reason="bought twice", key="once")
+    assert "whole number of cents" in operator.submit(f"{path}/refund", top_up=top_up[1], amount="0.001")
+    done = operator.submit(f"{path}/refund", top_up=top_up[1], amount="8", reason="bought twice", key="once")
     assert "Took 8.00 USD of credit" in done
     assert farebox.balance(customer.account_id).available == 17 * 10**9
     (act,) = acts_on(farebox, customer.account_id)
@@ -244,17 +244,19 @@ def test_findings_are_accepted_or_corrected(farebox: Farebox, operator: Person, 
     assert "<script>alert" not in page
     named = {name: f"test:{name}:{customer.account_id}" for name in ("a", "b", "c")}
     assert 'name="seen" value="-300"' in page
-    assert "say why" in operator.told("/ui/money/accept", finding=named["a"], seen="150").lower()
-    assert "This finding is no longer open: reload the page" in operator.told(
+    assert "say why" in operator.submit("/ui/money/accept", finding=named["a"], seen="150").lower()
+    assert "This finding is no longer open: reload the page" in operator.submit(
         "/ui/money/accept", finding=named["c"], seen="1", note="x"
     )
-    assert "has changed in the meantime" in operator.told("/ui/money/accept", finding=named["a"], seen="149", note="x")
-    assert "out of date" in operator.told("/ui/money/accept", finding=named["a"], note="x")
-    assert "Accepted the finding" in operator.told("/ui/money/accept", finding=named["a"], seen="150", note="the fee")
+    assert "has changed in the meantime" in operator.submit(
+        "/ui/money/accept", finding=named["a"], seen="149", note="x"
+    )
+    assert "out of date" in operator.submit("/ui/money/accept", finding=named["a"], note="x")
+    assert "Accepted the finding" in operator.submit("/ui/money/accept", finding=named["a"], seen="150", note="the fee")
     fields = {"finding": named["b"], "direction": "take", "amount": "3"}
-    assert "has changed in the meantime" in operator.told("/ui/money/correct", **fields, seen="-299")
+    assert "has changed in the meantime" in operator.submit("/ui/money/correct", **fields, seen="-299")
     fields["seen"] = "-300"
-    assert "2.00 USD is available" in operator.told("/ui/money/correct", **fields)
+    assert "2.00 USD is available" in operator.submit("/ui/money/correct", **fields)
     assert still_open() == []
     assert not found("a", 150), "the same amount does not reopen it"
     assert still_open() == []
@@ -281,9 +283,9 @@ def test_prices_and_markups_are_previewed_and_set(
     monkeypatch.setattr("farebox.storage.past_usage.LOOKED_AT", 1)
     everybody = operator.send("/ui/prices", do="preview", **price | {"account": ""}).text
     assert "hourly sums and accounts were read" in unescape(everybody)
-    assert "has the new price" in operator.told("/ui/prices", do="set", **price, **{"from": "2099-01-31"})
+    assert "has the new price" in operator.submit("/ui/prices", do="set", **price, **{"from": "2099-01-31"})
     assert ">scheduled<" in operator.get("/ui/prices").text
-    assert "12.5 % is charged" in operator.told("/ui/prices/markup", do="set", percent="12.5", **scope)
+    assert "12.5 % is charged" in operator.submit("/ui/prices/markup", do="set", percent="12.5", **scope)
     assert list_own(farebox, customer.account_id) == (1, 1)
     for path, fields, said in (
         ("", {"provider": "demo", "model": "x"}, "at least one price"),
@@ -297,7 +299,7 @@ def test_prices_and_markups_are_previewed_and_set(
         ("/markup", {"percent": "much"}, "Enter a percentage"),
         ("/markup", {"percent": "-200"}, "at least -100 and at most 99,900 percent"),
     ):
-        page = unescape(operator.told(f"/ui/prices{path}", **fields))
+        page = unescape(operator.submit(f"/ui/prices{path}", **fields))
         note = re.search(r'<p class="note bad".*?</p>', page, re.DOTALL)
         assert note is not None, fields
         assert said in note[0], fields
@@ -321,17 +323,17 @@ def test_messages_are_sent_again_and_alarms_closed(farebox: Farebox, operator: P
     page = operator.get("/ui/messages", of=customer.account_id).text
     assert "low_balance" in page
     fields = {"of": customer.account_id, "message": "low"}
-    assert "This message has no recipient" in operator.told("/ui/messages", **fields)
+    assert "This message has no recipient" in operator.submit("/ui/messages", **fields)
     assert latest(farebox).act == "message.resend"
-    assert "message does not exist" in operator.told("/ui/messages", **fields | {"message": "none"})
-    assert "scheduled again" in operator.told("/ui/messages/failed")
+    assert "message does not exist" in operator.submit("/ui/messages", **fields | {"message": "none"})
+    assert "scheduled again" in operator.submit("/ui/messages/failed")
     system = operator.get("/ui/system").text
     assert customer.account_id in system
     assert "<script>alert" not in system
     assert "<code>farebox overruns</code>" in system
     closed = {"kind": "overrun", "about": customer.account_id}
-    assert "Closed the alarm" in operator.told("/ui/system/alarm", **closed)
-    assert "No such alarm is open" in operator.told("/ui/system/alarm", **closed)
+    assert "Closed the alarm" in operator.submit("/ui/system/alarm", **closed)
+    assert "No such alarm is open" in operator.submit("/ui/system/alarm", **closed)
     assert (latest(farebox).act, latest(farebox).who) == ("alarm.resolve", ROOT)
     still = farebox.run(farebox.services.database.scan(open_alarms))
     assert customer.account_id not in [each.about for each in still]
@@ -347,7 +349,7 @@ def test_abandoned_deliveries_are_counted_and_resent_in_parts(
             add_delivery(connection, 0, account_id, "low", f"we_{number}", 1)
         connection.execute("UPDATE deliveries SET next_at = NULL WHERE account_id = ?", (account_id,))
 
-    operator.told("/ui/messages/failed")  # given up in other tests
+    operator.submit("/ui/messages/failed")  # given up in other tests
     farebox.run(farebox.services.database.write(give_up))
     assert "5 deliveries were given up" in operator.get("/ui/messages").text
     monkeypatch.setattr("farebox.http.pages.messages.COUNTED", 4)
@@ -367,8 +369,8 @@ def test_abandoned_deliveries_are_counted_and_resent_in_parts(
         note = "2 deliveries are scheduled again. The rest was not scheduled"
         until(lambda: note in operator.get("/ui/messages").text, note)
     farebox.run(farebox.services.database.write(give_up))
-    assert "4 deliveries are scheduled again" in operator.told("/ui/messages/failed")
-    assert "1 delivery is scheduled again" in operator.told("/ui/messages/failed")
+    assert "4 deliveries are scheduled again" in operator.submit("/ui/messages/failed")
+    assert "1 delivery is scheduled again" in operator.submit("/ui/messages/failed")
     assert latest(farebox).after == '{"deliveries": 1}'
     assert "given up" not in operator.get("/ui/messages").text
 
@@ -399,7 +401,7 @@ def finished(operator: Person, path: str) -> str:
 
 
 def test_the_books_are_checked_by_a_separate_process(farebox: Farebox, operator: Person, customer: Customer) -> None:
-    assert "It has been started" in operator.told("/ui/check")
+    assert "It has been started" in operator.submit("/ui/check")
     assert (latest(farebox).act, latest(farebox).subject) == ("report.begin", "check")
     page = finished(operator, "/ui/check")
     assert customer.account_id not in page
@@ -408,7 +410,7 @@ def test_the_books_are_checked_by_a_separate_process(farebox: Farebox, operator:
     sql = "UPDATE balances SET posted = posted + ? WHERE bucket = 0 AND account_id = ?"
     farebox.run(write(lambda c: c.execute(sql, (1, customer.account_id)).fetchall()))
     try:
-        operator.told("/ui/check")
+        operator.submit("/ui/check")
         page = finished(operator, "/ui/check")
     finally:
         farebox.run(write(lambda c: c.execute(sql, (-1, customer.account_id)).fetchall()))
@@ -456,7 +458,7 @@ def test_a_report_of_a_dead_process_can_be_restarted(farebox: Farebox, operator:
     assert "interrupted" in operator.get("/ui/margins").text
     fresh = row._replace(seen_at=farebox.services.clock.now_ms())
     assert farebox.run(farebox.services.database.write(lambda c: begin_report(c, fresh, gone_before=2)))
-    assert "already running" in operator.told("/ui/margins")
+    assert "already running" in operator.submit("/ui/margins")
     assert farebox.run(farebox.services.database.write(lambda c: begin_report(c, row, gone_before=2**60)))
 
 
@@ -511,7 +513,7 @@ def test_margins_compare_cost_charge_and_stated_cost(
             ("openrouter", model, 2 * 10**9, "1600000000"),
             ("openrouter", model, 0, "0"),
         ]
-        operator.told("/ui/margins")
+        operator.submit("/ui/margins")
         page = finished(operator, "/ui/margins")
     finally:
         farebox.run(write(remove))
@@ -598,21 +600,23 @@ def provider() -> Iterator[str]:
 def _keys_share_calls(farebox: Farebox, operator: Person) -> None:
     """Add, change and remove another key."""
     second = {"provider": "deepseek", "name": "second"}
-    assert "has no key" in unescape(operator.told("/ui/provider-keys/key", **second, weight="2"))
-    assert "now has weight 3" in operator.told("/ui/provider-keys/key", **second, api_key=f"{KEY}2", weight="3")
+    assert "has no key" in unescape(operator.submit("/ui/provider-keys/key", **second, weight="2"))
+    assert "now has weight 3" in operator.submit("/ui/provider-keys/key", **second, api_key=f"{KEY}2", weight="3")
     assert (latest(farebox).act, latest(farebox).subject) == ("provider_key.set", "deepseek/second")
     assert KEY not in f"{latest(farebox)}"
     page = operator.get("/ui/provider-keys").text
     assert KEY not in page
     assert "…" + KEY[-3:] + "2" in page
-    assert "now has weight 0" in operator.told("/ui/provider-keys/key", **second, weight="0")
-    assert "now has weight 5" in operator.told("/ui/provider-keys/key", provider="deepseek", name="default", weight="5")
+    assert "now has weight 0" in operator.submit("/ui/provider-keys/key", **second, weight="0")
+    assert "now has weight 5" in operator.submit(
+        "/ui/provider-keys/key", provider="deepseek", name="default", weight="5"
+    )
     for weight in ("1001", "-1", "1.5", "many"):
-        assert "whole number" in operator.told("/ui/provider-keys/key", **second, weight=weight)
-    assert "Removed" in operator.told("/ui/provider-keys/key/remove", **second)
+        assert "whole number" in operator.submit("/ui/provider-keys/key", **second, weight=weight)
+    assert "Removed" in operator.submit("/ui/provider-keys/key/remove", **second)
     assert latest(farebox).act == "provider_key.remove"
-    assert "DeepSeek has no key “" in unescape(operator.told("/ui/provider-keys/key/remove", **second))
-    first = unescape(operator.told("/ui/provider-keys/key/remove", **second | {"name": "default"}))
+    assert "DeepSeek has no key “" in unescape(operator.submit("/ui/provider-keys/key/remove", **second))
+    first = unescape(operator.submit("/ui/provider-keys/key/remove", **second | {"name": "default"}))
     assert "is the provider’s first key" in first
     assert "farebox provider" not in first
 
@@ -627,7 +631,7 @@ def test_keys_are_set_and_the_remaining_credit_is_queried(
 
     def saved(slug: str, place: str) -> str:
         fields = {"provider": slug, "base_url": f"{provider}/{place}", "api_key": KEY}
-        return operator.told("/ui/provider-keys", **fields)
+        return operator.submit("/ui/provider-keys", **fields)
 
     try:
         assert LEFT.keys() == ASKED.keys()
@@ -640,13 +644,13 @@ def test_keys_are_set_and_the_remaining_credit_is_queried(
         assert "…" + KEY[-4:] in page
         assert "not checked yet" in page
         assert "not reported" in page
-        asked = operator.told("/ui/provider-keys/credit")
+        asked = operator.submit("/ui/provider-keys/credit")
         for slug, (_, _, left) in LEFT.items():
             assert left in asked, slug
         _keys_share_calls(farebox, operator)
         for slug, place, said in STRANGE:
             saved(slug, place)
-            assert said in operator.told("/ui/provider-keys/credit"), place
+            assert said in operator.submit("/ui/provider-keys/credit"), place
             saved(slug, slug)
         now, most = [0], [0]
 
@@ -661,9 +665,9 @@ def test_keys_are_set_and_the_remaining_credit_is_queried(
         asked_json = remaining_credit._json
         monkeypatch.setattr(remaining_credit, "_json", counted)
         monkeypatch.setattr(remaining_credit, "AT_ONCE", 3)
-        assert "24.50 USD" in operator.told("/ui/provider-keys/credit")
+        assert "24.50 USD" in operator.submit("/ui/provider-keys/credit")
         assert most == [3]
-        assert "“x” is not a base URL" in unescape(operator.told("/ui/provider-keys", provider="groq", base_url="x"))
+        assert "“x” is not a base URL" in unescape(operator.submit("/ui/provider-keys", provider="groq", base_url="x"))
     finally:
         farebox.run(farebox.services.database.write(remove))
         farebox.run(farebox.services.configuration.notice_changes())
@@ -673,6 +677,6 @@ def test_keys_are_set_and_the_remaining_credit_is_queried(
 @pytest.mark.usefixtures("engine")
 def test_a_grant_cannot_exceed_what_the_books_can_hold(farebox: Farebox) -> None:
     operator, account_id = person(farebox, Role.OPERATOR, ""), farebox.create_account("Rich")
-    pages = [operator.told(f"/ui/accounts/{account_id}/grant", amount="1000000000", note="much") for _ in range(12)]
+    pages = [operator.submit(f"/ui/accounts/{account_id}/grant", amount="1000000000", note="much") for _ in range(12)]
     assert "more than 5,000,000,000 USD" in pages[-1]
     assert farebox.balance(account_id).posted == 5 * 10**18

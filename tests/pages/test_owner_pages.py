@@ -198,13 +198,13 @@ def test_a_call_is_made_from_the_page(owner: Person, customer: Customer) -> None
     page = owner.get(refused.headers["location"]).text
     assert "Model unpriced" in page
     assert "page Prices, or <code>farebox price set</code>" in page
-    assert "gateway does not exist" in owner.told("/ui/try", model="demo/demo-1", text="x", gateway="nowhere")
+    assert "gateway does not exist" in owner.submit("/ui/try", model="demo/demo-1", text="x", gateway="nowhere")
     tokens = owner.get("/ui/tokens").text
     (token_id,) = set(
         re.findall(r'name="token" value="(\w+)">\s*<button[^>]*>Revoke for good<span class="unseen"> Test', tokens)
     )
     owner.send("/ui/tokens/revoke", token=token_id)
-    assert "has been revoked" in owner.told("/ui/try", model="demo/demo-1", text="x")
+    assert "has been revoked" in owner.submit("/ui/try", model="demo/demo-1", text="x")
 
 
 # --- usage ------------------------------------------------------------------------------------------------------------
@@ -219,14 +219,14 @@ def test_refused_forms_do_not_use_up_a_quota(owner: Person, monkeypatch: pytest.
     monkeypatch.setattr(limit_trial, "WHAT_IFS", Quota("what-ifs", 1, 3600))
     monkeypatch.setattr(try_call, "TEST_CALLS", Quota("test calls", 1, 60))
     for _ in range(2):
-        assert "Enter the limit" in owner.told("/ui/limits/try", **rule, limit="much")
-        assert "does not exist" in owner.told("/ui/try", **call)
-        assert "does not exist" in owner.told("/ui/try/price", **call)
+        assert "Enter the limit" in owner.submit("/ui/limits/try", **rule, limit="much")
+        assert "does not exist" in owner.submit("/ui/try", **call)
+        assert "does not exist" in owner.submit("/ui/try/price", **call)
     owner.get("/ui/gateways")
-    assert "Too many" not in owner.told("/ui/limits/try", **rule, limit="1")
-    assert "Too many what-ifs: at most 1 in 1 hour. Try again in " in owner.told("/ui/limits/try", **rule, limit="1")
-    assert "Too many" not in owner.told("/ui/try", **call | {"gateway": "default"})
-    assert "Too many test calls: at most 1 in 1 minute." in owner.told("/ui/try", **call | {"gateway": "default"})
+    assert "Too many" not in owner.submit("/ui/limits/try", **rule, limit="1")
+    assert "Too many what-ifs: at most 1 in 1 hour. Try again in " in owner.submit("/ui/limits/try", **rule, limit="1")
+    assert "Too many" not in owner.submit("/ui/try", **call | {"gateway": "default"})
+    assert "Too many test calls: at most 1 in 1 minute." in owner.submit("/ui/try", **call | {"gateway": "default"})
 
 
 @pytest.fixture
@@ -326,27 +326,27 @@ def test_names_do_not_forge_the_marks_that_align_numbers(
 def test_a_limit_is_previewed_set_and_removed(farebox: Farebox, owner: Person, customer: Customer) -> None:
     customer.chat("one")
     rule = {"limit": "0.00001", "window": "day", "technique": "sliding", "partition": "user", "gateway": "default"}
-    assert "There is no gateway “none”." in unescape(owner.told("/ui/limits/try", **rule | {"gateway": "none"}))
-    tried = unescape(owner.told("/ui/limits/try", **rule))
+    assert "There is no gateway “none”." in unescape(owner.submit("/ui/limits/try", **rule | {"gateway": "none"}))
+    tried = unescape(owner.submit("/ui/limits/try", **rule))
     assert "The only call would not have been refused." in tried  # a call without a user is not counted
-    tried = unescape(owner.told("/ui/limits/try", **rule | {"partition": ""}))
+    tried = unescape(owner.submit("/ui/limits/try", **rule | {"partition": ""}))
     assert "The only call would have been refused" in tried
     assert '<caption class="unseen">By model</caption>' in tried
     days = re.findall(r'<rect class="hit".*?<title>(.*?): ', tried)
     now = farebox.services.clock.now_ms()
     assert days == [labels.day(now - number * DAY) for number in reversed(range(31))], "days without calls, too"
     assert "Calls without an end user: 1." in tried
-    assert "Set the limit: 0.00001 USD per day." in owner.told("/ui/limits", **rule | {"partition": ""})
+    assert "Set the limit: 0.00001 USD per day." in owner.submit("/ui/limits", **rule | {"partition": ""})
     assert customer.chat("two").status_code == 402
     page = owner.get("/ui/limits").text
     (rule_id,) = re.findall(r'name="rule" value="(\w+)"', page)
-    assert "Removed the limit." in owner.told("/ui/limits/remove", gateway="default", rule=rule_id)
-    assert "This limit does not exist" in owner.told("/ui/limits/remove", gateway="default", rule=rule_id)
+    assert "Removed the limit." in owner.submit("/ui/limits/remove", gateway="default", rule=rule_id)
+    assert "This limit does not exist" in owner.submit("/ui/limits/remove", gateway="default", rule=rule_id)
     monthly = rule | {"limit": "1", "window": "30 days", "technique": "calendar", "partition": ""}
-    tried = owner.told("/ui/limits/try", **monthly)
+    tried = owner.submit("/ui/limits/try", **monthly)
     assert "USD per month" in tried
     assert 'name="technique" value="calendar"' in tried, "the limit can be set from there"
-    assert "USD per month." in owner.told("/ui/limits", **monthly)
+    assert "USD per month." in owner.submit("/ui/limits", **monthly)
     assert "by your calendar" in owner.get("/ui/limits").text
     assert customer.chat("three").status_code == 200
 
@@ -357,14 +357,14 @@ def test_calls_are_counted_in_good_english(owner: Person, customer: Customer) ->
         for limit in ("0.00001", "100")
     )
     owner.get("/ui/gateways")
-    assert "There are no past calls to try this limit on." in owner.told("/ui/limits/try", **tiny)
+    assert "There are no past calls to try this limit on." in owner.submit("/ui/limits/try", **tiny)
     for refused, none in (
         ("The only call would have been refused", "The only call would not have been refused."),
         ("All 2 calls would have been refused", "None of the 2 calls would have been refused."),
     ):
         customer.chat("one")
-        assert refused in owner.told("/ui/limits/try", **tiny)
-        assert none in owner.told("/ui/limits/try", **huge)
+        assert refused in owner.submit("/ui/limits/try", **tiny)
+        assert none in owner.submit("/ui/limits/try", **huge)
 
 
 def test_the_bars_of_limits_show_what_is_left(owner: Person, customer: Customer) -> None:
@@ -372,10 +372,10 @@ def test_the_bars_of_limits_show_what_is_left(owner: Person, customer: Customer)
         found = re.findall(r'<meter min="0" max="(\d+)" low="\d+" optimum="\d+" value="(\d+)"', owner.get(path).text)
         return [(int(most), int(left)) for most, left in found]
 
-    owner.told("/billing/limit", **{"limit-amount": "20", "duration": "monthly", "strategy": "fixed"})
+    owner.submit("/billing/limit", **{"limit-amount": "20", "duration": "monthly", "strategy": "fixed"})
     token_id = httpx.get(f"{customer.api_url}/farebox/tokens", headers=customer.headers).json()["result"][0]["id"]
     rule = {"limit": "5", "window": "day", "technique": "sliding", "gateway": "default", "only_token": token_id}
-    owner.told("/ui/limits", **rule)
+    owner.submit("/ui/limits", **rule)
     full = [(20 * 10**9, 20 * 10**9), (5 * 10**9, 5 * 10**9)]
     paths = ("/billing", "/ui/limits", f"/ui/tokens/{token_id}")
     assert [bars(path) for path in paths] == [full[:1], full, full[1:]], "untouched: full"
@@ -388,13 +388,13 @@ def test_the_bars_of_limits_show_what_is_left(owner: Person, customer: Customer)
 def test_limits_say_what_they_count_from_when(owner: Person, customer: Customer) -> None:
     """The account's limit counts what was charged before it was set, a gateway's does not."""
     charge = labels.exact_usd(customer.receipt(_log_id(customer.chat("before")))["charge_nanos"])
-    owner.told("/billing/limit", **{"limit-amount": "1", "duration": "monthly", "strategy": "fixed"})
+    owner.submit("/billing/limit", **{"limit-amount": "1", "duration": "monthly", "strategy": "fixed"})
     for path in ("/billing", "/ui/limits"):
         page = owner.get(path).text
         assert re.search(rf"{charge} USD charged since <time[^>]*>1 \w+ \d+, 00:00 UTC</time>", page)
         assert "Charges from before the limit was set count too." in page
     rule = {"limit": "1", "window": "day", "technique": "sliding", "gateway": "default"}
-    assert "It counts calls from now on." in owner.told("/ui/limits", **rule)
+    assert "It counts calls from now on." in owner.submit("/ui/limits", **rule)
     page = owner.get("/ui/limits").text
     assert "1.00 of 1.00 USD left" in page
     assert "counts the calls made since it was set" in page
@@ -426,10 +426,10 @@ def test_limits_say_what_they_count_from_when(owner: Person, customer: Customer)
 )
 def test_invalid_limits_are_explained(owner: Person, changed: dict[str, str], said: str) -> None:
     rule = {"limit": "1", "window": "day", "technique": "sliding", "gateway": "default"} | changed
-    assert said in owner.told("/ui/limits", **rule)
+    assert said in owner.submit("/ui/limits", **rule)
     if "gateway" not in changed:
         owner.get("/ui/gateways")
-        assert said in owner.told("/ui/limits/try", **rule)
+        assert said in owner.submit("/ui/limits/try", **rule)
     assert 'name="rule"' not in owner.get("/ui/limits").text
 
 
@@ -438,9 +438,9 @@ def test_a_limit_names_a_token_of_the_account_and_no_other(farebox: Farebox, own
     (own,) = httpx.get(f"{customer.api_url}/farebox/tokens", headers=customer.headers).json()["result"]
     other = farebox.funded("1")
     (foreign,) = httpx.get(f"{other.api_url}/farebox/tokens", headers=other.headers).json()["result"]
-    refused = owner.told("/ui/limits", **rule, only_token=foreign["id"])
+    refused = owner.submit("/ui/limits", **rule, only_token=foreign["id"])
     assert "Choose one of the account’s access tokens: this one does not exist." in refused
-    said = owner.told("/ui/limits", **rule, only_token=own["id"])
+    said = owner.submit("/ui/limits", **rule, only_token=own["id"])
     assert f"per day, model google-ai-studio/gemini-x, token {own['name']}." in said
 
 
@@ -456,13 +456,13 @@ def test_a_token_is_shown_once_and_has_its_permissions(farebox: Farebox, owner: 
     assert read.status_code == 403
     developer = person(farebox, Role.DEVELOPER, customer.account_id)
     assert "money" not in developer.get("/ui/tokens").text
-    assert "at least one permission" in developer.told("/ui/tokens", name="x", read="on", write="on")
+    assert "at least one permission" in developer.submit("/ui/tokens", name="x", read="on", write="on")
     for form, said in (
         ({"name": "x"}, "at least one permission"),
         ({"run": "on", "expires": "x"}, "when the token expires"),
         ({"run": "on", "models": "nonsense"}, "nonsense"),
     ):
-        assert said in owner.told("/ui/tokens", **form)
+        assert said in owner.submit("/ui/tokens", **form)
     assert words_of("a/b, c/d\ne/*") == ["a/b", "c/d", "e/*"]
 
 
@@ -480,17 +480,17 @@ def test_a_developer_makes_no_token_that_spends_on_cards(farebox: Farebox, custo
 
 
 def test_members_are_invited_and_removed(farebox: Farebox, owner: Person) -> None:
-    assert "has been invited as viewer" in owner.told("/ui/members", email="Ada@Example.com", role="viewer")
+    assert "has been invited as viewer" in owner.submit("/ui/members", email="Ada@Example.com", role="viewer")
     for form in ({"email": "nobody", "role": "viewer"}, {"email": "a@b.example", "role": "operator"}):
-        assert 'class="note bad"' in owner.told("/ui/members", **form)
+        assert 'class="note bad"' in owner.submit("/ui/members", **form)
     link = re.findall(r"/ui/open\?link=([\w-]{43})", owner.send("/ui/members/link", email="ada@example.com").text)[0]
     with httpx.Client(base_url=farebox.url) as ada:
         assert ada.post("/ui/open", data={"link": link}).status_code == 303
         assert ada.get("/ui/calls").status_code == 200
         assert ada.get("/ui/members").status_code == 403
-        assert "no longer a member" in owner.told("/ui/members/remove", email="ada@example.com")
+        assert "no longer a member" in owner.submit("/ui/members/remove", email="ada@example.com")
         assert ada.get("/ui/calls").status_code == 303
-    assert "member does not exist" in owner.told("/ui/members/link", email="ada@example.com")
+    assert "member does not exist" in owner.submit("/ui/members/link", email="ada@example.com")
 
 
 # --- the overview -----------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def _added(who: Person, name: str = "", **kind: Any) -> Authenticator:
     """Add a passkey."""
     device = Authenticator(who.farebox.services.base_url, **kind)
     options = _options(who.send("/ui/passkeys/options"))
-    assert "was added" in who.told("/ui/passkeys", credential=device.make(options), name=name)
+    assert "was added" in who.submit("/ui/passkeys", credential=device.make(options), name=name)
     return device
 
 
@@ -140,9 +140,9 @@ def test_a_person_can_name_several_passkeys_and_remove_one(farebox: Farebox) -> 
     assert [each.name for each in _own(farebox, who)] == ["Laptop", "<b>My</b> phone"]
     assert "&lt;b&gt;My&lt;/b&gt; phone" in who.get("/ui/sessions").text
     first, second = _own(farebox, who)
-    assert "Renamed the passkey" in who.told("/ui/passkeys/rename", passkey=second.passkey_id, name="Phone")
-    assert "at most 60 characters" in who.told("/ui/passkeys/rename", passkey=second.passkey_id, name="x" * 61)
-    assert "was removed" in who.told("/ui/passkeys/remove", passkey=first.passkey_id)
+    assert "Renamed the passkey" in who.submit("/ui/passkeys/rename", passkey=second.passkey_id, name="Phone")
+    assert "at most 60 characters" in who.submit("/ui/passkeys/rename", passkey=second.passkey_id, name="x" * 61)
+    assert "was removed" in who.submit("/ui/passkeys/remove", passkey=first.passkey_id)
     assert [each.name for each in _own(farebox, who)] == ["Phone"]
     for device, status in ((laptop, 403), (phone, 303)):
         with Stranger(farebox) as browser:
@@ -154,7 +154,7 @@ def test_nobody_can_change_another_persons_passkeys(farebox: Farebox) -> None:
     _added(who, "Laptop")
     [own] = _own(farebox, who)
     for path in ("/ui/passkeys/rename", "/ui/passkeys/remove"):
-        assert "do not have this passkey" in eve.told(path, passkey=own.passkey_id, name="Mine")
+        assert "do not have this passkey" in eve.submit(path, passkey=own.passkey_id, name="Mine")
     assert "Laptop" not in eve.get("/ui/sessions").text
     assert _own(farebox, who) == [own]
 
@@ -180,7 +180,7 @@ def test_a_passkey_is_a_proof(farebox: Farebox) -> None:
     assert "Use a passkey" in who.get("/ui/confirm", next="/ui/tokens").text
     options = _options(who.send("/ui/confirm/passkey/options"))
     assert len(options["allowCredentials"]) == 1
-    assert "does not prove" in who.told("/ui/confirm/passkey", credential=others.use(options))
+    assert "does not prove" in who.submit("/ui/confirm/passkey", credential=others.use(options))
     options = _options(who.send("/ui/confirm/passkey/options"))
     done = who.send("/ui/confirm/passkey", credential=device.use(options), next="/ui/tokens")
     assert (done.status_code, done.headers["location"]) == (303, "/ui/tokens")
@@ -195,7 +195,7 @@ def test_a_challenge_for_signing_in_is_not_valid_for_a_proof(farebox: Farebox) -
     device = _added(who)
     _age(farebox)
     any_one = _options(who.http.post("/ui/sign-in/passkey/options"))
-    assert "took too long" in who.told("/ui/confirm/passkey", credential=device.use(any_one))
+    assert "took too long" in who.submit("/ui/confirm/passkey", credential=device.use(any_one))
     own = _options(who.send("/ui/confirm/passkey/options"))
     signed_in = who.http.post("/ui/sign-in/passkey", data={"credential": device.use(own)})
     assert (signed_in.status_code, "took too long" in signed_in.text) == (403, True)
@@ -206,7 +206,7 @@ def test_a_person_cannot_finish_what_another_began(farebox: Farebox) -> None:
     who, eve = _member(farebox), _member(farebox)
     made = Authenticator(farebox.services.base_url).make(_options(who.send("/ui/passkeys/options")))
     eve.http.cookies.set("farebox_attempt", who.http.cookies["farebox_attempt"])
-    assert "took too long" in eve.told("/ui/passkeys", credential=made)
+    assert "took too long" in eve.submit("/ui/passkeys", credential=made)
     assert _own(farebox, eve) == _own(farebox, who) == []
 
 
@@ -228,7 +228,7 @@ def test_a_wrong_passkey_is_not_added(farebox: Farebox, wrong: dict[str, Any]) -
     who = _member(farebox)
     device = Authenticator(farebox.services.base_url)
     made = device.make(_options(who.send("/ui/passkeys/options")), **wrong)
-    assert "could not be verified" in who.told("/ui/passkeys", credential=made)
+    assert "could not be verified" in who.submit("/ui/passkeys", credential=made)
     assert _own(farebox, who) == []
 
 
@@ -317,7 +317,7 @@ def test_invalid_credentials_are_refused(farebox: Farebox) -> None:
     made = json.loads(Authenticator(device.origin).make(_options(who.send("/ui/passkeys/options"))))
     for text in _broken(made):
         _options(who.send("/ui/passkeys/options"))
-        assert "could not be verified" in who.told("/ui/passkeys", credential=text), text[:500]
+        assert "could not be verified" in who.submit("/ui/passkeys", credential=text), text[:500]
     assert len(_own(farebox, who)) == 1
 
 
@@ -354,8 +354,8 @@ def test_a_session_that_was_there_before_ends(farebox: Farebox) -> None:
 
 def test_attempts_are_limited(farebox: Farebox) -> None:
     with Stranger(farebox) as browser:
-        told = [browser.http.post("/ui/sign-in/passkey/options").status_code for _ in range(61)]
-    assert told == [200] * 60 + [429]
+        statuses = [browser.http.post("/ui/sign-in/passkey/options").status_code for _ in range(61)]
+    assert statuses == [200] * 60 + [429]
 
 
 def test_a_link_made_by_an_owner_cannot_add_a_passkey(farebox: Farebox) -> None:
@@ -367,7 +367,7 @@ def test_a_link_made_by_an_owner_cannot_add_a_passkey(farebox: Farebox) -> None:
     ):
         somebody = Person(farebox, holder)
         assert "Add a passkey" not in somebody.get("/ui/sessions").text
-        assert "signed in as themselves" in somebody.told("/ui/passkeys/options")
+        assert "signed in as themselves" in somebody.submit("/ui/passkeys/options")
 
 
 @pytest.mark.parametrize(

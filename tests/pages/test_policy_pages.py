@@ -36,20 +36,20 @@ def stored(customer: Customer) -> list[dict[str, Any]]:
 @pytest.mark.usefixtures("engine")
 def test_a_policy_is_drafted_simulated_committed_changed_and_deleted(owner: Person, customer: Customer) -> None:
     form = form_of(owner.get(HERE).text, name="") | {"name": HOSTILE, "action.type": "block", "actor": "all"}
-    page = owner.told(HERE, **form, do="draft")
+    page = owner.submit(HERE, **form, do="draft")
     assert "not in force yet" in page
     assert "<script>alert" not in page
     assert customer.chat("x").status_code == 200
     tried = unescape(owner.send(f"{HERE}/simulate", model="demo/demo-1").text)
     assert f"refused by the policy {HOSTILE}" in tried
     assert form_of(tried, model="demo/demo-1")
-    assert "1 policy is now in force" in owner.told(f"{HERE}/commit")
+    assert "1 policy is now in force" in owner.submit(f"{HERE}/commit")
     assert customer.chat("x").status_code == 403
 
     (policy,) = stored(customer)
     form = form_of(owner.get(HERE, policy=policy["id"]).text, policy=policy["id"], name=HOSTILE)
     changed = {"action.type": "limit", "action.amount": "0.5", "action.period": "weekly", "actor": "user:{user}"}
-    assert "is now in force" in owner.told(HERE, **form | changed, do="force")
+    assert "is now in force" in owner.submit(HERE, **form | changed, do="force")
     (policy,) = stored(customer)
     assert policy["action"] == {"type": "limit", "amount": 0.5, "period": "weekly", "technique": "named-interval"}
     assert customer.chat("x", user="ada").status_code == 200
@@ -58,7 +58,7 @@ def test_a_policy_is_drafted_simulated_committed_changed_and_deleted(owner: Pers
     assert "allowed" in tried
     assert "The call must fit into the budget of 0.50 USD per week for user:ada" in tried
     assert "no policy matches the call" in owner.send(f"{HERE}/simulate", model="demo/demo-1").text
-    assert "Deleted" in owner.told(f"{HERE}/delete", policy=policy["id"])
+    assert "Deleted" in owner.submit(f"{HERE}/delete", policy=policy["id"])
     assert stored(customer) == []
 
 
@@ -77,12 +77,12 @@ def test_the_form_matches_the_api(
     owner: Person, customer: Customer, fields: dict[str, str], resource: object, action: object
 ) -> None:
     form = form_of(owner.get(HERE).text, name="") | {"name": "n", "condition": 'user != "x"'} | fields
-    owner.told(HERE, **form, do="draft")
+    owner.submit(HERE, **form, do="draft")
     (policy,) = stored(customer)
     assert (policy["resource"], policy["action"], policy["condition"]) == (resource, action, 'user != "x"')
     again = form_of(owner.get(HERE, policy=policy["id"]).text, policy=policy["id"], name="n")
     assert {name: again[name] for name in fields} == fields
-    assert "still a draft" in unescape(owner.told(HERE, **again, do="draft"))
+    assert "still a draft" in unescape(owner.submit(HERE, **again, do="draft"))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_policy_errors_are_shown_at_their_field(
     owner: Person, customer: Customer, changed: dict[str, str], at: str, said: str
 ) -> None:
     form = form_of(owner.get(HERE).text, name="") | {"name": "n", "action.amount": "1"} | changed
-    page = owner.told(HERE, **form, do="force")
+    page = owner.submit(HERE, **form, do="force")
     assert "<script>alert" not in page
     found = re.search(rf'<p id="{re.escape(at)}-fault" class="hint bad">([^<]*)</p>', page)
     assert found is not None, page

@@ -84,12 +84,14 @@ def test_the_operator_s_price_and_markup_say_since_when(farebox: Farebox) -> Non
     customer, operator = farebox.funded("5"), person(farebox, Role.OPERATOR, "")
     scope = {"provider": "openai", "model": "gpt-5-mini", "account": customer.account_id}
     day = {"from": "2026-01-31"}
-    assert "has the new price" in operator.told("/ui/prices", do="set", **scope, input_mtok="1", output_mtok="2", **day)
-    assert "is charged" in operator.told("/ui/prices/markup", do="set", percent="10", **scope, **day)
+    assert "has the new price" in operator.submit(
+        "/ui/prices", do="set", **scope, input_mtok="1", output_mtok="2", **day
+    )
+    assert "is charged" in operator.submit("/ui/prices/markup", do="set", percent="10", **scope, **day)
     own = facts(customer, called(customer, "gpt-5-mini", service_tier="flex"))
     assert (own["Price from"], own["Valid from"]) == ("the operator", "31 Jan 2026, 00:00 UTC")
     assert own["Markup"] == "+10 %"
-    assert "is added to" in operator.told("/ui/prices/markup", do="set", percent="0", **scope)
+    assert "is added to" in operator.submit("/ui/prices/markup", do="set", percent="0", **scope)
     assert facts(customer, called(customer, "gpt-5-mini"))["Markup"] == "0 %"
     assert own["Markup valid from"] == "31 Jan 2026, 00:00 UTC"
     assert own["Tier"] == "service tier flex"

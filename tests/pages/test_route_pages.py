@@ -76,7 +76,7 @@ def test_a_start_alone_is_not_saved(owner: Person, customer: Customer, to: str, 
     elements = [{"type": "start", "id": "start", "outputs": leads(next=to)}]
     fields = {"json": json.dumps(elements)} if as_json else {"type.0": "start", "elements.0.id": "start"}
     fields |= {} if as_json else {"elements.0.outputs.next.elementId": to}
-    page = unescape(owner.told(NEW, **fields, name="half", do="save"))
+    page = unescape(owner.submit(NEW, **fields, name="half", do="save"))
     assert said in page
     assert "deployed" not in page
     assert stored(customer) == []
@@ -86,10 +86,10 @@ def test_a_start_alone_is_not_saved(owner: Person, customer: Customer, to: str, 
 @pytest.mark.usefixtures("engine")
 def test_a_route_is_drawn_created_called_changed_deployed_and_deleted(owner: Person, customer: Customer) -> None:
     form = form_of(owner.get(NEW, example="fallback").text, **{"type.0": "start"})
-    drawn = owner.told(NEW, **form | {"do": "draw", "name": "support"})
+    drawn = owner.submit(NEW, **form | {"do": "draw", "name": "support"})
     assert 'role="img" aria-label="A route of 4 elements' in drawn
     assert stored(customer) == []
-    created = owner.told(NEW, **form | {"do": "save", "name": "support"})
+    created = owner.submit(NEW, **form | {"do": "save", "name": "support"})
     assert "programs name it dynamic/support" in created
     (route,) = stored(customer)
     here = f"{ROUTES}/{route['id']}"
@@ -97,27 +97,27 @@ def test_a_route_is_drawn_created_called_changed_deployed_and_deleted(owner: Per
 
     page = owner.get(f"{here}/edit").text
     form = form_of(page, **{"type.0": "start"})
-    added = owner.told(f"{here}/edit", **form | {"do": "add:percentage"})
+    added = owner.submit(f"{here}/edit", **form | {"do": "add:percentage"})
     assert "No path leads from the start to the element" in unescape(added)
     form = form_of(added, **{"type.4": "percentage"})
     assert form["elements.4.id"] == "percentage-1"
     form |= {"elements.4.outputs": "100%: first", "elements.0.outputs.next.elementId": "percentage-1"}
-    assert "not deployed yet" in owner.told(f"{here}/edit", **form | {"do": "save"})
+    assert "not deployed yet" in owner.submit(f"{here}/edit", **form | {"do": "save"})
     assert len(stored(customer)[0]["elements"]) == 4
     version = re.findall(r'name="version" value="([\w-]+)"', owner.get(here).text)[0]
     assert "Version that is not deployed" in owner.get(here, version=version).text
-    assert "is now deployed" in owner.told(f"{here}/deploy", version=version)
+    assert "is now deployed" in owner.submit(f"{here}/deploy", version=version)
     assert len(stored(customer)[0]["elements"]) == 5
     form = form_of(owner.get(f"{here}/edit").text, **{"type.0": "start"})
     form |= {"elements.0.outputs.next.elementId": "first"}
     assert owner.send(f"{here}/edit", **form | {"do": f"remove:{'9' * 5_000}"}).status_code == 200
-    removed = form_of(owner.told(f"{here}/edit", **form | {"do": "remove:4"}), **{"type.0": "start"})
-    assert "is now deployed" in owner.told(f"{here}/edit", **removed | {"do": "deploy"})
+    removed = form_of(owner.submit(f"{here}/edit", **form | {"do": "remove:4"}), **{"type.0": "start"})
+    assert "is now deployed" in owner.submit(f"{here}/edit", **removed | {"do": "deploy"})
     assert len(stored(customer)[0]["elements"]) == 4
 
-    assert "dynamic/other" in owner.told(f"{here}/rename", name="other")
-    assert "Name: Use text on one line" in owner.told(f"{here}/rename", name="\x01")
-    assert "Deleted" in owner.told(f"{here}/delete")
+    assert "dynamic/other" in owner.submit(f"{here}/rename", name="other")
+    assert "Name: Use text on one line" in owner.submit(f"{here}/rename", name="\x01")
+    assert "Deleted" in owner.submit(f"{here}/delete")
     assert stored(customer) == []
     assert owner.get(here).status_code == 404
 
@@ -154,7 +154,7 @@ def test_errors_are_shown_at_their_element_and_nothing_is_saved(
     owner: Person, customer: Customer, changed: dict[str, str], at: str | None, said: str
 ) -> None:
     form = form_of(owner.get(NEW, example="condition").text, **{"type.0": "start"})
-    page = owner.told(NEW, **form | {"do": "save", "name": "x"} | changed)
+    page = owner.submit(NEW, **form | {"do": "save", "name": "x"} | changed)
     assert "this is not a complete route yet" in page
     assert "<script>alert" not in page
     shown = rf'<p id="{re.escape(at)}-fault" class="hint bad">([^<]*)</p>' if at else r'<p class="note bad">([^<]*)</p>'
@@ -167,7 +167,7 @@ def test_errors_are_shown_at_their_element_and_nothing_is_saved(
 
 @pytest.mark.parametrize("text", ["", "{", "3", '"x"', "[3]", '[{"id": 1}]', '[{"type": "x", "id": "a"}]', "[" * 500])
 def test_json_that_is_not_a_route_is_explained(owner: Person, customer: Customer, text: str) -> None:
-    page = owner.told(NEW, do="save", name="x", json=text)
+    page = owner.submit(NEW, do="save", name="x", json=text)
     assert "this is not a complete route yet" in page
     assert re.search(r'<p class="note bad">[^<]+</p>', page)
     assert stored(customer) == []
@@ -176,9 +176,9 @@ def test_json_that_is_not_a_route_is_explained(owner: Person, customer: Customer
 def test_json_names_the_element_that_is_wrong(owner: Person, customer: Customer) -> None:
     broken = [{**each, "outputs": leads(success="nowhere")} if each["id"] == "b" else each for each in EVERYTHING]
     many = [model(f"m{number}", "demo-1") for number in range(40)]  # too many elements to show as fields
-    page = unescape(owner.told(NEW, do="save", name="x", json=json.dumps([*broken, *many])))
+    page = unescape(owner.submit(NEW, do="save", name="x", json=json.dumps([*broken, *many])))
     assert "Element 6 “b”, outputs.success.elementId: There is no element with the id “nowhere”" in page
-    assert "saved" not in owner.told(NEW, do="save", name="fine", json=json.dumps(EVERYTHING))
+    assert "saved" not in owner.submit(NEW, do="save", name="fine", json=json.dumps(EVERYTHING))
     assert [route["name"] for route in stored(customer)] == ["fine"]
 
 
@@ -215,7 +215,7 @@ def test_invalid_routes_are_drawn_too() -> None:
 def test_conditions_in_words(owner: Person, customer: Customer, conditions: dict[str, Any], said: str) -> None:
     elements = [{**each, "properties": {"conditions": conditions}} if each["type"] == "conditional" else each
                 for each in EVERYTHING]  # fmt: skip
-    assert "programs name it" in owner.told(NEW, do="save", name="x", json=json.dumps(elements))
+    assert "programs name it" in owner.submit(NEW, do="save", name="x", json=json.dumps(elements))
     page = owner.get(f"/ui/gateways/default/routes/{stored(customer)[0]['id']}").text
     assert f">{said}<" in unescape(page)
 
@@ -228,7 +228,7 @@ def test_deeply_nested_conditions_are_explained(owner: Person, customer: Custome
         deep = begin * depth + "1" + end * depth
         inner = f'{{"metadata.a":{deep}}}' if around == "[%s]" else deep
         route = json.dumps(EVERYTHING).replace('"conditions": {', f'"conditions": {inner}, "condition": {{', 1)
-        page = owner.told(NEW, do="save", name="x", json=route)
+        page = owner.submit(NEW, do="save", name="x", json=route)
         assert "this is not a complete route yet" in page
     assert stored(customer) == []
 
@@ -252,7 +252,7 @@ def test_the_size_of_a_drawing_is_bounded() -> None:
 def test_every_example_is_a_valid_route(owner: Person, customer: Customer) -> None:
     for name in examples("demo/demo-1", "demo/demo-2"):
         form = form_of(owner.get(NEW, example=name).text, **{"type.0": "start"})
-        assert "programs name it" in owner.told(NEW, **form | {"do": "save", "name": name})
+        assert "programs name it" in owner.submit(NEW, **form | {"do": "save", "name": name})
 
 
 def test_a_draft_that_the_api_created_is_not_shown_as_deployed(owner: Person, customer: Customer) -> None:
@@ -275,7 +275,7 @@ def test_a_draft_that_the_api_created_is_not_shown_as_deployed(owner: Person, cu
 
     body = {"elements": EVERYTHING}
     version = httpx.post(f"{url}/{made['id']}/versions", headers=customer.headers, json=body).json()["result"]
-    page = owner.told(f"{here}/deploy", version=version["version_id"])
+    page = owner.submit(f"{here}/deploy", version=version["version_id"])
     assert sorted(re.findall(r'class="badge (\w+)">(\w+)<', page)) == [("good", "deployed"), ("warn", "draft")]
     deployments = page[page.index('id="deployments"') :]
     assert deployments.count("?version=") == 1, "the draft never was in use"

@@ -143,12 +143,12 @@ def test_acts_with_money_need_a_recent_proof(farebox: Farebox, owner: Person) ->
         farebox.create_token(farebox.create_account()),
     ]
     for wrong in ("", "fbx_wrong", *useless):
-        assert "not an active token of the account" in owner.told("/ui/confirm", token=wrong, next="/billing")
+        assert "not an active token of the account" in owner.submit("/ui/confirm", token=wrong, next="/billing")
     (everything,) = farebox.run(services.database.scan(lambda c: list_tokens(c, owner.holder.account_id)))[:1]
     limited = replace(everything, token_id="limited", gateways=("default",))
     secret = "fbx_limited"
     farebox.run(services.database.write(lambda c: add_token(c, limited, services.vault.hash_token(secret))))
-    assert "not an active token of the account" in owner.told("/ui/confirm", token=secret, next="/billing")
+    assert "not an active token of the account" in owner.submit("/ui/confirm", token=secret, next="/billing")
     proved = owner.send("/ui/confirm", token=token, next="/billing")
     assert (proved.status_code, proved.headers["location"]) == (303, "/billing")
     assert owner.secret != before  # rotated
@@ -165,12 +165,12 @@ def test_a_new_link_is_a_proof_too(farebox: Farebox, owner: Person) -> None:
 
 def test_attempts_at_a_proof_are_limited(farebox: Farebox, owner: Person) -> None:
     _age(farebox, sessions.CONFIRMED_MS)
-    told = [owner.told("/ui/confirm", token="fbx_wrong") for _ in range(21)]
-    assert "Too many attempts" in told[-1]
-    assert "Too many attempts" not in told[-2]
+    shown = [owner.submit("/ui/confirm", token="fbx_wrong") for _ in range(21)]
+    assert "Too many attempts" in shown[-1]
+    assert "Too many attempts" not in shown[-2]
     other = person(farebox, Role.OWNER, owner.holder.account_id)
     _age(farebox, sessions.CONFIRMED_MS)
-    assert "Too many attempts" not in other.told("/ui/confirm", token="fbx_wrong")  # each person has their own count
+    assert "Too many attempts" not in other.submit("/ui/confirm", token="fbx_wrong")  # each person has their own count
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------
@@ -184,12 +184,12 @@ def test_owners_see_and_end_the_accounts_sessions(farebox: Farebox, owner: Perso
     named = viewer.session.sign_in.session_id if viewer.session else ""
     assert named in owner.get("/ui/sessions").text
     other = stranger.session.sign_in.session_id if stranger.session else ""
-    assert "has already ended" in owner.told("/ui/sessions/end", session=other)
+    assert "has already ended" in owner.submit("/ui/sessions/end", session=other)
     assert stranger.session is not None
     mine = owner.session.sign_in.session_id if owner.session else ""
     assert mine not in viewer.get("/ui/sessions").text
-    assert "has already ended" in viewer.told("/ui/sessions/end", session=mine)
-    assert "The session has ended." in owner.told("/ui/sessions/end", session=named)
+    assert "has already ended" in viewer.submit("/ui/sessions/end", session=mine)
+    assert "The session has ended." in owner.submit("/ui/sessions/end", session=named)
     assert viewer.session is None
     owner.send("/ui/sign-out")
     assert owner.http.cookies.get("farebox_sid") is None
@@ -206,11 +206,11 @@ def test_a_person_can_end_all_their_other_sessions(farebox: Farebox) -> None:
     )
     other = Person(farebox, LinkHolder(account_id=accounts[0], email="other@example.com"))
     link = _link(farebox, LinkHolder(account_id=accounts[1], email="lost@example.com"))
-    assert "All your other sessions have ended" in here.told("/ui/sessions/end-others")
+    assert "All your other sessions have ended" in here.submit("/ui/sessions/end-others")
     assert [who.session is not None for who in (here, there, other)] == [True, False, True]
     assert httpx.post(f"{farebox.url}/ui/open", data={"link": link}).status_code == 403
     vouched = Person(farebox, LinkHolder(account_id=accounts[0], email="lost@example.com", vouched=True))
-    assert "This session does not show who you are" in vouched.told("/ui/sessions/end-others")
+    assert "This session does not show who you are" in vouched.submit("/ui/sessions/end-others")
     assert here.session is not None
 
 
@@ -236,8 +236,8 @@ def test_a_link_of_a_refusal_leads_to_its_account(farebox: Farebox, owner: Perso
     other = farebox.create_account("Zenith")
     asked = owner.get(f"/billing?account={other}&x=%3Cb%3E")
     assert (asked.status_code, "Another account" in asked.text, "Zenith" in asked.text) == (200, True, False)
-    told = owner.told("/ui/account", account=other, next=f"/billing?account={other}")
-    assert "not a member of this account" in told
+    shown = owner.submit("/ui/account", account=other, next=f"/billing?account={other}")
+    assert "not a member of this account" in shown
     assert owner.session is not None
     assert owner.session.account_id == owner.holder.account_id
 

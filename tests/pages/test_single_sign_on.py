@@ -293,8 +293,8 @@ def test_an_unreachable_provider(farebox: Farebox, provider: OpenIdProvider, bro
     back = browser.back(url)
     provider.away = True
     for response in (browser.http.get(back), browser.http.get("/ui/sign-in")):
-        told = {403: "cannot be reached at the moment", 200: "Send me a link"}[response.status_code]
-        assert told in response.text
+        text = {403: "cannot be reached at the moment", 200: "Send me a link"}[response.status_code]
+        assert text in response.text
 
 
 # --- proofs, sessions -------------------------------------------------------------------------------------------------

@@ -161,9 +161,9 @@ def test_browsers_get_an_error_page_and_programs_do_not(farebox: Farebox, method
     assert "frame-ancestors 'none'" in seen.headers["content-security-policy"]
     assert 'href="/ui/overview"' in seen.text
     assert faults_of(seen.text) == []
-    told = httpx.request(method, f"{farebox.url}{path}", headers={"accept": "*/*"})
-    assert (told.status_code, told.headers["content-type"]) == (status, "application/json")
-    assert seen.headers.get("allow") == told.headers.get("allow")
+    response = httpx.request(method, f"{farebox.url}{path}", headers={"accept": "*/*"})
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/json")
+    assert seen.headers.get("allow") == response.headers.get("allow")
 
 
 def test_the_api_answers_browsers_in_json(farebox: Farebox) -> None:
@@ -413,7 +413,7 @@ def test_an_auto_top_up_that_buys_nothing_yet_says_why(visitor: Visitor) -> None
     said = "The auto top-up has been saved, but nothing is bought yet: "
     assert f"{said}there is no card to charge. Save one." in visitor.post("/billing/auto", **form).text
     path = f"/ui/accounts/{visitor.account_id}/freeze"
-    person(visitor.farebox, Role.OPERATOR, "").told(path, do="freeze", reason="stolen card")
+    person(visitor.farebox, Role.OPERATOR, "").submit(path, do="freeze", reason="stolen card")
     assert f"{said}the account is frozen." in visitor.post("/billing/auto", **form).text
 
 

@@ -83,8 +83,8 @@ def test_responses_are_stored_there_encrypted_and_nowhere_else(
         assert again.headers["content-type"] == first.headers["content-type"]
     entries = server.entries()
     assert len(entries) == 2
-    told = b"".join((*entries, *entries.values()))
-    assert not any(text in told for text in (b"choices", b"text/event", customer.account_id.encode(), b"default"))
+    stored = b"".join((*entries, *entries.values()))
+    assert not any(text in stored for text in (b"choices", b"text/event", customer.account_id.encode(), b"default"))
     assert read_now(farebox.services.database, lambda c: c.execute("SELECT 1 FROM cached_responses").fetchall()) == []
     assert all(0 < ttl <= 600_000 for ttl in ttls(server))
 

@@ -121,7 +121,7 @@ class Listener:
     """Sends a transcript at regular intervals of the audio that arrives."""
 
     def __init__(self, every: int = 10, more: float = 0.5) -> None:
-        self.heard = self.told = 0
+        self.heard = self.reported = 0
         self.every = every
         self.more = more
         """Seconds that it states at the end beyond those that we counted."""
@@ -134,9 +134,9 @@ class Listener:
                     return
                 continue
             self.heard += len(message) // 32_000
-            if self.heard - self.told >= self.every:
-                heard = {"start": float(self.told), "duration": float(self.heard - self.told), "is_final": True}
-                self.told = self.heard
+            if self.heard - self.reported >= self.every:
+                heard = {"start": float(self.reported), "duration": float(self.heard - self.reported), "is_final": True}
+                self.reported = self.heard
                 connection.send(json.dumps({"type": "Results", "channel": {"alternatives": []}, **heard}))
 
 
