@@ -305,7 +305,7 @@ async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
     except DatabaseUnavailable as error:
         services.database.report_failure(error)
         raise
-    services.metrics.hold_took(services.clock.monotonic() - began)
+    services.metrics.observe_hold(services.clock.monotonic() - began)
     services.credit.note(call.account_id, verdict.posted, verdict.available)
     return verdict
 

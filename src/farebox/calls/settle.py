@@ -303,7 +303,7 @@ def _count(services: Services, call: Call, ended: CallOutcome, seconds: float | 
     try:
         if seconds is not None:
             services.settle_times.note(call.log_id, seconds)
-            services.metrics.settle_took(seconds)
+            services.metrics.observe_settle(seconds)
         services.metrics.call_ended(
             call.provider,
             ended.outcome,

@@ -58,13 +58,13 @@ class Metrics:
         except COUNTING_ERRORS:
             pass
 
-    def hold_took(self, seconds: float) -> None:
+    def observe_hold(self, seconds: float) -> None:
         try:  # noqa: SIM105
             self._hold_seconds.observe_seconds(seconds)
         except COUNTING_ERRORS:
             pass
 
-    def settle_took(self, seconds: float) -> None:
+    def observe_settle(self, seconds: float) -> None:
         try:  # noqa: SIM105
             self._settle_seconds.observe_seconds(seconds)
         except COUNTING_ERRORS:
@@ -90,11 +90,11 @@ class Metrics:
         except COUNTING_ERRORS:  # the call has been charged; the error is logged elsewhere
             pass
 
-    def scorer_took(self, seconds: float) -> None:
+    def observe_scorer(self, seconds: float) -> None:
         with contextlib.suppress(*COUNTING_ERRORS):
             self._scorer_seconds.observe_seconds(seconds)
 
-    def lagged(self, seconds: float) -> None:
+    def observe_lag(self, seconds: float) -> None:
         with contextlib.suppress(*COUNTING_ERRORS):
             self._lag.observe_seconds(seconds)
 
@@ -122,7 +122,7 @@ class LoopMonitor:
     def _tick(self, due: float) -> None:
         now = self._monotonic()
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick, now + TICK_SECONDS)
-        self._metrics.lagged(now - due)
+        self._metrics.observe_lag(now - due)
         self._ticks += 1
         if self._ticks % SAMPLE_EVERY_TICKS == 0:
             self._metrics.sample()

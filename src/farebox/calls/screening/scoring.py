@@ -57,7 +57,7 @@ async def _one(services: Services, scorer: Scorer, request: ScoringRequest) -> f
         services.metrics.count(SCORER_ASKED, "failed")
         raise
     services.metrics.count(SCORER_ASKED, "answered")
-    services.metrics.scorer_took(services.clock.monotonic() - began)
+    services.metrics.observe_scorer(services.clock.monotonic() - began)
     return categories
 
 
