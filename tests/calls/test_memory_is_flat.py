@@ -21,7 +21,7 @@ PATIENCE = 0.25
 
 ROUNDS = 10_000 if os.environ.get("FAREBOX_TEST_LONG") else 300
 """Rounds of two calls and two reads. Before the first count, more are made than any queue or history holds."""
-WARM_ROUNDS = 300
+WARM_ROUNDS = 1_100
 TRIES = 6
 """The number of measurements; a leak shows in each of them. On a busy machine a job that runs once a minute may disturb
 one, and a connection caches the statements that it executes for the first time."""

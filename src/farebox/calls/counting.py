@@ -1,31 +1,19 @@
 """Counting with tokenizers: in a helper process, since loading one takes half a second, and texts may be long."""
 
 import asyncio
-from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
+from farebox.calls.counting_work import InputCount, count_request, count_text, price_counted
 from farebox.calls.model import Call
 from farebox.calls.price import PricedUsage, ResponseEnding, price_response
 from farebox.offload import HelperDied, PoolBusy, TooMuchWork
-from farebox.pricing.chat_template import count_chat
 from farebox.pricing.count import COUNTED_BYTES_MAX
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
-from farebox.pricing.tokens import approximate_tokens, count_tokens, has_tokenizer
+from farebox.pricing.tokens import has_tokenizer
 from farebox.providers.formats.base import Observed
-from farebox.providers.reading import RAISES, Place, read_text
+from farebox.providers.reading import RAISES
 from farebox.runtime.services import Services
-
-_CHAT: Final = "chat/completions"
-
-
-class InputCount(msgspec.Struct, frozen=True, gc=False):
-    """Number of input tokens by the model's own tokenizer."""
-
-    tokens: int
-    whole: bool
-    """Whether the whole request was counted with its template, rather than only its text."""
 
 
 async def count_input(services: Services, call: Call, demand: Demand, price: ModelPrice) -> InputCount | None:
@@ -36,7 +24,14 @@ async def count_input(services: Services, call: Call, demand: Demand, price: Mod
     try:
         async with services.helpers.turn(call.account_id):
             return await services.helpers.run(
-                call.account_id, _count, call.body, call.place, price.provider, price.model, demand.model, raises=RAISES
+                call.account_id,
+                count_request,
+                call.body,
+                call.place,
+                price.provider,
+                price.model,
+                demand.model,
+                raises=RAISES,
             )
     except (PoolBusy, HelperDied, TooMuchWork):
         return None
@@ -46,7 +41,7 @@ async def count_output(services: Services, call: Call, price: ModelPrice, text: 
     """Tokens of generated text, as charged if a response ends early; None if no helper process is free."""
     try:
         return await services.helpers.run(
-            call.account_id, _count_text, text.encode("utf-8", "replace"), price.provider, price.model
+            call.account_id, count_text, text.encode("utf-8", "replace"), price.provider, price.model
         )
     except (PoolBusy, HelperDied, TooMuchWork):
         return None
@@ -69,7 +64,17 @@ async def price_by_count(
     try:
         async with asyncio.timeout(within):
             return await services.helpers.run(
-                call.account_id, _price, body, call.place, observed, demand, price, markup, bound, ending, must=True
+                call.account_id,
+                price_counted,
+                body,
+                call.place,
+                observed,
+                demand,
+                price,
+                markup,
+                bound,
+                ending,
+                must=True,
             )
     except (PoolBusy, HelperDied, TooMuchWork, TimeoutError, asyncio.CancelledError):
         # A stop cancels once, and waits for the charge.
@@ -82,31 +87,3 @@ def may_count(observed: Observed, demand: Demand) -> bool:
         return False
     reported = observed.usage is not None and "input_tokens" not in observed.missing
     return bool(observed.text) or (not reported and demand.text_bytes > 0)
-
-
-def _count(body: bytes, place: Place, provider: str, model: str, requested: str) -> InputCount | None:
-    whole = count_chat(provider, requested, body) if place.path == _CHAT else None
-    if whole is not None:
-        return InputCount(whole, whole=True)
-    tokens = count_tokens(provider, model, read_text(body, place))
-    return None if tokens is None else InputCount(tokens, whole=False)
-
-
-def _count_text(text: bytes, provider: str, model: str) -> int:
-    return approximate_tokens(provider, model, text.decode())
-
-
-def _price(
-    body: bytes,
-    place: Place,
-    observed: Observed,
-    demand: Demand,
-    price: ModelPrice,
-    markup: Markup,
-    bound: Estimate,
-    ending: ResponseEnding,
-) -> PricedUsage:
-    def text() -> str:
-        return read_text(body, place)
-
-    return price_response(observed, demand, price, markup, bound, replace(ending, request_text=text))

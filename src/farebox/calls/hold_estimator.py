@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import structs
 
-from farebox.calls.counting import InputCount
+from farebox.calls.counting_work import InputCount
 from farebox.pricing.estimate import affordable_output, estimate
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.unseen import UnseenRules, UnseenTokens, with_single_uses
