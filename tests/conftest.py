@@ -54,9 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three workers on two processors, because tests spend a third of their time waiting: for timeouts, disks and other
+    """Two workers for each processor, because tests spend much of their time waiting: for timeouts, disks and other
     processes."""
-    return max(2, len(os.sched_getaffinity(0)) * 3 // 2)
+    return 2 * len(os.sched_getaffinity(0))
 
 
 @pytest.hookimpl(wrapper=True)
