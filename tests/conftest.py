@@ -24,7 +24,7 @@ from tests.waiting import SECONDS
 from tests.warm_helpers import end_warm_helpers
 
 if TYPE_CHECKING:
-    from tests.pages.house import House
+    from tests.pages.sign_in_server import SignInServer
 
 
 _HAVE_DATABASES = frozenset({"tmp_path", "tmp_path_factory", "postgres"})
@@ -181,11 +181,11 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 
 @pytest.fixture(scope="session")
-def house(engine: str, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[House]":
+def sign_in_server(engine: str, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SignInServer]":
     """The server with every way to sign in."""
-    from tests.pages.house import open_house  # imported only if needed
+    from tests.pages.sign_in_server import running_sign_in_server  # imported only if needed
 
-    with open_house(tmp_path_factory.mktemp("house")) as opened:
+    with running_sign_in_server(tmp_path_factory.mktemp("sign-in")) as opened:
         yield opened
 
 

@@ -9,7 +9,7 @@ from farebox.people import membership, sessions
 from farebox.people.sessions import LinkHolder
 from tests.browser.axe import faults_of
 from tests.browser.conftest import Watch
-from tests.pages.house import House
+from tests.pages.sign_in_server import SignInServer
 from tests.support import Farebox
 
 pytestmark = pytest.mark.slow
@@ -18,9 +18,9 @@ EMAIL = "ada@example.com"
 
 
 @pytest.fixture
-def farebox(house: House) -> Farebox:
-    house.farebox.services.rates._windows.clear()
-    return house.farebox
+def farebox(sign_in_server: SignInServer) -> Farebox:
+    sign_in_server.farebox.services.rates._windows.clear()
+    return sign_in_server.farebox
 
 
 @pytest.fixture

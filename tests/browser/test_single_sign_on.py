@@ -6,17 +6,17 @@ from playwright.sync_api import Browser, Page, expect
 from farebox.model import Role
 from farebox.people import membership
 from tests.browser.axe import faults_of
-from tests.pages.house import House
+from tests.pages.sign_in_server import SignInServer
 from tests.support import Farebox
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def farebox(house: House) -> Farebox:
-    farebox = house.farebox
+def farebox(sign_in_server: SignInServer) -> Farebox:
+    farebox = sign_in_server.farebox
     farebox.services.rates._windows.clear()
-    house.provider.reset("joan@example.com")
+    sign_in_server.provider.reset("joan@example.com")
     farebox.run(membership.add(farebox.services, farebox.create_account("Acme"), "joan@example.com", Role.OWNER))
     return farebox
 
@@ -41,7 +41,7 @@ def test_a_member_signs_in_and_out_without_scripts(farebox: Farebox, browser: Br
     context.close()
 
 
-def test_error_pages_are_accessible(farebox: Farebox, page: Page, house: House) -> None:
+def test_error_pages_are_accessible(farebox: Farebox, page: Page, sign_in_server: SignInServer) -> None:
     for mode in ("light", "dark"):
         page.emulate_media(color_scheme=mode)
         page.set_viewport_size({"width": 360, "height": 800})

@@ -32,7 +32,7 @@ class Mailbox:
     responses: dict[str, str] = field(default_factory=dict)
     """Command → the response to give instead."""
     said: list[str] = field(default_factory=list)
-    letters: list[EmailMessage] = field(default_factory=list)
+    messages: list[EmailMessage] = field(default_factory=list)
     raw: list[bytes] = field(default_factory=list)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -70,7 +70,7 @@ class Mailbox:
                         body[:-3].replace(b"\r\n..", b"\r\n."), policy=email.policy.default
                     )
                     assert isinstance(message, EmailMessage)
-                    self.letters.append(message)
+                    self.messages.append(message)
                     await say("250 taken")
                 elif command == "QUIT":
                     await say("221 bye")
@@ -116,7 +116,7 @@ def text_of(message: EmailMessage) -> str:
 async def test_an_email_arrives_unchanged() -> None:
     async with mailbox() as box:
         await send(Relay("127.0.0.1", box.port, tls=False), LETTER)
-        (got,) = box.letters
+        (got,) = box.messages
     assert got["from"] == "Farebox <billing@seller.example>"
     assert got["to"] == "ann@acme.example"
     assert got["subject"] == "Your balance is low"
@@ -140,13 +140,13 @@ async def test_mail_is_encrypted_and_authenticated(tmp_path: Path, scheme: str) 
         relay = relay_of(f"{scheme}://us%40er:p%3Ass@localhost:{box.port}")
         assert (relay.user, relay.password) == ("us@er", "p:ss")
         await send(relay, LETTER, tls=trusting)
-        assert len(box.letters) == 1
+        assert len(box.messages) == 1
         commands = [line.split(" ")[0].upper() for line in box.said]
         assert ("STARTTLS" in commands) == (scheme == "smtp")
         assert commands.index("AUTH") > (commands.index("STARTTLS") if scheme == "smtp" else -1)
         with pytest.raises(NotSent, match="SSL"):  # its certificate has no trusted authority
             await send(relay, LETTER)
-        assert len(box.letters) == 1
+        assert len(box.messages) == 1
 
 
 async def test_a_password_never_leaves_this_machine_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,9 +166,9 @@ async def test_a_password_never_leaves_this_machine_in_the_clear(monkeypatch: py
     ],
 )  # fmt: skip
 def test_an_address_is_single_and_cannot_inject_a_header(recipient: str) -> None:
-    letter = Email(sender="s@x.example", recipient=recipient, subject="s", body="b", identifier="i", at=START)
+    message = Email(sender="s@x.example", recipient=recipient, subject="s", body="b", identifier="i", at=START)
     with pytest.raises(NotSent) as refused:
-        compose(letter)
+        compose(message)
     assert refused.value.for_good
 
 
@@ -253,7 +253,7 @@ async def test_the_owner_gets_an_email(services: Services, box: Mailbox) -> None
     await notify(services, "a", "low_balance", posted_nanos=1_990_000_000, low_below_nanos=2_000_000_000, note="x\ny")
     await notify(services, "b", "low_balance", BOB)  # has no address
     assert await messages.work(services) == 1
-    (got,) = box.letters
+    (got,) = box.messages
     assert got["to"] == "ann@acme.example"
     assert got["subject"] == "Your balance is low (account ann)"
     text = text_of(got)
@@ -269,12 +269,12 @@ async def test_the_operator_gets_the_relevant_notices(services: Services, box: M
     await notify(services, "a", "dispute_opened", amount_cents=5_000)
     await notify(services, "b", "dispute_closed", BOB)
     assert await messages.work(services) == 3
-    assert sorted(str(got["to"]) for got in box.letters) == [
+    assert sorted(str(got["to"]) for got in box.messages) == [
         "ann@acme.example",
         "ops@seller.example",
         "ops@seller.example",
     ]
-    assert any("Amount: 50.00 USD" in text_of(got) for got in box.letters)
+    assert any("Amount: 50.00 USD" in text_of(got) for got in box.messages)
 
 
 async def test_an_email_is_retried(services: Services, box: Mailbox) -> None:
@@ -289,7 +289,7 @@ async def test_an_email_is_retried(services: Services, box: Mailbox) -> None:
     box.responses = {}
     clock.now += 5_000
     assert await messages.work(services) == 1
-    assert len(box.letters) == 1
+    assert len(box.messages) == 1
     assert await sql(services, "SELECT attempts, next_at, last_error FROM deliveries") == [(2, None, None)]
 
 
@@ -297,7 +297,7 @@ async def test_an_invalid_address_is_abandoned(services: Services, box: Mailbox)
     await change(services, "UPDATE billing_profiles SET email = ?", ("ann@acme.example\nBcc: all@x.example",))
     await notify(services, "a")
     await messages.work(services)
-    assert box.letters == []
+    assert box.messages == []
     assert await sql(services, "SELECT attempts, next_at FROM deliveries") == [(1, None)]
 
 
@@ -305,7 +305,7 @@ async def test_an_invalid_address_is_abandoned(services: Services, box: Mailbox)
 async def test_every_kind_has_an_email_template(services: Services, box: Mailbox, kind: str) -> None:
     await notify(services, "a", kind)
     await messages.work(services)
-    got = next(item for item in box.letters if item["to"] == "ann@acme.example")
+    got = next(item for item in box.messages if item["to"] == "ann@acme.example")
     assert got["subject"] == f"{email_templates.SUBJECTS[kind]} (account ann)"
     assert len(text_of(got)) > 50
 

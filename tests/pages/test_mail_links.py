@@ -10,14 +10,14 @@ from farebox.http.quotas import MAIL_REQUESTS, MAILS
 from farebox.model import Role
 from farebox.people import mail_links, membership, sessions
 from farebox.people.sessions import LinkHolder
-from tests.pages.house import House
 from tests.pages.people import Person
+from tests.pages.sign_in_server import SignInServer
 from tests.support import Farebox
 
 
 @pytest.fixture
-def farebox(house: House) -> Farebox:
-    return house.farebox
+def farebox(sign_in_server: SignInServer) -> Farebox:
+    return sign_in_server.farebox
 
 
 @pytest.fixture(autouse=True)
@@ -52,20 +52,20 @@ def _idle(farebox: Farebox, email: str) -> None:
     farebox.run(ended())
 
 
-def _link(letter: EmailMessage) -> str:
-    body = letter.get_body(("plain",))
+def _link(message: EmailMessage) -> str:
+    body = message.get_body(("plain",))
     assert body is not None
     [link] = re.findall(r"^http\S+", body.get_content(), re.MULTILINE)
     return str(link)
 
 
-def test_the_link_of_the_message_signs_in_once(house: House, farebox: Farebox) -> None:
+def test_the_link_of_the_message_signs_in_once(sign_in_server: SignInServer, farebox: Farebox) -> None:
     email = _member(farebox, Role.BILLING)
     page = httpx.get(f"{farebox.url}/ui/sign-in?next=%2Fbilling%2Fbuy%3Famount%3D50")
     assert 'name="next" value="/billing/buy?amount=50"' in page.text
     asked = _ask(farebox, f" {email.upper()} ", next="/billing/buy?amount=50")
     assert (asked.status_code, email in asked.text) == (200, True)
-    link = _link(house.letter(email))
+    link = _link(sign_in_server.email_to(email))
     assert link.startswith(f"{farebox.url}/ui/open?link=")
     with httpx.Client() as browser:
         for _ in range(2):  # link scanners do not use the link up
@@ -82,31 +82,31 @@ def test_the_link_of_the_message_signs_in_once(house: House, farebox: Farebox) -
     assert httpx.post(f"{farebox.url}/ui/open", data=fields).status_code == 403
 
 
-def test_the_message_is_plain_text_and_html(house: House, farebox: Farebox) -> None:
+def test_the_message_is_plain_text_and_html(sign_in_server: SignInServer, farebox: Farebox) -> None:
     email = _member(farebox)
     _ask(farebox, email)
-    letter = house.letter(email)
-    assert [part.get_content_type() for part in letter.iter_parts()] == ["text/plain", "text/html"]
-    assert (letter["From"], letter["To"]) == ("Farebox <sign-in@farebox.example>", email)
-    assert letter["Auto-Submitted"] == "auto-generated"
-    texts = {part.get_content_type(): part.get_content() for part in letter.iter_parts()}
-    link = _link(letter)
+    message = sign_in_server.email_to(email)
+    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
+    assert (message["From"], message["To"]) == ("Farebox <sign-in@farebox.example>", email)
+    assert message["Auto-Submitted"] == "auto-generated"
+    texts = {part.get_content_type(): part.get_content() for part in message.iter_parts()}
+    link = _link(message)
     assert f'href="{link.replace("&", "&amp;")}"' in texts["text/html"]
     assert "Acme &amp; Sons" in texts["text/html"]
     assert "Acme & Sons" in texts["text/plain"]
     assert "15 minutes" in texts["text/plain"]
 
 
-def test_the_response_does_not_reveal_who_is_a_member(house: House, farebox: Farebox) -> None:
+def test_the_response_does_not_reveal_who_is_a_member(sign_in_server: SignInServer, farebox: Farebox) -> None:
     known, unknown = _member(farebox), next(_NAMES)
     answers = [_ask(farebox, email) for email in (known, unknown)]
     assert [each.status_code for each in answers] == [200, 200]
     assert answers[0].text.replace(known, "") == answers[1].text.replace(unknown, "")
     names = [sorted(each.headers.keys()) for each in answers]
     assert names[0] == names[1]
-    house.letter(known)
+    sign_in_server.email_to(known)
     _idle(farebox, unknown)
-    assert unknown not in [letter["To"] for letter in house.box.letters]
+    assert unknown not in [message["To"] for message in sign_in_server.box.messages]
 
 
 def test_invalid_addresses_are_refused(farebox: Farebox) -> None:
@@ -135,10 +135,10 @@ def test_other_sites_cannot_request_links(farebox: Farebox) -> None:
         assert answer.status_code == 400
 
 
-def test_an_expired_link_is_refused(house: House, farebox: Farebox) -> None:
+def test_an_expired_link_is_refused(sign_in_server: SignInServer, farebox: Farebox) -> None:
     email = _member(farebox)
     _ask(farebox, email)
-    link = _link(house.letter(email))
+    link = _link(sign_in_server.email_to(email))
     assert httpx.get(link).status_code == 200
 
     def age(connection: object) -> None:
@@ -151,10 +151,10 @@ def test_an_expired_link_is_refused(house: House, farebox: Farebox) -> None:
 
 
 @pytest.mark.parametrize("path", ["https://evil.example/", "//evil.example", "/ui//evil.example", "/\\evil.example"])
-def test_a_link_leads_only_to_our_own_pages(house: House, farebox: Farebox, path: str) -> None:
+def test_a_link_leads_only_to_our_own_pages(sign_in_server: SignInServer, farebox: Farebox, path: str) -> None:
     email = _member(farebox)
     _ask(farebox, email, next=path)
-    link = _link(house.letter(email))
+    link = _link(sign_in_server.email_to(email))
     assert link.endswith("&next=%2Fui%2Foverview")
     secret = httpx.URL(link).params["link"]
     opened = httpx.post(f"{farebox.url}/ui/open", data={"link": secret, "next": path})
@@ -170,7 +170,7 @@ def _before(farebox: Farebox, email: str) -> None:
     )
 
 
-def test_others_cannot_choose_a_members_first_page(house: House, farebox: Farebox) -> None:
+def test_others_cannot_choose_a_members_first_page(sign_in_server: SignInServer, farebox: Farebox) -> None:
     """An owner can add anyone to an account, but a later membership does not determine the first page."""
     home = farebox.create_account("Home", "ffff" + "0" * 28)
     email = _member(farebox, Role.OWNER, home)
@@ -181,13 +181,13 @@ def test_others_cannot_choose_a_members_first_page(house: House, farebox: Farebo
     assert found == home
 
 
-def test_a_member_of_several_accounts_sees_which_one_is_shown(house: House, farebox: Farebox) -> None:
+def test_a_member_of_several_accounts_sees_which_one_is_shown(sign_in_server: SignInServer, farebox: Farebox) -> None:
     first, second = farebox.create_account("First & Co"), farebox.create_account("Second")
     email = _member(farebox, Role.VIEWER, first)
     notice = "You are viewing the account First &amp; Co. Sign-ins lists your other accounts."
     for number, accounts in enumerate((1, 2), 1):
         _ask(farebox, email)
-        secret = httpx.URL(_link(house.letter(email, number))).params["link"]
+        secret = httpx.URL(_link(sign_in_server.email_to(email, number))).params["link"]
         with httpx.Client(base_url=farebox.url, follow_redirects=True) as browser:
             assert (notice in browser.post("/ui/open", data={"link": secret}).text) is (accounts > 1)
             page = browser.get("/ui/sessions").text
@@ -196,17 +196,17 @@ def test_a_member_of_several_accounts_sees_which_one_is_shown(house: House, fare
         farebox.run(membership.add(farebox.services, second, email, Role.VIEWER))
 
 
-def test_an_operator_without_an_account_signs_in(house: House, farebox: Farebox) -> None:
+def test_an_operator_without_an_account_signs_in(sign_in_server: SignInServer, farebox: Farebox) -> None:
     email = next(_NAMES)
     farebox.run(membership.add(farebox.services, "", email, Role.OPERATOR))
     _ask(farebox, email)
-    secret = httpx.URL(_link(house.letter(email))).params["link"]
+    secret = httpx.URL(_link(sign_in_server.email_to(email))).params["link"]
     with httpx.Client(base_url=farebox.url) as browser:
         browser.post("/ui/open", data={"link": secret})
         assert browser.get("/ui/accounts").status_code == 200
 
 
-def test_a_new_link_by_e_mail_is_a_proof(house: House, farebox: Farebox) -> None:
+def test_a_new_link_by_e_mail_is_a_proof(sign_in_server: SignInServer, farebox: Farebox) -> None:
     email, account_id = _member(farebox), farebox.create_account("Second")
     _before(farebox, email)
     farebox.run(membership.add(farebox.services, account_id, email, Role.OWNER))
@@ -222,7 +222,7 @@ def test_a_new_link_by_e_mail_is_a_proof(house: House, farebox: Farebox) -> None
     assert email in who.get("/ui/confirm", next="/ui/members").text
     assert f"sending a link to {email}" in who.submit("/ui/confirm/email", next="/ui/members")
     before = who.secret
-    secret = httpx.URL(_link(house.letter(email))).params["link"]
+    secret = httpx.URL(_link(sign_in_server.email_to(email))).params["link"]
     opened = who.http.post("/ui/open", data={"link": secret, "next": "/ui/members"})
     assert opened.headers["location"] == "/ui/members"
     assert who.session is not None

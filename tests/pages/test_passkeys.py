@@ -12,17 +12,17 @@ from farebox.people import attempts, membership, passkeys, sessions
 from farebox.people.sessions import LinkHolder
 from farebox.storage.passkeys import Passkey
 from tests.pages.authenticator import USER_PRESENT, USER_VERIFIED, Authenticator
-from tests.pages.house import House
 from tests.pages.people import Person
+from tests.pages.sign_in_server import SignInServer
 from tests.support import Farebox
 
 PROOF_MS = sessions.CONFIRMED_MS
 
 
 @pytest.fixture
-def farebox(house: House) -> Farebox:
-    house.farebox.services.rates._windows.clear()  # all tests use one client address
-    return house.farebox
+def farebox(sign_in_server: SignInServer) -> Farebox:
+    sign_in_server.farebox.services.rates._windows.clear()  # all tests use one client address
+    return sign_in_server.farebox
 
 
 _NAMES = iter(f"key{number}@example.com" for number in range(1000))
@@ -107,12 +107,12 @@ def test_a_passkey_signs_in(farebox: Farebox) -> None:
     assert (own.sign_count, own.used_at is not None) == (1, True)
 
 
-def test_the_owner_is_notified_about_a_new_passkey(house: House, farebox: Farebox) -> None:
+def test_the_owner_is_notified_about_a_new_passkey(sign_in_server: SignInServer, farebox: Farebox) -> None:
     who = _member(farebox)
     _added(who, "<i>Laptop</i>")
-    letter = house.letter(_email(who))
-    assert letter["Subject"] == "A passkey was added"
-    texts = {part.get_content_type(): part.get_content() for part in letter.iter_parts()}
+    message = sign_in_server.email_to(_email(who))
+    assert message["Subject"] == "A passkey was added"
+    texts = {part.get_content_type(): part.get_content() for part in message.iter_parts()}
     assert "“<i>Laptop</i>” was added" in texts["text/plain"]
     assert "&lt;i&gt;Laptop&lt;/i&gt;" in texts["text/html"]
     assert all(f"{farebox.services.base_url}/ui/sessions" in text for text in texts.values())

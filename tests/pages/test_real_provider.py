@@ -13,15 +13,15 @@ from farebox.model import Role
 from farebox.people import membership, sessions
 from farebox.runtime.identity_provider import identity_provider_of
 from tests.node.programs import NODE, installed_node
-from tests.pages.house import House
 from tests.pages.openid_provider import SECRET
+from tests.pages.sign_in_server import SignInServer
 from tests.support import Farebox
 
 
 @pytest.fixture(scope="module")
-def issuer(house: House) -> Iterator[str]:
+def issuer(sign_in_server: SignInServer) -> Iterator[str]:
     """The provider as a separate program; it ends when its input is closed."""
-    base = house.farebox.services.base_url
+    base = sign_in_server.farebox.services.base_url
     command = [installed_node(), "openid_provider.mjs", "farebox", SECRET]
     command += [f"{base}/ui/sign-in/oidc/done", f"{base}/ui/signed-out"]
     with subprocess.Popen(
@@ -36,16 +36,16 @@ def issuer(house: House) -> Iterator[str]:
 
 
 @pytest.fixture
-def farebox(house: House, issuer: str) -> Iterator[Farebox]:
+def farebox(sign_in_server: SignInServer, issuer: str) -> Iterator[Farebox]:
     """A server with this provider."""
-    services = house.farebox.services
+    services = sign_in_server.farebox.services
     services.rates._windows.clear()
     usual = services.identity_provider
     assert usual is not None
     settings = replace(services.settings, oidc_issuer=issuer)
     real = identity_provider_of(settings, usual._upstream, services.clock)
     object.__setattr__(services, "identity_provider", real)
-    yield house.farebox
+    yield sign_in_server.farebox
     object.__setattr__(services, "identity_provider", usual)
 
 

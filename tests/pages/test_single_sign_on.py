@@ -16,18 +16,18 @@ from farebox.people import membership, sessions
 from farebox.people.sessions import LinkHolder
 from farebox.runtime.identity_provider import identity_provider_of, is_safe
 from farebox.settings import SettingsError, load
-from tests.pages.house import House
 from tests.pages.openid_provider import CLIENT_ID, OpenIdProvider, secret_key, unsigned
 from tests.pages.people import Person
+from tests.pages.sign_in_server import SignInServer
 from tests.support import Farebox
 
 _NAMES = iter(f"sso{number}@example.com" for number in range(1000))
 
 
 @pytest.fixture
-def farebox(house: House) -> Farebox:
-    house.farebox.services.rates._windows.clear()  # all tests use one client address
-    return house.farebox
+def farebox(sign_in_server: SignInServer) -> Farebox:
+    sign_in_server.farebox.services.rates._windows.clear()  # all tests use one client address
+    return sign_in_server.farebox
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ def email(farebox: Farebox) -> str:
 
 
 @pytest.fixture
-def provider(house: House, farebox: Farebox, email: str) -> OpenIdProvider:
+def provider(sign_in_server: SignInServer, farebox: Farebox, email: str) -> OpenIdProvider:
     """The provider, at which the member is signed in."""
-    house.provider.reset(email)
+    sign_in_server.provider.reset(email)
     _forget(farebox)
-    return house.provider
+    return sign_in_server.provider
 
 
 def _forget(farebox: Farebox) -> None:

@@ -19,17 +19,17 @@ T = TypeVar("T")
 
 
 @dataclass
-class House:
+class SignInServer:
     """The server, the inbox of all its members, and the OpenID provider."""
 
     farebox: Farebox
     box: Mailbox
     provider: OpenIdProvider
 
-    def letter(self, recipient: str, number: int = 1) -> EmailMessage:
+    def email_to(self, recipient: str, number: int = 1) -> EmailMessage:
         """The newest message to a recipient; waits until there are this many."""
-        for pause in pauses(f"letter {number} to {recipient}"):
-            found = [each for each in self.box.letters if each["To"] == recipient]
+        for pause in pauses(f"message {number} to {recipient}"):
+            found = [each for each in self.box.messages if each["To"] == recipient]
             if len(found) >= number:
                 return found[number - 1]
             time.sleep(pause)
@@ -60,8 +60,8 @@ async def _end_others() -> None:
 
 
 @contextlib.contextmanager
-def open_house(folder: Path) -> Iterator[House]:
-    """A house whose public URL is one at which browsers allow passkeys without TLS."""
+def running_sign_in_server(folder: Path) -> Iterator[SignInServer]:
+    """A server whose public URL is one at which browsers allow passkeys without TLS."""
     with _looping() as loop, contextlib.ExitStack() as stack:
         outside = contextlib.AsyncExitStack()
 
@@ -87,4 +87,4 @@ def open_house(folder: Path) -> Iterator[House]:
                 oidc_domains="example.com, Example.ORG",
             )
         )
-        yield House(served, box, provider)
+        yield SignInServer(served, box, provider)
