@@ -16,7 +16,7 @@ that finds itself fenced, because it was declared dead, reconnects and sends tho
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import structlog
@@ -211,16 +211,26 @@ class _Lane:
     def put(self, item: Item) -> None:
         self._pending.append(item)
         if self._work is None:
-            self._work = asyncio.create_task(self._run())  # starts after everything else that is ready now
+            self._start()
+
+    def _start(self) -> None:
+        self._work = asyncio.create_task(self._run())  # starts after everything else that is ready now
+        self._work.add_done_callback(self._ended)
 
     async def _run(self) -> None:
-        try:
-            while self._pending:
-                await wait_for_more(self._pending, after=self._last_size, enough=BATCH_MAX)
-                await self._do(self._next_batch())
-                self._database.note_queued()  # calls may wait to be pushed, metered or classified
-        finally:
-            self._work = None
+        while self._pending:
+            await wait_for_more(self._pending, after=self._last_size, enough=BATCH_MAX)
+            await self._do(self._next_batch())
+            self._database.note_queued()  # calls may wait to be pushed, metered or classified
+
+    def _ended(self, work: asyncio.Task[None]) -> None:
+        """A callback, because a task that is canceled before it starts never runs."""
+        self._work = None
+        if work.cancelled():
+            _fail(self._pending, asyncio.CancelledError())
+            self._pending.clear()
+        elif self._pending:  # put between the task's last look and now
+            self._start()
 
     def _next_batch(self) -> list[Item]:
         batch: list[Item] = []
@@ -253,9 +263,7 @@ class _Lane:
                 self._database.report_failure(error)
             if isinstance(error, NodeUnavailable):
                 self._unavailable, self._again_at = error, self._monotonic() + NODE_UNAVAILABLE_SECONDS
-            for item in batch:
-                if not item.future.done():
-                    item.future.set_exception(_named(error))
+            _fail(batch, error)
             if not isinstance(error, Exception):
                 raise
         else:
@@ -289,7 +297,10 @@ class _Lane:
         self._sender.close()
 
 
-def _named(error: BaseException) -> BaseException:
+def _fail(items: Iterable[Item], error: BaseException) -> None:
+    """Their senders get the error."""
     if isinstance(error, asyncio.CancelledError):
-        return DatabaseUnavailable("the ledger was stopped")
-    return error
+        error = DatabaseUnavailable("the ledger was stopped")
+    for item in items:
+        if not item.future.done():
+            item.future.set_exception(error)
