@@ -220,7 +220,7 @@ def _ask(statement: str) -> object:
 def close_engines() -> None:
     """Stop what was started here, at the end of the test process."""
     _Outside.close()
-    if postgres_server.cache_info().currsize:
+    if (_cluster if CITUS else postgres_server).cache_info().currsize:
         postgres_server().close()
         postgres_server.cache_clear()
         _cluster.cache_clear()
