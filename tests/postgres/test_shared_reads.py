@@ -1,6 +1,7 @@
 """Readers of the same data share a query, and nobody gets data that was read before their request."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -143,3 +144,46 @@ async def test_a_canceled_reader_does_not_affect_the_others() -> None:
     database.answer(0)
     assert await stays == (0, "ann")
     assert gone.cancelled()
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_readers_that_come_and_go_at_any_turn(seed: int) -> None:
+    """Every reader that stays gets data from after its request, or the error of its query."""
+    draw = random.Random(seed)
+    moment = 0
+    failed = 0
+
+    async def get(read: Callable[[Any], Any]) -> Any:
+        found = read(moment)
+        for _ in range(draw.randrange(20)):
+            await asyncio.sleep(0)
+        if draw.random() < 0.2:
+            raise DatabaseUnavailable("for a moment")
+        return found
+
+    shared = SharedReads(get)
+
+    async def reader(name: str) -> None:
+        nonlocal moment, failed
+        for _ in range(20):
+            for _ in range(draw.randrange(12)):
+                await asyncio.sleep(0)
+            moment += 1
+            asked = moment
+            try:
+                assert (await shared.read(read_moment, name))[0] >= asked
+            except DatabaseUnavailable:
+                failed += 1
+
+    readers = [asyncio.ensure_future(reader(draw.choice(("ann", "bob")))) for _ in range(15)]
+    for gone in draw.sample(readers, 5):
+        for _ in range(draw.randrange(20)):
+            await asyncio.sleep(0)
+        gone.cancel()
+    async with asyncio.timeout(20):
+        ended = await asyncio.gather(*readers, return_exceptions=True)
+    assert [error for error in ended if error is not None and not isinstance(error, asyncio.CancelledError)] == []
+    assert failed
+    await _turns()
+    await asyncio.sleep(0.01)
+    assert not shared._pending, "nothing is kept"
