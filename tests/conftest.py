@@ -154,7 +154,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
         engines.forget_databases(folder)
 
 
-def pytest_unconfigure() -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """After the fixtures. Not in `pytest_unconfigure`: pytest-xdist kills a worker that needs more than ten seconds
+    there, and dropping the databases of a cluster can take longer."""
     engines.close_engines()
     end_warm_helpers()
     end_fork_server()
