@@ -16,6 +16,8 @@ import httpx
 import pytest
 import quicktok  # type: ignore[import-untyped]
 
+from farebox.calls.responses import relay
+from farebox.calls.settle import settle_call
 from farebox.demo.delivery import GARBAGE
 from farebox.metrics.families import CLIENTS_GONE
 from farebox.money import parse_usd
@@ -608,6 +610,34 @@ async def test_a_client_that_disconnects_in_mid_stream_pays_for_what_was_deliver
     row = ended(customer, row["id"], charge)
     assert row["receipt"]["usage_source"] == "counted"
     assert row["receipt"]["policy"] == "the client went away: counted from what was delivered"
+
+
+async def test_a_provider_is_stopped_before_a_client_that_left_is_charged(
+    patient: Farebox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting and the database may take a while, in which the provider would go on, at the operator's expense."""
+    customer = patient.funded("5")
+    before = patient.demo_stats()
+    may_settle = threading.Event()
+
+    async def settle_later(*arguments: Any, **named: Any) -> Any:
+        while not may_settle.is_set():  # noqa: ASYNC110 - set by another thread
+            await asyncio.sleep(0.01)
+        return await settle_call(*arguments, **named)
+
+    monkeypatch.setattr(relay, "settle_call", settle_later)
+    body = native_body("Go on there", stream=True)
+    wire = await start(customer, body, NATIVE, demo="gap=60 tokens=100")
+    await wire.head()
+    wire.hang_up()
+    try:
+        await eventually(
+            lambda: patient.demo_stats()["disconnects"] == before["disconnects"] + 1, "the provider noticed", 30
+        )
+        assert not log_rows(customer)
+    finally:
+        may_settle.set()
+    await eventually(lambda: log_rows(customer), "the log row")
 
 
 @pytest.mark.parametrize("policy", ["hold", "free"])

@@ -253,10 +253,12 @@ class _Relay:
     async def _drain_response(self, cut: str) -> str | None:
         """Read what may still arrive. Returns why the call is interrupted, or None."""
         try:
-            return await drain_response(self._stage, self._response, self._reader, cut)
+            interruption = await drain_response(self._stage, self._response, self._reader, cut)
         except asyncio.CancelledError:
             await self._stopped()
             raise
+        await self._response.close()  # so that its provider stops: counting and settling may take a while
+        return interruption
 
     def _arrived(self, chunk: bytes) -> bytes:
         """Process the next bytes. Returns those that are passed on."""
