@@ -93,6 +93,11 @@ class RandomIds:
         return secrets.token_urlsafe(32)
 
 
+def pause_for_threads(seconds: float) -> None:
+    """Give other threads this long to take the GIL."""
+    time.sleep(seconds)
+
+
 def random_bytes(count: int) -> bytes:
     """Random bytes for keys and nonces."""
     return secrets.token_bytes(count)
