@@ -20,6 +20,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import instructor
+import instructor.core.exceptions
 import openai
 from google import genai
 from pydantic import BaseModel
@@ -78,7 +79,7 @@ def stated(client, *given):
     answers[:] = given
     try:
         _, response = client.chat.completions.create_with_completion(**asked)
-    except instructor.exceptions.InstructorRetryException as error:
+    except instructor.core.exceptions.InstructorRetryException as error:
         return len(given) - len(answers), error.total_usage.total_tokens
     usage = response.usage_metadata.total_token_count if hasattr(response, "usage_metadata") else response.usage.total_tokens
     return len(given) - len(answers), usage
