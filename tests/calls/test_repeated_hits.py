@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
@@ -24,7 +25,7 @@ from tests.clocks import Ahead
 from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.http.support import http as client
 from tests.support import Customer, Farebox, running_on
-from tests.waiting import until
+from tests.waiting import pauses, until
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -257,9 +258,12 @@ def test_a_cache_that_was_emptied_is_filled_again(
     asked = farebox.demo_stats()["requests"]
     again = connection.repeat()
     spent = customer.balance.posted
-    answers = [connection.ask() for _ in range(2)]
-    assert [(headers["cf-aig-cache-status"], body) for _, headers, body in answers] == [("HIT", again)] * 2
-    assert at_once[-2:] == [True] * 2
+    for pause in pauses("hits come from memory again"):  # a busy server may learn late that the cache was emptied
+        answers = [connection.ask() for _ in range(2)]
+        assert [(headers["cf-aig-cache-status"], body) for _, headers, body in answers] == [("HIT", again)] * 2
+        if at_once[-2:] == [True] * 2:
+            break
+        time.sleep(pause)
     assert (customer.balance.posted, farebox.demo_stats()["requests"]) == (spent, asked + 1)
 
 
