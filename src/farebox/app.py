@@ -42,7 +42,7 @@ from farebox.worker import run_periodic_jobs
 
 GC_ALLOCATIONS = 20_000
 SWITCH_SECONDS = 0.000_5
-"""How long a thread waits for the GIL before it demands it. The wait begins again whenever the loop gives the GIL up,
+"""How long a thread waits for the GIL before it demands it. The wait starts over whenever the loop releases the GIL,
 which is once a turn. With Python's 5 ms, a thread beside a busy loop with shorter turns hardly ever gets it: reading a
 hundred rows took seconds instead of 4 ms."""
 _M_ARENA_MAX = -8

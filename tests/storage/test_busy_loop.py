@@ -1,6 +1,6 @@
 """Commits and reads beside an event loop that always has something to do.
 
-Such a loop gives up the GIL only for microseconds at a time, so that a thread may wait for thousands of its turns.
+Such a loop releases the GIL only for microseconds at a time, so that a thread may wait for thousands of its turns.
 Turns are counted, not time.
 """
 

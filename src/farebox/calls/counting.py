@@ -4,7 +4,7 @@ import asyncio
 
 from msgspec.structs import replace
 
-from farebox.calls.counting_work import InputCount, count_request, count_text, price_counted
+from farebox.calls.counting_work import InputCount, count_input_tokens, count_output_tokens, price_counted
 from farebox.calls.model import Call
 from farebox.calls.price import PricedUsage, ResponseEnding, price_response
 from farebox.offload import HelperDied, PoolBusy, TooMuchWork
@@ -25,7 +25,7 @@ async def count_input(services: Services, call: Call, demand: Demand, price: Mod
         async with services.helpers.turn(call.account_id):
             return await services.helpers.run(
                 call.account_id,
-                count_request,
+                count_input_tokens,
                 call.body,
                 call.place,
                 price.provider,
@@ -41,7 +41,7 @@ async def count_output(services: Services, call: Call, price: ModelPrice, text: 
     """Tokens of generated text, as charged if a response ends early; None if no helper process is free."""
     try:
         return await services.helpers.run(
-            call.account_id, count_text, text.encode("utf-8", "replace"), price.provider, price.model
+            call.account_id, count_output_tokens, text.encode("utf-8", "replace"), price.provider, price.model
         )
     except (PoolBusy, HelperDied, TooMuchWork):
         return None

@@ -26,7 +26,7 @@ class InputCount(msgspec.Struct, frozen=True, gc=False):
     """Whether the whole request was counted with its template, rather than only its text."""
 
 
-def count_request(body: bytes, place: Place, provider: str, model: str, requested: str) -> InputCount | None:
+def count_input_tokens(body: bytes, place: Place, provider: str, model: str, requested: str) -> InputCount | None:
     whole = count_chat(provider, requested, body) if place.path == _CHAT else None
     if whole is not None:
         return InputCount(whole, whole=True)
@@ -34,7 +34,7 @@ def count_request(body: bytes, place: Place, provider: str, model: str, requeste
     return None if tokens is None else InputCount(tokens, whole=False)
 
 
-def count_text(text: bytes, provider: str, model: str) -> int:
+def count_output_tokens(text: bytes, provider: str, model: str) -> int:
     return approximate_tokens(provider, model, text.decode())
 
 

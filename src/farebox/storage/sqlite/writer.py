@@ -9,9 +9,9 @@ The jobs' statements run on the event loop: microseconds each, on pages in memor
 for another process's write lock, happens on a separate thread. (If the statements ran there too, the two threads would
 compete for the GIL at each of them.)
 
-A loop that always has something to do gives up the GIL only for microseconds at a time. A thread that wakes up then
-finds it taken again, and waits anew before it may demand it (CPython's `take_gil`); a commit could take seconds. So
-while the thread is at work, the loop now and then pauses for long enough.
+A loop that always has something to do releases the GIL only for microseconds at a time. A thread that wakes up then
+finds it taken again, and its wait starts over before it may demand it (CPython's `take_gil`): a commit could take
+seconds. So while the thread is at work, the loop occasionally pauses for long enough.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ BATCH_MAX = 256
 _PAUSE_AFTER_S = 0.004
 """Nearly all commits take less: with a pause after 1 ms, a call took 2.5% more processor time."""
 _PAUSE_AGAIN_S, _PAUSE_AGAIN_MAX_S = 0.001, 0.064
-"""A thread needs the GIL about twice for a commit. If it waits for something else, pauses become rare."""
+"""A thread needs the GIL about twice for a commit. If it waits for anything else, pauses become rare."""
 _PAUSE_S = 0.000_05
 _Waiting: TypeAlias = tuple[Any, Any, "asyncio.Future[Any]"]
 """A job and None, or a GroupedWork and an item for it; and the future of either. An item is never None."""
