@@ -15,7 +15,7 @@ from farebox.storage.gateways import GatewayRow, put_gateway
 from farebox.storage.sql import Connection
 from tests.engines import TESTER, looking
 from tests.support import Customer, Farebox
-from tests.waiting import SECONDS
+from tests.waiting import SECONDS, until
 
 INPUT_NANOS = 1_000
 """Nano-dollars per input token of the demo provider; one token is one word."""
@@ -36,6 +36,12 @@ def log_row(customer: Customer, log_id: str, gateway_id: str = "default") -> dic
     assert response.status_code == 200, response.text
     row: dict[str, Any] = response.json()["result"]
     return row
+
+
+def later_row(customer: Customer, log_id: str) -> dict[str, Any]:
+    """The detail of a log row that is written after the client has left, or after the response."""
+    until(lambda: log_id in [row["id"] for row in log_rows(customer)], "its row")
+    return log_row(customer, log_id)
 
 
 def log_rows(customer: Customer, gateway_id: str = "default") -> list[dict[str, Any]]:

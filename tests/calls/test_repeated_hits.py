@@ -19,7 +19,7 @@ from farebox.http.server.write_buffer import WRITE_HIGH
 from farebox.metrics.families import CACHE_LOOKUPS, CALLS
 from farebox.operator import administer, tokens
 from farebox.storage.sql import Connection
-from tests.calls.kit import caching, differences, forget, log_row, log_rows, set_gateway, set_provider
+from tests.calls.kit import caching, differences, forget, later_row, set_gateway, set_provider
 from tests.calls.upstream import serving
 from tests.clocks import Ahead
 from tests.engines import ON_BOTH_ENGINES, TESTER
@@ -161,8 +161,7 @@ def test_each_repeated_hit_has_a_row_and_counts_like_any_other(
 
 def row_of(customer: Customer, log_id: str) -> dict[str, Any]:
     """A hit's row and receipt, without the fields that differ between hits."""
-    until(lambda: log_id in [row["id"] for row in log_rows(customer)], "its row")
-    row, receipt = log_row(customer, log_id), customer.receipt(log_id)
+    row, receipt = later_row(customer, log_id), customer.receipt(log_id)
     assert row.pop("id") == receipt.pop("log_id") == log_id
     assert row.pop("created_at")
     return row | {"duration": 0, "receipt": receipt}
