@@ -17,6 +17,7 @@ import pytest
 import quicktok  # type: ignore[import-untyped]
 
 from farebox.calls.responses import relay
+from farebox.calls.responses.reader import reader_of
 from farebox.calls.settle import settle_call
 from farebox.demo.delivery import GARBAGE
 from farebox.metrics.families import CLIENTS_GONE
@@ -29,6 +30,7 @@ from tests.calls.gate import gated
 from tests.calls.kit import differences, log_row, log_rows, price_of, set_gateway, set_price, set_provider, within
 from tests.calls.wire import Wire, WireResponse, chat_body, native_body, post, start
 from tests.engines import looking
+from tests.hostile.stepwise import CHAT, stepwise, words
 from tests.sdks import anthropic, openai
 from tests.support import Customer, Farebox, running_farebox
 from tests.waiting import eventually, until
@@ -612,32 +614,41 @@ async def test_a_client_that_disconnects_in_mid_stream_pays_for_what_was_deliver
     assert row["receipt"]["policy"] == "the client went away: counted from what was delivered"
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["document", "stream"])
 async def test_a_provider_is_stopped_before_a_client_that_left_is_charged(
-    patient: Farebox, monkeypatch: pytest.MonkeyPatch
+    patient: Farebox, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     """Counting and the database may take a while, in which the provider would go on, at the operator's expense."""
     customer = patient.funded("5")
-    before = patient.demo_stats()
-    may_settle = threading.Event()
+    relaying, settling, may_settle = threading.Event(), threading.Event(), threading.Event()
+
+    def reader(*arguments: Any, **named: Any) -> Any:
+        relaying.set()
+        return reader_of(*arguments, **named)
 
     async def settle_later(*arguments: Any, **named: Any) -> Any:
+        settling.set()
         while not may_settle.is_set():  # noqa: ASYNC110 - set by another thread
             await asyncio.sleep(0.01)
         return await settle_call(*arguments, **named)
 
+    monkeypatch.setattr(relay, "reader_of", reader)
     monkeypatch.setattr(relay, "settle_call", settle_later)
-    body = native_body("Go on there", stream=True)
-    wire = await start(customer, body, NATIVE, demo="gap=60 tokens=100")
-    await wire.head()
-    wire.hang_up()
-    try:
-        await eventually(
-            lambda: patient.demo_stats()["disconnects"] == before["disconnects"] + 1, "the provider noticed", 30
-        )
-        assert not log_rows(customer)
-    finally:
-        may_settle.set()
-    await eventually(lambda: log_rows(customer), "the log row")
+    with stepwise(patient) as provider:
+        body = {**CHAT, "stream": stream}
+        if not stream:
+            provider.headers = [("content-type", "application/json")]
+        provider.say(words("one") if stream else b'{"choices": [')
+        wire = await start(customer, json.dumps(body).encode())
+        try:
+            await eventually(relaying.is_set, "the relay")
+            wire.hang_up()
+            await eventually(settling.is_set, "the settlement")
+            await eventually(lambda: provider.left == 1, "the provider noticed", 30)
+            assert not log_rows(customer)
+        finally:
+            may_settle.set()
+        await eventually(lambda: log_rows(customer), "the log row")
 
 
 @pytest.mark.parametrize("policy", ["hold", "free"])

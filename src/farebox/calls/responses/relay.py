@@ -149,6 +149,7 @@ class _Relay:
         if interruption is None:
             await send_whole(stage, observed, headers, body)
             return
+        await self._response.close()  # as in _drain_response, so that its provider stops
         await settle_call(stage, observed, interruption, broken_status=UPSTREAM_INVALID.status, blocked=self._blocked)
         if interruption != CLIENT_GONE:
             raise self._blocked or self._broken(interruption)
