@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.calendar import DAY_MS, HOUR_MS
-from farebox.periods import CalendarSpan, Change, Period, Zones, is_zone, window
+from farebox.periods import CalendarSpan, Period, ZoneChange, Zones, is_zone, window
 
 PERIODS: tuple[Period, ...] = ("hourly", "daily", "weekly", "monthly")
 ZONES = (
@@ -25,7 +25,7 @@ def ms(text: str, zone: str = "UTC") -> int:
 
 
 def always(zone: str) -> Zones:
-    return (Change(0, zone),)
+    return (ZoneChange(0, zone),)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_no_moment_is_in_two_hours_wherever_clocks_have_changed_by_part_of_one()
 def test_changes_of_the_zone_leave_no_gap_and_move_no_window_in_progress(
     changes: list[tuple[int, str]], period: Period, offset: int
 ) -> None:
-    zones = tuple(Change(*change) for change in changes)
+    zones = tuple(ZoneChange(*change) for change in changes)
     at = changes[-1][0] + offset
     found = window(period, at, zones)
     assert found.start <= at < found.end
@@ -123,13 +123,13 @@ def test_changes_of_the_zone_leave_no_gap_and_move_no_window_in_progress(
 
 
 def test_a_change_takes_effect_with_the_next_window() -> None:
-    zones = (Change(ms("2026-05-10T12:00"), "America/New_York"),)
+    zones = (ZoneChange(ms("2026-05-10T12:00"), "America/New_York"),)
     assert window("daily", ms("2026-05-10T23:59"), zones) == CalendarSpan(ms("2026-05-10"), ms("2026-05-11"))
     assert window("daily", ms("2026-05-11T00:00"), zones) == CalendarSpan(ms("2026-05-11"), ms("2026-05-11T04:00"))
     assert window("daily", ms("2026-05-11T04:00"), zones) == CalendarSpan(
         ms("2026-05-11T04:00"), ms("2026-05-12T04:00")
     )
-    back = (*zones, Change(ms("2026-05-10T18:00"), "Asia/Tokyo"))
+    back = (*zones, ZoneChange(ms("2026-05-10T18:00"), "Asia/Tokyo"))
     assert window("daily", ms("2026-05-11T00:00"), back) == CalendarSpan(ms("2026-05-11"), ms("2026-05-11T15:00"))
     assert window("hourly", ms("2026-05-11T00:00"), back).end - ms("2026-05-11") == HOUR_MS
 

@@ -78,7 +78,7 @@ def configure(settings: Settings, *, cached: bool = True) -> None:
         processors = [*common, structlog.dev.ConsoleRenderer(colors=terminal, sort_keys=False)]
     else:
         processors = [*common, _as_json]
-    sink = Sink(sys.stderr, lost_line=lambda lost: _lost_line(processors, lost), kept=cached)
+    sink = LogSink(sys.stderr, lost_line=lambda lost: _lost_line(processors, lost), kept=cached)
     wanted = logging.getLevelNamesMapping()[settings.log_level.upper()] <= logging.INFO
     Direct.write = _writer(sink, timestamp) if wanted and not as_text else None
     structlog.configure(
@@ -93,7 +93,7 @@ def configure(settings: Settings, *, cached: bool = True) -> None:
     logging.basicConfig(level=logging.WARNING, stream=sink)
 
 
-class Sink:
+class LogSink:
     """The destination of lines: a text stream, whose file descriptor is written to directly if it has one.
 
     A stream keeps in its buffer what it could not write, to write a part of it later or fail again; a descriptor
@@ -241,7 +241,7 @@ def _unfailing(base: type[Any], timestamp: "_Timestamp | None") -> type[Any]:
     return NonRaising
 
 
-def _writer(sink: Sink, timestamp: "_Timestamp") -> Callable[[StructuredLine], None]:
+def _writer(sink: LogSink, timestamp: "_Timestamp") -> Callable[[StructuredLine], None]:
     def write(line: StructuredLine) -> None:
         try:
             line.timestamp = timestamp.text()

@@ -24,14 +24,14 @@ class CalendarSpan(NamedTuple):
     end: int
 
 
-class Change(NamedTuple):
+class ZoneChange(NamedTuple):
     """A time zone, and the moment from which the account has it."""
 
     at: int
     zone: str
 
 
-Zones: TypeAlias = tuple[Change, ...]
+Zones: TypeAlias = tuple[ZoneChange, ...]
 """The time zones of an account, the latest last; empty: always UTC."""
 
 

@@ -20,7 +20,7 @@ from farebox.model import Operator, Role
 from farebox.people import membership, sessions
 from farebox.people.sessions import LinkHolder
 from farebox.storage.accounts import add_token, list_tokens
-from farebox.storage.customers import Profile
+from farebox.storage.customers import CustomerProfile
 from farebox.storage.deliveries import add_delivery
 from farebox.storage.findings import Finding, add_finding
 from farebox.storage.notices import add_notice
@@ -60,7 +60,7 @@ def furnished(farebox: Farebox) -> tuple[Customer, dict[str, str]]:
     farebox.run(what_if_run.begin(farebox.services, account_id, scenario))
     names = _own(customer)
     save_card(customer)
-    details = cards.set_profile(farebox.services, account_id, Profile(name="N" * 200))
+    details = cards.set_profile(farebox.services, account_id, CustomerProfile(name="N" * 200))
     farebox.run(details)
     farebox.run(membership.add(farebox.services, account_id, f"{'long' * 12}@{'example' * 5}.com", Role.VIEWER))
     tokens = farebox.run(farebox.services.database.scan(lambda connection: list_tokens(connection, account_id)))

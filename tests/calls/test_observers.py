@@ -134,7 +134,7 @@ def test_a_slow_log_reader_does_not_delay_each_line(monkeypatch: pytest.MonkeyPa
 
     reading, writing = os.pipe()
     with open(reading, "rb", 0) as read, open(writing, "w") as stream:
-        sink = logs.Sink(stream, lost_line=lambda lost: b"%d lost" % lost, kept=False)
+        sink = logs.LogSink(stream, lost_line=lambda lost: b"%d lost" % lost, kept=False)
         monkeypatch.setattr(sink, "_poll", Poll())
         monkeypatch.setattr(sink, "_clock", SimpleNamespace(monotonic=lambda: 0.0))
         for number in range(5):
@@ -154,7 +154,7 @@ def test_lines_of_one_turn_of_the_loop_are_written_together(monkeypatch: pytest.
         writes.append(data)
         return len(data)
 
-    async def turns(sink: logs.Sink) -> None:
+    async def turns(sink: logs.LogSink) -> None:
         for line in (b"a", b"b" * 2000, b"c" * 3000):
             sink.line_soon(line)
         assert writes == []
@@ -168,7 +168,7 @@ def test_lines_of_one_turn_of_the_loop_are_written_together(monkeypatch: pytest.
         sink.line_soon(b"g")
         await asyncio.sleep(0)
 
-    async def overtaken(sink: logs.Sink) -> None:
+    async def overtaken(sink: logs.LogSink) -> None:
         """A thread that has taken all waiting lines and is about to write them."""
         sink._waiting.append(b"of a thread")
         sink.line_soon(b"k")
@@ -177,7 +177,7 @@ def test_lines_of_one_turn_of_the_loop_are_written_together(monkeypatch: pytest.
 
     reading, writing = os.pipe()
     with open(reading, "rb", 0), open(writing, "w") as stream:
-        sink = logs.Sink(stream, lost_line=lambda lost: b"%d lost" % lost, kept=False)
+        sink = logs.LogSink(stream, lost_line=lambda lost: b"%d lost" % lost, kept=False)
         monkeypatch.setattr(os, "write", write)
         asyncio.run(turns(sink))
         sink.line_soon(b"h")  # without a running loop

@@ -17,7 +17,7 @@ from farebox.calls.spending.rules import window_of
 from farebox.gateway import SpendRule
 from farebox.ledger.commands import Budget, Hold, Settle
 from farebox.money import NANOS_PER_USD
-from farebox.periods import Change, window
+from farebox.periods import ZoneChange, window
 from farebox.storage.account_settings import read_settings, set_zone
 from farebox.storage.spending import SpendingLimit, set_limit
 from farebox.storage.sql import Connection
@@ -240,7 +240,7 @@ async def test_the_spending_limit_counts_days_of_the_accounts_time_zone(farebox:
     await asyncio.to_thread(farebox.run, services.database.write(prepare))
     for year, month, day in ((2027, 3, 28), (2027, 10, 31), (2027, 11, 7)):
         start = int(datetime(year, month, day, tzinfo=ZoneInfo(zone)).timestamp()) * 1000
-        span = window("daily", start, (Change(0, zone),))
+        span = window("daily", start, (ZoneChange(0, zone),))
         assert span.start == start
         name = f"{year}-{month}-{day}"
         assert await charge(customer, span.start, 60, f"{name}a") == "done"
@@ -254,7 +254,7 @@ async def test_the_spending_limit_counts_days_of_the_accounts_time_zone(farebox:
 @pytest.mark.parametrize("zone", ["Australia/Lord_Howe", "America/Sao_Paulo", "America/New_York", "UTC"])
 async def test_a_rule_counts_periods_of_the_accounts_calendar(farebox: Farebox, zone: str) -> None:
     """Exactly, including the days on which the clocks change."""
-    customer, zones = farebox.funded("5"), (Change(0, zone),)
+    customer, zones = farebox.funded("5"), (ZoneChange(0, zone),)
     for period, first in (
         ("daily", (2027, 4, 4)),
         ("daily", (2018, 11, 4)),

@@ -352,10 +352,10 @@ def test_commands_beside_a_demo_use_its_server_and_payment_processor(
 
 
 def test_a_new_token_replaces_a_lost_or_revoked_one(data_dir: Path) -> None:
-    from farebox.cli.session import Session
+    from farebox.cli.session import CliSession
     from farebox.cli.welcome import prepare
 
-    session = Session()
+    session = CliSession()
     first = prepare(session, session.settings)
     assert prepare(session, session.settings) == first
     (data_dir / "demo.json").unlink()

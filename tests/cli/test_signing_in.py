@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from farebox.cli.session import Session
+from farebox.cli.session import CliSession
 from farebox.model import Role
 from farebox.storage.sessions import SignIn, find
 from tests.cli.conftest import Cli
@@ -97,7 +97,7 @@ def test_an_invalid_member_is_refused(cli: Cli, acme: str, arguments: tuple[str,
 
 
 def _of_link(link: str) -> SignIn:
-    session = Session()
+    session = CliSession()
     with session.reading() as connection:
         found = find(
             connection, session.vault.hash_token(link.partition("link=")[2]), "link", at=session.clock.now_ms()

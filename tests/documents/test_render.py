@@ -9,8 +9,17 @@ import pytest
 from pypdf import PdfReader
 from pypdf.generic import ByteStringObject, ContentStream, TextStringObject
 
-from farebox.documents.content import CreditNote, DocumentLine, Invoice, Movement, Party, Statement, TaxLine, UsageLine
-from farebox.documents.render import Content, TooLarge, render, rendered
+from farebox.documents.content import (
+    CreditNote,
+    DocumentLine,
+    Invoice,
+    MovementSum,
+    Party,
+    Statement,
+    TaxLine,
+    UsageLine,
+)
+from farebox.documents.render import Content, DocumentTooLarge, render, rendered
 from farebox.documents.view import clean, decimals_for, usd
 
 AT = 1_795_350_000_000  # 22 November 2026
@@ -65,7 +74,7 @@ def made_statement(usage: tuple[UsageLine, ...], **changes: Any) -> Statement:
         seller=SELLER,
         customer=CUSTOMER,
         opening_nanos=12_340_000_000,
-        movements=(Movement("bought", 50_000_000_000), Movement("charged", -used)),
+        movements=(MovementSum("bought", 50_000_000_000), MovementSum("charged", -used)),
         closing_nanos=62_340_000_000 - used,
         usage=usage,
         shifted_nanos=0,
@@ -132,7 +141,7 @@ def test_a_statement_shows_the_sums_exactly() -> None:
     )
     made = made_statement(
         usage,
-        movements=(Movement("bought", 50_000_000_000), Movement("charged", -3_017_499_000)),
+        movements=(MovementSum("bought", 50_000_000_000), MovementSum("charged", -3_017_499_000)),
         closing_nanos=59_322_501_000,
         shifted_nanos=-1_001,
     )
@@ -276,7 +285,7 @@ async def test_the_same_content_gives_the_same_bytes(content: Content) -> None:
 
 
 def test_a_document_that_is_too_large_is_refused() -> None:
-    with pytest.raises(TooLarge):
+    with pytest.raises(DocumentTooLarge):
         render(msgspec.structs.replace(INVOICE, lines=(DocumentLine("x" * 190, 1),) * 6_000))
 
 

@@ -442,7 +442,7 @@ async def look_again(farebox: Farebox) -> None:
 @POSTGRES_ONLY
 async def test_without_temporary_files_a_commit_serves_as_the_disk_check(monkeypatch: pytest.MonkeyPatch) -> None:
     url = engines.new_database()
-    watched = health.Health(url, timeout=20, standby="ignore")
+    watched = health.DatabaseHealth(url, timeout=20, standby="ignore")
     watched._watching = asyncio.ensure_future(asyncio.sleep(0))
     watched.failed(DatabaseFull("no space left"))
     monkeypatch.setattr(health, "_ROOM", health._ROOM.replace("BEGIN;", "BEGIN; SET LOCAL temp_file_limit = 0;"))
@@ -454,7 +454,7 @@ async def test_without_temporary_files_a_commit_serves_as_the_disk_check(monkeyp
 
 async def test_a_server_that_stopped_on_a_full_disk_is_reported_as_full() -> None:
     """PostgreSQL stops if it cannot write its log; the driver reports the lost connection and its reason."""
-    watched = health.Health("postgresql://127.0.0.1:1/x", timeout=1, standby="ignore")
+    watched = health.DatabaseHealth("postgresql://127.0.0.1:1/x", timeout=1, standby="ignore")
     watched._watching = asyncio.ensure_future(asyncio.sleep(0))
     with pytest.raises(DatabaseFull) as panicked, translate_errors():
         raise asyncpg.ConnectionDoesNotExistError("closed in the middle") from asyncpg.DiskFullError("no space left")

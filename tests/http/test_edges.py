@@ -12,7 +12,7 @@ from farebox.http.data_plane import DataPlane
 from farebox.http.exchange import ClientGone, Exchange, HeaderList, RequestHead
 from farebox.http.request import BODY_MAX
 from farebox.http.routes import ROUTES
-from farebox.limits.byte_budget import Lease
+from farebox.limits.byte_budget import ByteLease
 from farebox.storage.sql import DatabaseUnavailable
 from tests.http.support import errors, http, result
 from tests.support import Customer, Farebox
@@ -28,7 +28,7 @@ class OneExchange:
         self.client = "127.0.0.1"
         self.status, self.answered, self.sent = 0, b"", dict[str, str]()
 
-    def hold(self, lease: Lease) -> None:
+    def hold(self, lease: ByteLease) -> None:
         """Memory is not counted."""
 
     async def body(self, limit: int) -> bytes:

@@ -7,7 +7,7 @@ import httpx
 
 from farebox.model import Role
 from farebox.people import sessions
-from farebox.people.sessions import LinkHolder, Session
+from farebox.people.sessions import LinkHolder, SignInSession
 from tests.support import Farebox
 
 
@@ -36,11 +36,11 @@ class Person:
         return self.http.cookies.get("farebox_sid") or ""
 
     @property
-    def session(self) -> Session | None:
+    def session(self) -> SignInSession | None:
         return self.farebox.run(sessions.session(self.farebox.services, self.secret))
 
     @property
-    def session_as_it_is(self) -> Session | None:
+    def session_as_it_is(self) -> SignInSession | None:
         """The session, read without resetting its idle timeout."""
         return self.farebox.run(sessions.session(self.farebox.services, self.secret, touches=False))
 

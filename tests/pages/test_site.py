@@ -25,7 +25,7 @@ from farebox.http.request import Request
 from farebox.http.router import Route
 from farebox.model import Role
 from farebox.people import sessions
-from farebox.people.sessions import Session
+from farebox.people.sessions import SignInSession
 from farebox.storage.sessions import SignIn
 from farebox.storage.statement import TransferRow
 from tests.pages.people import person
@@ -483,7 +483,7 @@ def test_over_https_the_cookie_is_secure(public_url: str, name: str) -> None:
         base_url=public_url, settings=SimpleNamespace(public_url=public_url), clock=SystemClock()
     )
     request = cast(Request, SimpleNamespace(services=services, encrypted=False))
-    session = Session(
+    session = SignInSession(
         SignIn(session_id="x", account_id="acme", created_at=0, confirmed_at=0, seen_at=0, expires_at=2**53),
         frozenset(),
         "Acme",

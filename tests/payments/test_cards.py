@@ -15,7 +15,7 @@ from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card
 from farebox.payments.stripe import StripeProcessor
 from farebox.storage import customers as store
-from farebox.storage.customers import Profile, default_card, find_card
+from farebox.storage.customers import CustomerProfile, default_card, find_card
 from farebox.storage.sql import row
 from tests.payments.kit import WAIT_SECONDS, Shop, open_shop
 from tests.payments.stripe_kit import FORM, local_client
@@ -249,8 +249,8 @@ def low(shop: Shop) -> tuple[int | None, int]:
 
 
 async def test_a_profile_is_stored_completely(shop: Shop) -> None:
-    assert await cards.profile(shop.services, shop.account) == Profile()
-    wanted = Profile(
+    assert await cards.profile(shop.services, shop.account) == CustomerProfile()
+    wanted = CustomerProfile(
         name=" Acme GmbH ",
         email="bills@acme.example",
         address="Street 1\n12345 Town",
@@ -266,12 +266,12 @@ async def test_a_profile_is_stored_completely(shop: Shop) -> None:
 
 
 async def test_the_low_balance_notice_repeats_only_if_the_threshold_changes(shop: Shop) -> None:
-    await cards.set_profile(shop.services, shop.account, Profile(low_balance_cents=300))
+    await cards.set_profile(shop.services, shop.account, CustomerProfile(low_balance_cents=300))
     assert low(shop) == (300 * NANOS_PER_CENT, 0)
     await shop.change(lambda c: c.execute("UPDATE balances SET low_told = 1"))
-    await cards.set_profile(shop.services, shop.account, Profile(name="Acme", low_balance_cents=300))
+    await cards.set_profile(shop.services, shop.account, CustomerProfile(name="Acme", low_balance_cents=300))
     assert low(shop) == (300 * NANOS_PER_CENT, 1)
-    await cards.set_profile(shop.services, shop.account, Profile(low_balance_cents=400))
+    await cards.set_profile(shop.services, shop.account, CustomerProfile(low_balance_cents=400))
     assert low(shop) == (400 * NANOS_PER_CENT, 0)
 
 
@@ -279,7 +279,7 @@ async def test_a_paying_account_has_the_operators_threshold_unless_it_sets_its_o
     async with open_shop(tmp_path, low_balance_cents=250) as shop:
         assert low(shop) == (250 * NANOS_PER_CENT, 0)
         await shop.open_account(card=None)
-        await cards.set_profile(shop.services, shop.account, Profile(low_balance_cents=0))
+        await cards.set_profile(shop.services, shop.account, CustomerProfile(low_balance_cents=0))
         await cards.customer_of(shop.services, shop.account)
         assert low(shop) == (0, 0)
 
@@ -300,10 +300,12 @@ async def test_a_paying_account_has_the_operators_threshold_unless_it_sets_its_o
 )
 async def test_a_wrong_field_is_named(shop: Shop, field: str, value: object) -> None:
     with pytest.raises(Problem) as problem:
-        await cards.set_profile(shop.services, shop.account, msgspec.structs.replace(Profile(), **{field: value}))
+        await cards.set_profile(
+            shop.services, shop.account, msgspec.structs.replace(CustomerProfile(), **{field: value})
+        )
     assert problem.value.kind is VALIDATION_FAILED
     assert problem.value.path is not None
     assert problem.value.path[0] == "body"
     if value != 500:
         assert problem.value.path == ("body", field)
-    assert await cards.profile(shop.services, shop.account) == Profile()
+    assert await cards.profile(shop.services, shop.account) == CustomerProfile()

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from farebox.billing import cards, processor_events, refund
 from farebox.billing.reconcile import AUTO_CENTS, KINDS, Reconciliation, examine, reconcile
 from farebox.cli import payments as commands
-from farebox.cli.session import Session, Stopped
+from farebox.cli.session import CliSession, Stopped
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import TopUp
 from farebox.payments.processor import ProcessorInvoice, ProcessorUnavailable
@@ -279,7 +279,7 @@ class Cli:
         self.shop = shop
 
     def __call__(self, *arguments: str, status: int = 0) -> Any:
-        session = Session()
+        session = CliSession()
         session.data_dir = self.shop.services.settings.data_dir
         session.__dict__["settings"] = self.shop.services.settings
         session.clock = self.shop.clock  # type: ignore[assignment] # the same time

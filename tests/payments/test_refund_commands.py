@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from farebox.billing import top_up
 from farebox.cli import refunds
-from farebox.cli.session import Session, Stopped
+from farebox.cli.session import CliSession, Stopped
 from tests.payments.books import compare
 from tests.payments.world import ACCOUNT, DAY, SECRET, World, living, open_world
 
@@ -51,7 +51,7 @@ def cli(world: World, monkeypatch: pytest.MonkeyPatch) -> Cli:
         ("SECRET_KEY", base64.b64encode(bytes(32)).decode()),
     ):
         monkeypatch.setenv(f"FAREBOX_{name}", value)
-    session = Session()
+    session = CliSession()
     session.clock = world.clock  # type: ignore[assignment] # the same time
     return lambda *arguments: CliRunner().invoke(app, list(arguments), obj=session)
 

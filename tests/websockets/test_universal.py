@@ -7,7 +7,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from farebox.errors import ACCOUNT_BYTES_FULL
-from farebox.limits.byte_budget import Lease
+from farebox.limits.byte_budget import ByteLease
 from tests.calls.kit import differences, log_rows, price_of, set_gateway
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer
@@ -108,7 +108,7 @@ def test_a_response_for_which_there_is_no_room_is_given_up_and_charged(
     """Responses that are sent in one message are buffered only up to the account's memory limit."""
     monkeypatch.setattr("farebox.calls.responses.relay.WHOLE_BODY_MAX", 64)  # so that it is relayed as it arrives
     monkeypatch.setattr("farebox.calls.responses.whole.FREE", 0)
-    monkeypatch.setattr(Lease, "room_for", lambda _self, _more: False)
+    monkeypatch.setattr(ByteLease, "room_for", lambda _self, _more: False)
     before = customer.balance.posted
     with opened(customer, "") as connection:
         create(connection, "large", "word " * 200)

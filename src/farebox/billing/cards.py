@@ -37,7 +37,7 @@ from farebox.runtime.services import Services, processor_of
 from farebox.settings import Settings
 from farebox.storage import customers as store
 from farebox.storage.accounts import find_account
-from farebox.storage.customers import Profile
+from farebox.storage.customers import CustomerProfile
 from farebox.storage.operator_acts import record_act
 from farebox.storage.sql import Connection
 
@@ -313,12 +313,12 @@ def _same_but_renewed(before: Card, now: Card) -> bool:
 # --- profile ----------------------------------------------------------------------------------------------------------
 
 
-async def profile(services: Services, account_id: str) -> Profile:
+async def profile(services: Services, account_id: str) -> CustomerProfile:
     """The recipient of the account's invoices, and the account's own limits."""
     return await services.database.get(partial(store.find_profile, account_id=account_id))
 
 
-async def set_profile(services: Services, account_id: str, profile: Profile) -> Profile:
+async def set_profile(services: Services, account_id: str, profile: CustomerProfile) -> CustomerProfile:
     """Replace the profile. Raises Problem: NOT_FOUND, VALIDATION_FAILED."""
     at = services.clock.now_ms()
     return await services.database.write(
@@ -330,11 +330,11 @@ def put_profile(
     connection: Connection,
     settings: Settings,
     account_id: str,
-    profile: Profile,
+    profile: CustomerProfile,
     at: int,
     *,
     by: Operator | None = None,
-) -> Profile:
+) -> CustomerProfile:
     """Replace the profile, inside the caller's transaction. Without a low-balance mark the account uses the one from
     the settings. `by` is the operator who does it, if it is one.
 
@@ -356,7 +356,7 @@ def put_profile(
 _NAMES = {"email": "e-mail address", "tax_id": "tax ID"}
 
 
-def _checked(profile: Profile, settings: Settings) -> Profile:
+def _checked(profile: CustomerProfile, settings: Settings) -> CustomerProfile:
     texts = {name: getattr(profile, name).strip() for name in ("name", "email", "address", "country", "tax_id")}
     for name, text in texts.items():
         if len(text) > _TEXT_MAX or any(ord(sign) < 32 and (sign != "\n" or name != "address") for sign in text):

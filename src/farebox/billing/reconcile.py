@@ -68,7 +68,7 @@ _COUNTED_DISPUTES = ("open", "lost")
 T = TypeVar("T")
 
 
-class Sums(msgspec.Struct, frozen=True, kw_only=True):
+class ReconciledSums(msgspec.Struct, frozen=True, kw_only=True):
     """The sums of what was compared, in US cents."""
 
     captured: int = 0
@@ -80,8 +80,8 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one run."""
 
     findings: list[Finding]
-    theirs: Sums
-    ours: Sums
+    theirs: ReconciledSums
+    ours: ReconciledSums
     payments: int
     """How many payments were compared."""
     applied: int
@@ -242,7 +242,9 @@ async def _apply_one(services: Services, processor: Processor, theirs: _Theirs, 
 # --- what differs -----------------------------------------------------------------------------------------------------
 
 
-def _compare(connection: Connection, theirs: _Theirs, at: int) -> tuple[list[Finding], tuple[Sums, Sums]]:
+def _compare(
+    connection: Connection, theirs: _Theirs, at: int
+) -> tuple[list[Finding], tuple[ReconciledSums, ReconciledSums]]:
     """The differences, including purchases that have no payment at all, and both sides' sums."""
     found = [*_differences(connection, theirs, at), *_unbacked(connection, at)]
     return found, (_sum_theirs(theirs), _sum_ours(connection, theirs))
@@ -353,7 +355,7 @@ def _shown(clawback: tuple[int, str] | None) -> str:
 # --- sums and findings ------------------------------------------------------------------------------------------------
 
 
-def _sum_theirs(theirs: _Theirs) -> Sums:
+def _sum_theirs(theirs: _Theirs) -> ReconciledSums:
     paid = [invoice.paid_cents for invoice in theirs.invoices.values() if invoice and invoice.state == "paid"]
     refunded = [
         back.amount_cents
@@ -361,14 +363,14 @@ def _sum_theirs(theirs: _Theirs) -> Sums:
         if back and _REFUND_STATES.get(back.state, back.state) in _COUNTED_REFUNDS
     ]
     disputed = [item.amount_cents for item in theirs.disputes.values() if item and item.state in _COUNTED_DISPUTES]
-    return Sums(captured=sum(paid), refunded=sum(refunded), disputed=sum(disputed))
+    return ReconciledSums(captured=sum(paid), refunded=sum(refunded), disputed=sum(disputed))
 
 
-def _sum_ours(connection: Connection, theirs: _Theirs) -> Sums:
+def _sum_ours(connection: Connection, theirs: _Theirs) -> ReconciledSums:
     booked = [books.booked_payment(connection, payment_id=payment_id) for payment_id in theirs.invoices]
     refunds = books.refunds_named(connection, theirs.refunds)
     contested = books.disputes_named(connection, theirs.disputes)
-    return Sums(
+    return ReconciledSums(
         captured=sum(item.charge_cents for item in booked if item and item.state == "paid"),
         refunded=sum(_counted(refunds, _COUNTED_REFUNDS)),
         disputed=sum(_counted(contested, _COUNTED_DISPUTES)),

@@ -7,7 +7,7 @@ from typing import Literal
 from farebox.calendar import DAY_MS, HOUR_MS, month_start, next_month
 from farebox.errors import ACCESS_DENIED, Problem
 from farebox.model import Account, Balance
-from farebox.periods import CalendarSpan, Change, window
+from farebox.periods import CalendarSpan, ZoneChange, window
 from farebox.runtime.services import Services
 from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import find_account, read_balance, read_owed
@@ -67,7 +67,7 @@ async def usage(
     if start >= end:
         return []
     settings = await services.database.get(partial(read_settings, account_id=account_id))
-    zones = () if settings is None else tuple(Change(0, change.zone) for change in settings.zones[-1:])
+    zones = () if settings is None else tuple(ZoneChange(0, change.zone) for change in settings.zones[-1:])
     if period == "hourly" or not zones:
         length = HOUR_MS if period == "hourly" else DAY_MS
         read = partial(

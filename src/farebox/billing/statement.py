@@ -1,7 +1,7 @@
 """The monthly statement of an account: exact sums over its transfers, and its usage by provider and model."""
 
 from farebox.calendar import HOUR_MS, month_span
-from farebox.documents.content import MOVEMENTS, Movement, Party, Statement, UsageLine
+from farebox.documents.content import MOVEMENTS, MovementSum, Party, Statement, UsageLine
 from farebox.ledger.books import OWN_BOOKS
 from farebox.storage.documents import usage_sums
 from farebox.storage.sql import Connection, snapshot
@@ -57,7 +57,7 @@ def statement(
         seller=seller,
         customer=customer,
         opening_nanos=opening,
-        movements=tuple(Movement(kind, amount) for kind, amount in moved.items() if amount),
+        movements=tuple(MovementSum(kind, amount) for kind, amount in moved.items() if amount),
         closing_nanos=opening + sum(moved.values()),
         usage=tuple(
             UsageLine(item.provider, item.model, item.calls, item.tokens_in, item.tokens_out, item.charge)

@@ -81,7 +81,7 @@ class Result(msgspec.Struct, frozen=True):
         return _DESCRIPTIONS[self.status]
 
 
-class Dataset(msgspec.Struct, frozen=True):
+class FrozenDataset(msgspec.Struct, frozen=True):
     """A dataset as it was when its evaluation was created."""
 
     id: str
@@ -93,14 +93,14 @@ class Dataset(msgspec.Struct, frozen=True):
 
 
 _results: Final = msgspec.json.Decoder(list[Result])
-_datasets: Final = msgspec.json.Decoder(list[Dataset])
+_datasets: Final = msgspec.json.Decoder(list[FrozenDataset])
 
 
 def results_of(evaluation: EvaluationRow) -> list[Result]:
     return _results.decode(evaluation.results)
 
 
-def datasets_of(evaluation: EvaluationRow) -> list[Dataset]:
+def datasets_of(evaluation: EvaluationRow) -> list[FrozenDataset]:
     return _datasets.decode(evaluation.datasets)
 
 

@@ -8,7 +8,7 @@ import typer
 
 from farebox.calendar import day_text
 from farebox.cli.output import show, show_rows
-from farebox.cli.session import Session, Stopped, session_of
+from farebox.cli.session import CliSession, Stopped, session_of
 from farebox.cli.values import AsJson, From, To, moment, parse_usd_or_zero
 from farebox.money import NANOS_PER_USD, format_usd
 
@@ -102,7 +102,7 @@ def _read(provider: str, file: Path) -> "list[BillLine]":
 
 
 def _fetched(
-    session: Session, provider: str, start: int | None, end: int | None, base_url: str | None
+    session: CliSession, provider: str, start: int | None, end: int | None, base_url: str | None
 ) -> "list[BillLine]":
     from farebox.operator.bill_fetch import FetchFailed, fetch_bill
     from farebox.operator.bill_formats import BillUnreadable

@@ -35,7 +35,7 @@ from farebox.cli import (
     what_if,
 )
 from farebox.cli.failures import in_one_line
-from farebox.cli.session import Session, session_of
+from farebox.cli.session import CliSession, session_of
 
 _HELP = """Farebox: a self-hosted AI gateway with prepaid billing.
 
@@ -116,7 +116,7 @@ def command() -> Callable[..., Any]:
 def run() -> None:
     """What `farebox` calls. Ends the process with the exit status."""
     _keep_standard_descriptors()
-    session = Session()
+    session = CliSession()
     try:
         command()(prog_name="farebox", obj=session)
     except Exception as error:

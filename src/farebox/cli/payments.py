@@ -12,10 +12,10 @@ from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.quoting import quoted
 
 if TYPE_CHECKING:
-    from farebox.billing.reconcile import Reconciliation, Sums
+    from farebox.billing.reconcile import ReconciledSums, Reconciliation
     from farebox.model import Operator
     from farebox.runtime.services import Services
-    from farebox.storage.customers import Profile
+    from farebox.storage.customers import CustomerProfile
     from farebox.storage.findings import Finding
     from farebox.storage.processor_events import StoredEvent
 
@@ -155,7 +155,7 @@ def _reconciled_row(done: "Reconciliation") -> Row:
     }
 
 
-def _sums_row(sums: "Sums") -> Row:
+def _sums_row(sums: "ReconciledSums") -> Row:
     return {
         f"{name}_cents": cents
         for name, cents in (("captured", sums.captured), ("refunded", sums.refunded), ("disputed", sums.disputed))
@@ -292,7 +292,7 @@ def profile(
     )
 
 
-def _profile_text(account_id: str, shown: "Profile") -> str:
+def _profile_text(account_id: str, shown: "CustomerProfile") -> str:
     facts = {
         "Account": account_id,
         "Name": shown.name,

@@ -8,11 +8,11 @@ import typer
 from farebox.calendar import DAY_MS
 from farebox.cli.output import Row, show, show_rows
 from farebox.cli.prices import price
-from farebox.cli.session import Session, Stopped, session_of
+from farebox.cli.session import CliSession, Stopped, session_of
 from farebox.cli.values import AsJson
 
 if TYPE_CHECKING:
-    from farebox.operator.audit_prices import Difference
+    from farebox.operator.audit_prices import PriceDifference
     from farebox.pricing.supplement import Entry, Supplement
 
 
@@ -71,14 +71,14 @@ def _read(file: Path) -> str:
     return text
 
 
-def _put(session: Session, text: str) -> None:
+def _put(session: CliSession, text: str) -> None:
     from farebox.operator.installation import set_supplement
 
     with session.writing() as connection:
         set_supplement(connection, text, by=session.operator, at=session.clock.now_ms())
 
 
-def _current(session: Session) -> "Supplement":
+def _current(session: CliSession) -> "Supplement":
     from farebox.pricing.supplement import Supplement, shipped
     from farebox.storage.config import find_supplement
 
@@ -149,7 +149,7 @@ def audit(
         raise typer.Exit(1)
 
 
-def _differences(session: Session, litellm: Path | None, days: int) -> "tuple[list[Difference], list[str]]":
+def _differences(session: CliSession, litellm: Path | None, days: int) -> "tuple[list[PriceDifference], list[str]]":
     from farebox.operator.audit_prices import against_map, against_stated, against_supplement, summarize_calls
     from farebox.pricing.compiler import PriceList
     from farebox.pricing.litellm_map import UnreadableMap, read_map
@@ -175,7 +175,7 @@ def _differences(session: Session, litellm: Path | None, days: int) -> "tuple[li
     return found + against_map(book, theirs, calls, now), []
 
 
-def _difference_row(one: "Difference") -> Row:
+def _difference_row(one: "PriceDifference") -> Row:
     return {
         "date": one.date or None,
         "provider": one.provider,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from farebox.cli.output import Row, show, show_rows
-from farebox.cli.session import Session, Stopped, session_of
+from farebox.cli.session import CliSession, Stopped, session_of
 from farebox.cli.values import AsJson, optional_moment_text
 
 key = typer.Typer(no_args_is_help=True, help="Several keys of yours at one provider, which share its calls.")
@@ -137,7 +137,7 @@ def _hinted(command: str) -> Iterator[None]:
         raise Stopped(f"{refused}: `{command}`") from refused
 
 
-def mask(session: Session, place: str, stored_key: bytes) -> str:
+def mask(session: CliSession, place: str, stored_key: bytes) -> str:
     """The part of an encrypted key that may be shown; `place` is what its encryption is bound to."""
     from farebox.vault import SecretUnreadable, masked
 

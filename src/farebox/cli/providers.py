@@ -7,7 +7,7 @@ import typer
 
 from farebox.cli.output import Row, show, show_rows
 from farebox.cli.provider_keys import key, mask
-from farebox.cli.session import Session, session_of
+from farebox.cli.session import CliSession, session_of
 from farebox.cli.values import AsJson, optional_moment_text
 
 provider = typer.Typer(no_args_is_help=True, help="Providers: whose models are called, and with which key.")
@@ -92,7 +92,7 @@ def list_providers(context: typer.Context, as_json: AsJson = False) -> None:
     show_rows(rows, as_json=as_json, columns=columns, empty="")
 
 
-def _row(session: Session, name: str, base_url: str | None, stored_key: bytes | None) -> Row:
+def _row(session: CliSession, name: str, base_url: str | None, stored_key: bytes | None) -> Row:
     return {
         "name": name,
         "base_url": base_url,

@@ -10,7 +10,7 @@ import typer
 
 from farebox.cli.output import show_rows
 from farebox.cli.price_book import price_book_of
-from farebox.cli.session import Session, session_of
+from farebox.cli.session import CliSession, session_of
 from farebox.cli.values import AsJson, From, OnlyAccount, To
 from farebox.money import format_usd
 
@@ -83,7 +83,7 @@ def rerate(
 
 
 def _run(
-    session: Session,
+    session: CliSession,
     connection: "Connection",
     book: "PriceBook",
     spec: "Spec",
@@ -115,7 +115,7 @@ def _run(
 
 
 def _correct(
-    session: Session, connection: "Connection", book: "PriceBook", spec: "Spec", rerate_id: str, tally: "Tally"
+    session: CliSession, connection: "Connection", book: "PriceBook", spec: "Spec", rerate_id: str, tally: "Tally"
 ) -> None:
     """Correct one account, some hundred calls in each transaction."""
     from farebox.operator import rerate as operator

@@ -35,7 +35,7 @@ class Serving(msgspec.Struct, frozen=True):
     port: int = 0
 
 
-class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+class ReportedReadiness(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of a server's `GET /readyz` (http.control.system) that an operator has to act on."""
 
     database: str
@@ -79,7 +79,7 @@ def running_settings(settings: Settings) -> tuple[Settings, str]:
     return settings, settings.base_url if settings.public_url else found.base_url
 
 
-def fetch_readiness(settings: Settings) -> tuple[str, Readiness | None] | None:
+def fetch_readiness(settings: Settings) -> tuple[str, ReportedReadiness | None] | None:
     """The URL of the server that serves from this data folder, and its readiness (None if it does not respond). None if
     there is no server, or it cannot be reached from here.
     """
@@ -91,7 +91,7 @@ def fetch_readiness(settings: Settings) -> tuple[str, Readiness | None] | None:
     with closing(HTTPConnection(found.host, found.port, timeout=FETCH_SECONDS)) as connection:
         try:
             connection.request("GET", "/readyz")
-            return found.base_url, msgspec.json.decode(connection.getresponse().read(), type=Readiness)
+            return found.base_url, msgspec.json.decode(connection.getresponse().read(), type=ReportedReadiness)
         except (OSError, HTTPException, msgspec.DecodeError):
             return found.base_url, None
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from farebox.cli.session import Session, Stopped
+from farebox.cli.session import CliSession, Stopped
 
 if TYPE_CHECKING:
     from farebox.runtime.services import Services
@@ -16,7 +16,7 @@ GRACE_SECONDS = 10.0
 """How long tasks in progress may continue once the command has its result."""
 
 
-def run_with_services(session: Session, work: "Callable[[Services], Awaitable[T]]") -> T:
+def run_with_services(session: CliSession, work: "Callable[[Services], Awaitable[T]]") -> T:
     """Run `work` in its own event loop. An API error (Problem) stops the command."""
     import asyncio
 
@@ -42,7 +42,7 @@ def run_with_services(session: Session, work: "Callable[[Services], Awaitable[T]
 
 
 @asynccontextmanager
-async def _opened(session: Session) -> "AsyncIterator[Services]":
+async def _opened(session: CliSession) -> "AsyncIterator[Services]":
     from farebox.cli.server_file import running_settings
     from farebox.runtime.opening import open_services
 

@@ -11,7 +11,7 @@ import farebox
 from farebox import lean
 from farebox.cli.fake_stripe import need_fake_stripe
 from farebox.cli.output import show
-from farebox.cli.session import Session, Stopped, make_data_dir, session_of
+from farebox.cli.session import CliSession, Stopped, make_data_dir, session_of
 from farebox.cli.values import AsJson
 from farebox.settings import Settings, secret_key
 
@@ -93,7 +93,7 @@ def serve(
         raise Stopped(str(error)) from error
 
 
-def _greeting(session: Session, settings: Settings) -> "Welcome":
+def _greeting(session: CliSession, settings: Settings) -> "Welcome":
     from farebox.cli.welcome import prepare
 
     return prepare(session, settings)

@@ -24,7 +24,7 @@ class Stopped(Exception):
     """The command cannot be carried out; the message says why, and what to do about it."""
 
 
-class Session:
+class CliSession:
     """One run of the command line."""
 
     def __init__(self) -> None:
@@ -88,8 +88,8 @@ def make_data_dir(settings: Settings) -> Path:
     return path
 
 
-def session_of(context: typer.Context) -> Session:
+def session_of(context: typer.Context) -> CliSession:
     """The session that `farebox.cli.main` put into the context."""
-    session = context.find_object(Session)
+    session = context.find_object(CliSession)
     assert session is not None
     return session

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from farebox.cli.output import Row, print_table, show
-from farebox.cli.server_file import Readiness, fetch_readiness
+from farebox.cli.server_file import ReportedReadiness, fetch_readiness
 from farebox.cli.session import session_of
 from farebox.cli.values import AsJson, moment_text
 from farebox.quoting import quoted
@@ -75,7 +75,7 @@ def status(
         _print(alarms, findings)
 
 
-def _print_server(server: tuple[str, Readiness | None] | None) -> None:
+def _print_server(server: tuple[str, ReportedReadiness | None] | None) -> None:
     """Print only what the operator has to act on."""
     if server is None:
         return

@@ -57,7 +57,7 @@ def percent(text: str) -> int:
     return int(Decimal(text) * PARTS_PER_PERCENT) + 100 * PARTS_PER_PERCENT
 
 
-class Rate(NamedTuple):
+class PriceArgument(NamedTuple):
     """One price of a model, as genai-prices names it."""
 
     key: str
@@ -71,11 +71,11 @@ def parse_price(text: str) -> str:
     return text
 
 
-def _rate(text: str) -> Rate:
+def _rate(text: str) -> PriceArgument:
     key, equals, usd = text.partition("=")
     if not (key and equals and usd):
         raise typer.BadParameter(f"{quoted(text)} is not a rate: write it as input_audio_mtok=40")
-    return Rate(key, parse_price(usd))
+    return PriceArgument(key, parse_price(usd))
 
 
 Amount: TypeAlias = Annotated[int, typer.Option(parser=_usd, metavar="USD", help="US dollars, up to nine decimals.")]
@@ -99,7 +99,7 @@ From: TypeAlias = Annotated[int, typer.Option("--from", parser=moment, metavar="
 To: TypeAlias = Annotated[int, typer.Option("--to", parser=moment, metavar="DATE", help="UTC, not included.")]
 Percent: TypeAlias = Annotated[int, typer.Argument(parser=percent, metavar="PERCENT", help="On top of the cost.")]
 Rates: TypeAlias = Annotated[
-    list[Rate] | None,
+    list[PriceArgument] | None,
     typer.Option("--rate", parser=_rate, metavar="KEY=USD", help="Any price key; may be repeated."),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from farebox.cli.server_file import write_private
-from farebox.cli.session import Session
+from farebox.cli.session import CliSession
 from farebox.model import Permission, Role
 from farebox.money import NANOS_PER_USD, format_usd
 from farebox.settings import Settings
@@ -45,7 +45,7 @@ class Welcome:
     """A new link at every start: each signs a browser in once, as the account's owner and as an operator."""
 
 
-def prepare(session: Session, settings: Settings) -> Welcome:
+def prepare(session: CliSession, settings: Settings) -> Welcome:
     """Create the account, the grant and the token if missing; the same on every start."""
     from farebox.operator import administer, tokens
     from farebox.people import sessions
@@ -97,7 +97,7 @@ def _read(path: Path) -> DemoAccount | None:
         return None
 
 
-def _is_active(session: Session, connection: "Connection", demo_account: DemoAccount, at: int) -> bool:
+def _is_active(session: CliSession, connection: "Connection", demo_account: DemoAccount, at: int) -> bool:
     from farebox.storage.accounts import find_token
 
     token = find_token(connection, session.vault.hash_token(demo_account.token))

@@ -11,7 +11,7 @@ from farebox.calendar import HOUR_MS
 from farebox.cli.books import counted
 from farebox.cli.output import print_table, show
 from farebox.cli.price_book import price_book_of
-from farebox.cli.session import Session, Stopped, session_of
+from farebox.cli.session import CliSession, Stopped, session_of
 from farebox.cli.values import AccountId, AsJson, From, To, moment_text, percent, whole_cents
 from farebox.money import format_usd
 from farebox.quoting import quoted
@@ -152,7 +152,7 @@ def _scenario(values: dict[str, Any]) -> "Scenario":
     return scenario
 
 
-def _replayed(session: Session, account_id: str, scenario: "Scenario", *, shown: bool) -> "Report":
+def _replayed(session: CliSession, account_id: str, scenario: "Scenario", *, shown: bool) -> "Report":
     from functools import partial
 
     from farebox.calls.what_if.replay import PAGE, Replay, since

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from farebox.counts import CounterSheet
 
 
-class Start(msgspec.Struct, frozen=True):
+class WorkerStart(msgspec.Struct, frozen=True):
     """The configuration of a worker. It contains secrets, so it is sent through a pipe and not as arguments or in the
     environment."""
 
@@ -49,7 +49,7 @@ def main() -> None:
     line = sys.stdin.buffer.readline()
     if not line:
         sys.exit(1)  # the parent process has exited already
-    start = msgspec.json.decode(line, type=Start)
+    start = msgspec.json.decode(line, type=WorkerStart)
 
     try:
         lean.load_for_server()
@@ -76,7 +76,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _sheet(start: Start) -> "CounterSheet | None":
+def _sheet(start: WorkerStart) -> "CounterSheet | None":
     """The sheet of all workers; None if its layout is that of another release, installed after they were started: then
     this worker counts separately until all are restarted.
     """

@@ -17,7 +17,7 @@ import structlog
 
 from farebox import logs
 from farebox.cli.session import Stopped
-from farebox.cli.worker import Start, StartReport
+from farebox.cli.worker import StartReport, WorkerStart
 from farebox.clock import SystemClock
 from farebox.counts import CounterSheet, new_file
 from farebox.host_resources import (
@@ -115,9 +115,9 @@ class Worker:
             raise Stopped(report.error)
         log.info("worker_started", worker=self._number, pid=process.pid)
 
-    def _start(self) -> Start:
+    def _start(self) -> WorkerStart:
         host = self._host
-        return Start(
+        return WorkerStart(
             host.settings,
             host.base_url,
             host.demo_url,

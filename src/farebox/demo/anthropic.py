@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from farebox.demo.directives import Directives
 from farebox.demo.prompt import (
-    Call,
+    DemoRequest,
     Json,
     Prompt,
     ToolCall,
@@ -22,9 +22,9 @@ from farebox.demo.responding import (
     SSE_HEADERS,
     Completion,
     Counts,
+    DemoEndpoint,
+    DemoEvent,
     Dialect,
-    Endpoint,
-    Event,
     Mark,
     Reply,
     complete,
@@ -54,7 +54,7 @@ def _error(status: int, message: str) -> Json:
 DIALECT = Dialect(_error)
 
 
-def _read(call: Call) -> Prompt:
+def _read(call: DemoRequest) -> Prompt:
     body = json_object(call.body)
     messages = objects(body, "messages")
     tools = objects(body, "tools")
@@ -110,23 +110,23 @@ def _block(response: Completion, mark: Mark) -> Json:
     }
 
 
-def _events(prompt: Prompt, directives: Directives, response: Completion, mark: Mark) -> Iterator[Event]:
+def _events(prompt: Prompt, directives: Directives, response: Completion, mark: Mark) -> Iterator[DemoEvent]:
     usage = _usage(response.counts)
     # Like the real API: the first event already reports an output token, and the figure of the last event replaces it.
     first = reported(usage | {"output_tokens": min(1, response.counts.output)}, directives, stream=True)
     message = with_usage(_message(prompt, mark), "usage", first)
-    yield Event(named_sse({"type": "message_start", "message": message}), response.counts.reasoning)
+    yield DemoEvent(named_sse({"type": "message_start", "message": message}), response.counts.reasoning)
     empty: Json = {"text": ""} if response.tool is None else {"input": {}}
     block = _block(response, mark) | empty
-    yield Event(named_sse({"type": "content_block_start", "index": 0, "content_block": block}))
-    yield Event(named_sse({"type": "ping"}))
+    yield DemoEvent(named_sse({"type": "content_block_start", "index": 0, "content_block": block}))
+    yield DemoEvent(named_sse({"type": "ping"}))
     for delta, tokens in _deltas(response):
-        yield Event(named_sse({"type": "content_block_delta", "index": 0, "delta": delta}), tokens)
-    yield Event(named_sse({"type": "content_block_stop", "index": 0}))
+        yield DemoEvent(named_sse({"type": "content_block_delta", "index": 0, "delta": delta}), tokens)
+    yield DemoEvent(named_sse({"type": "content_block_stop", "index": 0}))
     stop = {"stop_reason": _FINISH[response.finish], "stop_sequence": None}
     last = with_usage({"type": "message_delta", "delta": stop}, "usage", reported(usage, directives, stream=True))
-    yield Event(named_sse(last))
-    yield Event(named_sse({"type": "message_stop"}))
+    yield DemoEvent(named_sse(last))
+    yield DemoEvent(named_sse({"type": "message_stop"}))
 
 
 def _deltas(response: Completion) -> Iterator[tuple[Json, int]]:
@@ -170,6 +170,6 @@ def _models_reply(prompt: Prompt, _directives: Directives, _mark: Mark) -> Reply
     return json_reply(prompt, {"data": [model], "has_more": False, "first_id": prompt.model, "last_id": prompt.model})
 
 
-MESSAGES = Endpoint(DIALECT, _read, _reply)
-COUNT_TOKENS = Endpoint(DIALECT, _read, _count_reply)
-MODELS = Endpoint(DIALECT, read_models, _models_reply)
+MESSAGES = DemoEndpoint(DIALECT, _read, _reply)
+COUNT_TOKENS = DemoEndpoint(DIALECT, _read, _count_reply)
+MODELS = DemoEndpoint(DIALECT, read_models, _models_reply)

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 
 from farebox.clock import Clock
 from farebox.demo.directives import Directives
-from farebox.demo.journal import Entry, Stats
-from farebox.demo.responding import Event, Reply
+from farebox.demo.journal import JournalEntry, Stats
+from farebox.demo.responding import DemoEvent, Reply
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
 
 GARBAGE = b'\x00\xff\xfe{"garbage": \n\ndata: [}\xf0\n\n'
@@ -16,7 +16,7 @@ _FAILURE_AFTER = 3
 _ENDLESS = ("content-length", str(10**12))
 
 
-class Delivery:
+class DemoDelivery:
     """One response on its way."""
 
     def __init__(
@@ -29,7 +29,7 @@ class Delivery:
         self._stats = stats
         self._gone: asyncio.Future[None] | None = None
 
-    async def run(self, reply: Reply, entry: Entry) -> None:
+    async def run(self, reply: Reply, entry: JournalEntry) -> None:
         """Wait as directed (forever with `hang`), then send.
 
         Raises ClientGone, also if the provider is closing and releases waiting requests.
@@ -64,7 +64,7 @@ class Delivery:
             self._stats.tokens_out += reply.output_tokens
         return directives.cut is None
 
-    async def _send_events(self, reply: Reply, events: Iterable[Event]) -> bool:
+    async def _send_events(self, reply: Reply, events: Iterable[DemoEvent]) -> bool:
         directives = self._directives
         stream = self._exchange.start(reply.status, self._stream_headers(reply.headers))
         stop = directives.cut if directives.cut is not None else directives.end
@@ -83,13 +83,13 @@ class Delivery:
         # client sees as a response that broke off.
         return headers if self._directives.cut is None else [*headers, _ENDLESS]
 
-    def _with_faults(self, reply: Reply, events: Iterable[Event]) -> Iterator[Event]:
+    def _with_faults(self, reply: Reply, events: Iterable[DemoEvent]) -> Iterator[DemoEvent]:
         for number, event in enumerate(events, 1):
             yield event
             if self._directives.garbage and number == _GARBAGE_AFTER:
-                yield Event(GARBAGE)
+                yield DemoEvent(GARBAGE)
             if self._directives.error_event and number == _FAILURE_AFTER:
-                yield Event(reply.failure)
+                yield DemoEvent(reply.failure)
                 return
 
     def _split(self, data: bytes) -> Iterator[bytes]:

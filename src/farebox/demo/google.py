@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from farebox.demo.directives import Directives
 from farebox.demo.prompt import (
     DEFAULT_MODEL,
-    Call,
+    DemoRequest,
     Json,
     Prompt,
     ToolCall,
@@ -25,9 +25,9 @@ from farebox.demo.responding import (
     SSE_HEADERS,
     Completion,
     Counts,
+    DemoEndpoint,
+    DemoEvent,
     Dialect,
-    Endpoint,
-    Event,
     Mark,
     Reply,
     complete,
@@ -58,7 +58,7 @@ def _error(status: int, message: str) -> Json:
 DIALECT = Dialect(_error)
 
 
-def _read(call: Call) -> Prompt:
+def _read(call: DemoRequest) -> Prompt:
     """A request of generateContent, streamGenerateContent or countTokens: the path says which, and the model."""
     model, _, method = call.path.rpartition("/")[2].partition(":")
     body = json_object(call.body)
@@ -104,16 +104,16 @@ def _reply(prompt: Prompt, directives: Directives, mark: Mark) -> Reply:
             failure=b",\r\n" + encode(failure) + b"]",
             input_tokens=prompt.input_tokens,
         )
-    events = (Event(sse(chunk), tokens) for chunk, tokens in chunks)
+    events = (DemoEvent(sse(chunk), tokens) for chunk, tokens in chunks)
     return Reply(headers=SSE_HEADERS, events=events, failure=sse(failure), input_tokens=prompt.input_tokens)
 
 
-def _as_array(chunks: Iterable[tuple[Json, int]]) -> Iterator[Event]:
+def _as_array(chunks: Iterable[tuple[Json, int]]) -> Iterator[DemoEvent]:
     lead = b"["
     for chunk, tokens in chunks:
-        yield Event(lead + encode(chunk), tokens)
+        yield DemoEvent(lead + encode(chunk), tokens)
         lead = b",\r\n"
-    yield Event(b"]")
+    yield DemoEvent(b"]")
 
 
 def _chunks(prompt: Prompt, directives: Directives, response: Completion, mark: Mark) -> Iterator[tuple[Json, int]]:
@@ -177,6 +177,6 @@ def _models_reply(prompt: Prompt, _directives: Directives, _mark: Mark) -> Reply
     return json_reply(prompt, model if prompt.body["one"] else {"models": [model]})
 
 
-GENERATE = Endpoint(DIALECT, _read, _reply)
-COUNT_TOKENS = Endpoint(DIALECT, _read, _count_reply)
-MODELS = Endpoint(DIALECT, read_models, _models_reply)
+GENERATE = DemoEndpoint(DIALECT, _read, _reply)
+COUNT_TOKENS = DemoEndpoint(DIALECT, _read, _count_reply)
+MODELS = DemoEndpoint(DIALECT, read_models, _models_reply)

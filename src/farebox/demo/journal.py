@@ -3,17 +3,17 @@
 from collections import deque
 from dataclasses import dataclass
 
-from farebox.demo.prompt import Call, Json
+from farebox.demo.prompt import DemoRequest, Json
 
 _BODY_KEPT = 64 * 1024
 _ENTRIES_KEPT = 500
 
 
 @dataclass(slots=True)
-class Entry:
+class JournalEntry:
     """One call, and how its response went."""
 
-    call: Call
+    call: DemoRequest
     body_bytes: int
     status: int = 0
     """0 until the response begins."""
@@ -54,19 +54,19 @@ class Stats:
     """Output tokens sent, whatever usage was reported."""
 
 
-class Journal:
+class DemoJournal:
     """The latest calls, and the counts of all."""
 
     def __init__(self) -> None:
         self.stats = Stats()
-        self.entries: deque[Entry] = deque(maxlen=_ENTRIES_KEPT)
+        self.entries: deque[JournalEntry] = deque(maxlen=_ENTRIES_KEPT)
 
-    def begin(self, call: Call) -> Entry:
+    def begin(self, call: DemoRequest) -> JournalEntry:
         """Note a call that begins to be served."""
         size = len(call.body)
         if size > _BODY_KEPT:
-            call = Call(call.method, call.path, call.query, call.headers, call.body[:_BODY_KEPT])
-        entry = Entry(call, size)
+            call = DemoRequest(call.method, call.path, call.query, call.headers, call.body[:_BODY_KEPT])
+        entry = JournalEntry(call, size)
         self.entries.append(entry)
         self.stats.requests += 1
         self.stats.open += 1

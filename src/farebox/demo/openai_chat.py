@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from farebox.demo.directives import Directives
 from farebox.demo.prompt import (
-    Call,
+    DemoRequest,
     Json,
     Prompt,
     ToolCall,
@@ -22,9 +22,9 @@ from farebox.demo.responding import (
     SSE_HEADERS,
     Completion,
     Counts,
+    DemoEndpoint,
+    DemoEvent,
     Dialect,
-    Endpoint,
-    Event,
     Mark,
     Reply,
     complete,
@@ -61,7 +61,7 @@ def forced_tool(body: Json, tools: list[Json]) -> ToolCall | None:
     return tool_call(tools, None, "parameters") if choice == "required" else None
 
 
-def _read(call: Call) -> Prompt:
+def _read(call: DemoRequest) -> Prompt:
     body = json_object(call.body)
     messages = objects(body, "messages")
     tools = objects(body, "tools")
@@ -108,7 +108,7 @@ def _message(response: Completion, serial: int) -> Json:
     return {"role": "assistant", "content": None, "refusal": None, "tool_calls": calls}
 
 
-def _events(prompt: Prompt, directives: Directives, response: Completion, base: Json) -> Iterator[Event]:
+def _events(prompt: Prompt, directives: Directives, response: Completion, base: Json) -> Iterator[DemoEvent]:
     options = prompt.body.get("stream_options")
     asked = isinstance(options, dict) and options.get("include_usage") is True
     base = base | {"object": "chat.completion.chunk", "system_fingerprint": "fp_demo"}
@@ -120,16 +120,16 @@ def _events(prompt: Prompt, directives: Directives, response: Completion, base: 
     choices = range(prompt.choices)
     for index in choices:
         opening = {"role": "assistant", "content": None if response.tool else ""}
-        yield Event(chunk(index, opening), 0 if index else response.counts.reasoning)
+        yield DemoEvent(chunk(index, opening), 0 if index else response.counts.reasoning)
     for delta, tokens in _deltas(response, base["id"]):
         for index in choices:
-            yield Event(chunk(index, delta), tokens)
+            yield DemoEvent(chunk(index, delta), tokens)
     for index in choices:
-        yield Event(chunk(index, {}, _FINISH[response.finish]))
+        yield DemoEvent(chunk(index, {}, _FINISH[response.finish]))
     usage = reported(_usage(response.counts), directives, stream=True)
     if asked and usage is not None:
-        yield Event(sse({**base, "choices": [], "usage": usage}))
-    yield Event(_DONE)
+        yield DemoEvent(sse({**base, "choices": [], "usage": usage}))
+    yield DemoEvent(_DONE)
 
 
 def _deltas(response: Completion, call_id: str) -> Iterator[tuple[Json, int]]:
@@ -164,4 +164,4 @@ def _usage(counts: Counts) -> Json:
     }
 
 
-CHAT = Endpoint(DIALECT, _read, _reply)
+CHAT = DemoEndpoint(DIALECT, _read, _reply)

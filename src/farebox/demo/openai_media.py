@@ -12,7 +12,7 @@ from farebox.demo.openai_chat import DIALECT
 from farebox.demo.prompt import (
     DEFAULT_MODEL,
     BadRequest,
-    Call,
+    DemoRequest,
     Json,
     Prompt,
     count,
@@ -21,7 +21,7 @@ from farebox.demo.prompt import (
     read_models,
     words_in,
 )
-from farebox.demo.responding import Counts, Endpoint, Mark, Reply, complete, json_reply, reported, with_usage
+from farebox.demo.responding import Counts, DemoEndpoint, Mark, Reply, complete, json_reply, reported, with_usage
 
 _DIMENSIONS = 64
 _BYTES_PER_SECOND = 32_000  # 16 kHz, 16 bit, one channel: the size of a recording gives its length
@@ -33,7 +33,7 @@ _CATEGORIES = (
 )
 
 
-def _read_input(call: Call) -> Prompt:
+def _read_input(call: DemoRequest) -> Prompt:
     """Embeddings, moderations and speech: the text, or texts, under `input`."""
     body = json_object(call.body)
     texts = _inputs(body)
@@ -87,7 +87,7 @@ def _moderations(prompt: Prompt, _directives: Directives, mark: Mark) -> Reply:
     return json_reply(prompt, {"id": f"modr-demo-{mark.serial}", "model": prompt.model, "results": results})
 
 
-def _read_image(call: Call) -> Prompt:
+def _read_image(call: DemoRequest) -> Prompt:
     body = json_object(call.body)
     prompt = str(body.get("prompt") or "")
     return Prompt(
@@ -136,7 +136,7 @@ def _speech(prompt: Prompt, _directives: Directives, _mark: Mark) -> Reply:
     return Reply(headers=[("content-type", "audio/wav")], body=wav, input_tokens=prompt.input_tokens)
 
 
-def _read_transcription(call: Call) -> Prompt:
+def _read_transcription(call: DemoRequest) -> Prompt:
     form = _form(call.headers.get("content-type") or "", call.body)
     if "file" not in form:
         raise BadRequest("the form has no file")
@@ -206,9 +206,9 @@ def _models(prompt: Prompt, _directives: Directives, mark: Mark) -> Reply:
     return json_reply(prompt, model if prompt.body["one"] else {"object": "list", "data": [model]})
 
 
-EMBEDDINGS = Endpoint(DIALECT, _read_input, _embeddings)
-MODERATIONS = Endpoint(DIALECT, _read_input, _moderations)
-IMAGES = Endpoint(DIALECT, _read_image, _images)
-SPEECH = Endpoint(DIALECT, _read_input, _speech)
-TRANSCRIPTIONS = Endpoint(DIALECT, _read_transcription, _transcription)
-MODELS = Endpoint(DIALECT, read_models, _models)
+EMBEDDINGS = DemoEndpoint(DIALECT, _read_input, _embeddings)
+MODERATIONS = DemoEndpoint(DIALECT, _read_input, _moderations)
+IMAGES = DemoEndpoint(DIALECT, _read_image, _images)
+SPEECH = DemoEndpoint(DIALECT, _read_input, _speech)
+TRANSCRIPTIONS = DemoEndpoint(DIALECT, _read_transcription, _transcription)
+MODELS = DemoEndpoint(DIALECT, read_models, _models)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from farebox.demo.directives import Directives
 from farebox.demo.openai_chat import DIALECT, forced_tool
 from farebox.demo.prompt import (
-    Call,
+    DemoRequest,
     Json,
     Prompt,
     count,
@@ -20,8 +20,8 @@ from farebox.demo.responding import (
     SSE_HEADERS,
     Completion,
     Counts,
-    Endpoint,
-    Event,
+    DemoEndpoint,
+    DemoEvent,
     Mark,
     Reply,
     complete,
@@ -33,7 +33,7 @@ from farebox.demo.responding import (
 _FAILURE = named_sse({"type": "error", "code": "server_error", "message": FAILURE, "param": None, "sequence_number": 3})
 
 
-def _read(call: Call) -> Prompt:
+def _read(call: DemoRequest) -> Prompt:
     body = json_object(call.body)
     content = body.get("input")
     tools = objects(body, "tools")
@@ -57,7 +57,7 @@ def _reply(prompt: Prompt, directives: Directives, mark: Mark) -> Reply:
     return json_reply(prompt, _response(prompt, mark, response, usage), response.counts.output)
 
 
-def _events(prompt: Prompt, directives: Directives, response: Completion, mark: Mark) -> Iterator[Event]:
+def _events(prompt: Prompt, directives: Directives, response: Completion, mark: Mark) -> Iterator[DemoEvent]:
     started = _response(prompt, mark, None, None)
     ended = _response(prompt, mark, response, reported(_usage(response.counts), directives, stream=True))
     frames = [
@@ -67,7 +67,7 @@ def _events(prompt: Prompt, directives: Directives, response: Completion, mark: 
         ({"type": f"response.{ended['status']}", "response": ended}, 0),
     ]
     for number, (data, tokens) in enumerate(frames):
-        yield Event(named_sse({**data, "sequence_number": number}), tokens)
+        yield DemoEvent(named_sse({**data, "sequence_number": number}), tokens)
 
 
 def _text_events(response: Completion, mark: Mark) -> Iterator[tuple[Json, int]]:
@@ -156,4 +156,4 @@ def _usage(counts: Counts) -> Json:
     }
 
 
-RESPONSES = Endpoint(DIALECT, _read, _reply)
+RESPONSES = DemoEndpoint(DIALECT, _read, _reply)

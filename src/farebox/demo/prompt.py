@@ -28,7 +28,7 @@ class BadRequest(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class DemoRequest:
     """One HTTP request as received."""
 
     method: str
@@ -149,7 +149,7 @@ def tool_call(tools: Iterable[object], name: object, *schemas: str) -> ToolCall 
     return None
 
 
-def read_models(call: Call) -> Prompt:
+def read_models(call: DemoRequest) -> Prompt:
     """A request for the list of models, or for the one that the path names."""
     name = call.path.rpartition("models")[2].strip("/")
     return Prompt(model=name or DEFAULT_MODEL, body={"one": bool(name)})

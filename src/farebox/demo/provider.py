@@ -20,11 +20,11 @@ import uvloop
 
 from farebox.clock import Clock, SystemClock
 from farebox.demo import anthropic, google, openai_chat, openai_media, openai_responses
-from farebox.demo.delivery import Delivery
+from farebox.demo.delivery import DemoDelivery
 from farebox.demo.directives import PLAIN, BadDirective, Directives, in_text, parse
-from farebox.demo.journal import Journal
-from farebox.demo.prompt import BadRequest, Call, encode, json_object, objects
-from farebox.demo.responding import FAILURE, JSON_HEADERS, Dialect, Endpoint, Mark, Reply
+from farebox.demo.journal import DemoJournal
+from farebox.demo.prompt import BadRequest, DemoRequest, encode, json_object, objects
+from farebox.demo.responding import FAILURE, JSON_HEADERS, DemoEndpoint, Dialect, Mark, Reply
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
 from farebox.http.server import RunningServer, serve
 
@@ -58,7 +58,7 @@ class DemoProvider:
     """The application, with its journal and its queue of scripted directives."""
 
     def __init__(self, clock: Clock) -> None:
-        self.journal = Journal()
+        self.journal = DemoJournal()
         self._clock = clock
         self._script: deque[str] = deque()
         self._serials = count(1)
@@ -84,7 +84,7 @@ class DemoProvider:
     async def handle(self, exchange: Exchange) -> None:
         """Serve one request."""
         body = await exchange.body(_BODY_LIMIT)
-        call = Call(exchange.method, exchange.path, exchange.query, exchange.headers, body)
+        call = DemoRequest(exchange.method, exchange.path, exchange.query, exchange.headers, body)
         if call.path.startswith("/_demo/"):
             status, response = self._manage(call)
             exchange.respond(status, JSON_HEADERS, encode(response))
@@ -93,14 +93,14 @@ class DemoProvider:
         stats = self.journal.stats
         try:
             directives, reply = self._respond(call)
-            await Delivery(exchange, directives, self._clock, self._closing, stats).run(reply, entry)
+            await DemoDelivery(exchange, directives, self._clock, self._closing, stats).run(reply, entry)
         except ClientGone:
             stats.disconnects += 1
         finally:
             self.journal.stats.open -= 1  # of the current counts, which may have been cleared meanwhile
             stats.completed += entry.finished
 
-    def _respond(self, call: Call) -> tuple[Directives, Reply]:
+    def _respond(self, call: DemoRequest) -> tuple[Directives, Reply]:
         endpoint = _endpoint(call)
         if endpoint is None:
             dialect = _dialect(call)
@@ -120,7 +120,7 @@ class DemoProvider:
             return directives, _failure(endpoint.dialect, 500, FAILURE, status=200)
         return directives, reply
 
-    def _manage(self, call: Call) -> tuple[int, object]:
+    def _manage(self, call: DemoRequest) -> tuple[int, object]:
         """The provider's own paths, which the journal does not count."""
         what = f"{call.method} {call.path}"
         try:
@@ -141,7 +141,7 @@ class DemoProvider:
         return 404, {"error": f"there is no {what}"}
 
 
-def _endpoint(call: Call) -> Endpoint | None:
+def _endpoint(call: DemoRequest) -> DemoEndpoint | None:
     """The endpoint by the end of the path: any prefix (`v1/`, `openai/v1/`) may precede it."""
     *_, before, last = ("", *call.path.rsplit("/", 2))
     if call.method == "POST":
@@ -151,7 +151,7 @@ def _endpoint(call: Call) -> Endpoint | None:
     return None
 
 
-def _dialect(call: Call) -> Dialect:
+def _dialect(call: DemoRequest) -> Dialect:
     """Which provider's format to use if the path does not show it: each provider's SDK has its own header."""
     if call.headers.get("x-goog-api-key") is not None or "key=" in call.query:
         return google.DIALECT

@@ -34,7 +34,7 @@ class Mark(NamedTuple):
     """Seconds since the epoch."""
 
 
-class Event(NamedTuple):
+class DemoEvent(NamedTuple):
     """One event of a stream: its bytes, and the output tokens that they deliver."""
 
     frame: bytes
@@ -48,7 +48,7 @@ class Reply:
     status: int = 200
     headers: HeaderList = field(default_factory=lambda: JSON_HEADERS)
     body: bytes = b""
-    events: Iterable[Event] | None = None
+    events: Iterable[DemoEvent] | None = None
     failure: bytes = b""
     """A stream's error event."""
     input_tokens: int = 0
@@ -89,7 +89,7 @@ class Dialect(NamedTuple):
     """The body of an error response."""
 
 
-class Endpoint(NamedTuple):
+class DemoEndpoint(NamedTuple):
     """One path of a provider: how its requests are read and answered."""
 
     dialect: Dialect

@@ -91,7 +91,7 @@ class UsageLine(msgspec.Struct, frozen=True):
     charge_nanos: int
 
 
-class Movement(msgspec.Struct, frozen=True):
+class MovementSum(msgspec.Struct, frozen=True):
     """The sum of one kind of movement in the month: its effect on the balance."""
 
     kind: str
@@ -131,7 +131,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     seller: Party
     customer: Party
     opening_nanos: int
-    movements: tuple[Movement, ...]
+    movements: tuple[MovementSum, ...]
     closing_nanos: int
     usage: tuple[UsageLine, ...]
     shifted_nanos: int

@@ -25,23 +25,24 @@ _THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="farebox-documen
 """Limited, because rendering competes with calls for CPU time."""
 
 
-class TooLarge(ValueError):
+class DocumentTooLarge(ValueError):
     """The document is too large to be rendered."""
 
 
 async def rendered(content: Content) -> bytes:
-    """The document as PDF, made on a thread. Raises TooLarge."""
+    """The document as PDF, made on a thread. Raises DocumentTooLarge."""
     return await asyncio.get_running_loop().run_in_executor(_THREADS, render, content)
 
 
 def render(content: Content) -> bytes:
-    """The document as PDF: the same content gives the same bytes. Takes tens of milliseconds. Raises TooLarge."""
+    """The document as PDF: the same content gives the same bytes. Takes tens of milliseconds. Raises
+    DocumentTooLarge."""
     import typst  # 40 MB, loaded only when a document is rendered
 
     name, view = _TEMPLATES[type(content)]
     data = msgspec.json.encode(view(content))
     if len(data) > VIEW_BYTES_MAX:
-        raise TooLarge(f"the document is {len(data)} bytes of text, above {VIEW_BYTES_MAX}")
+        raise DocumentTooLarge(f"the document is {len(data)} bytes of text, above {VIEW_BYTES_MAX}")
     written_at = content.end if isinstance(content, Statement) else content.issued_at
     return typst.compile(
         _source(name),

@@ -9,7 +9,7 @@ Value: TypeAlias = str | int | float | bool | tuple[str, ...]
 Attributes: TypeAlias = Sequence[tuple[str, Value]]
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
+class SpanEvent(msgspec.Struct, frozen=True, gc=False):
     """Something that happened within a span."""
 
     at_ns: int
@@ -29,7 +29,7 @@ class Span(msgspec.Struct, frozen=True):
     start_ns: int
     end_ns: int
     attributes: Attributes
-    events: tuple[Event, ...]
+    events: tuple[SpanEvent, ...]
     error: str | None
     """What went wrong; None: nothing."""
     prompt: bytes | None = None

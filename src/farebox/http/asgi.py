@@ -13,7 +13,7 @@ from farebox.errors import BODY_TOO_LARGE, Problem
 from farebox.http.exchange import ClientGone, HeaderList, RequestHead
 from farebox.http.server.headers import PATH_SAFE, add_header, header_lines
 from farebox.http.server.state import Handler
-from farebox.limits.byte_budget import Lease
+from farebox.limits.byte_budget import ByteLease
 from farebox.memfile import Body
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -42,11 +42,11 @@ class AsgiExchange:
         self._received = asyncio.Event()
         self.complete = False
         self.listener: asyncio.Task[None] | None = None
-        self.lease: Lease | None = None
+        self.lease: ByteLease | None = None
         length = self.headers.get("content-length", "0" if "transfer-encoding" not in self.headers else "")
         self.length = int(length) if length.isdecimal() else None
 
-    def hold(self, lease: Lease) -> None:
+    def hold(self, lease: ByteLease) -> None:
         self.lease = lease
 
     def received_body(self, limit: int) -> bytes | None:

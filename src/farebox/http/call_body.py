@@ -12,7 +12,7 @@ from farebox.errors import BODY_LATE, BODY_TOO_LARGE, CODING_UNKNOWN, INVALID_RE
 from farebox.http.call_target import RUN
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.parse_body import in_helper
-from farebox.limits.byte_budget import Lease
+from farebox.limits.byte_budget import ByteLease
 from farebox.memfile import LARGE_BYTES, Body, LargeBody, MemoryFile, whole
 from farebox.offload.decode import decode_into
 from farebox.providers.catalogue import format_of, provider_of, upstream_path
@@ -51,7 +51,7 @@ async def check_credit(services: Services, method: str, account_id: str, slug: s
         await check_worth_reading(services, account_id, provider.slug)
 
 
-def received_body(services: Services, exchange: Exchange, lease: Lease) -> CallBody | None:
+def received_body(services: Services, exchange: Exchange, lease: ByteLease) -> CallBody | None:
     """The request body, counted on the lease, if it has arrived with the head and has no content coding, as most do;
     otherwise None. Raises Problem (ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL)."""
     if exchange.headers.get("content-encoding"):
@@ -61,7 +61,7 @@ def received_body(services: Services, exchange: Exchange, lease: Lease) -> CallB
 
 
 async def body_of(
-    services: Services, exchange: Exchange, watch: Watch, lease: Lease, *, any_coding: bool
+    services: Services, exchange: Exchange, watch: Watch, lease: ByteLease, *, any_coding: bool
 ) -> CallBody | None:
     """The request body, counted on the lease; None if the client has gone. With `any_coding`, a body in a content
     coding that is unknown here is left to the provider.
@@ -99,7 +99,7 @@ async def body_of(
 
 
 async def _decoded(
-    services: Services, watch: Watch, body: Body, names: Sequence[str], limit: int, lease: Lease
+    services: Services, watch: Watch, body: Body, names: Sequence[str], limit: int, lease: ByteLease
 ) -> Body:
     """Decode a body. The output is counted as soon as it exists, and the input no longer: the number of bodies being
     decoded is limited to that of helper processes. Raises UnknownCoding, Problem, and Interrupted if the client has

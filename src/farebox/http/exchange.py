@@ -5,7 +5,7 @@ from typing import Protocol, TypeAlias
 
 from farebox.channels import Channel
 from farebox.errors import ClientGone as ClientGone
-from farebox.limits.byte_budget import Lease
+from farebox.limits.byte_budget import ByteLease
 from farebox.memfile import Body
 
 HeaderList: TypeAlias = list[tuple[str, str]]
@@ -85,7 +85,7 @@ class Exchange(Protocol):
         """The body's length as declared by the head; None if it comes in chunks."""
         ...
 
-    def hold(self, lease: Lease) -> None:
+    def hold(self, lease: ByteLease) -> None:
         """From now on, count what the exchange keeps in memory on this lease, and close the lease when the exchange is
         over: when the client has received the response, or has gone. Raises errors.Problem if there is no room for the
         head."""

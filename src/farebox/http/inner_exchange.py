@@ -5,7 +5,7 @@ import asyncio
 from farebox.channels import Channel
 from farebox.errors import ClientGone
 from farebox.http.exchange import HeaderList, RequestHead
-from farebox.limits.byte_budget import Lease
+from farebox.limits.byte_budget import ByteLease
 
 
 class InnerExchange:
@@ -18,10 +18,10 @@ class InnerExchange:
         self.path, self.headers, self.client, self.encrypted = path, headers, client, encrypted
         self.head = RequestHead(self.method, path, self.query, headers)
         self.length: int | None = len(body)
-        self.lease: Lease | None = None
+        self.lease: ByteLease | None = None
         self._body = body
 
-    def hold(self, lease: Lease) -> None:
+    def hold(self, lease: ByteLease) -> None:
         """Does nothing: the creator of the exchange closes the lease at its end."""
         self.lease = lease
         lease.take(len(self._body))

@@ -18,7 +18,7 @@ from farebox.http.provider_errors import (
 )
 from farebox.http.refusals import Pages
 from farebox.http.server.headers import sendable
-from farebox.limits.byte_budget import Lease
+from farebox.limits.byte_budget import ByteLease
 
 PRIVATE = ("cache-control", "no-store")
 """On every response: whatever is between us and the caller, a call's content is only for the caller."""
@@ -54,7 +54,7 @@ class HttpSink:
         self._form: Form = understood.form
         self._waits = understood.waits
         self._headers: HeaderList = [("cf-aig-request-id", request_id)]
-        self.lease: Lease | None = None
+        self.lease: ByteLease | None = None
         """Counts what is kept of the response."""
 
     @property

@@ -31,7 +31,7 @@ from farebox.http.proxy_request import ProxyRequest
 from farebox.http.sink import HttpSink
 from farebox.http.subprotocols import HEADER, OfferedProtocols
 from farebox.http.universal_socket import Handle, UniversalSession
-from farebox.limits.byte_budget import Lease
+from farebox.limits.byte_budget import ByteLease
 from farebox.providers.catalogue import upstream_path
 from farebox.providers.formats.base import Observed, ParsedRequest
 from farebox.providers.provider import FREE, UNMETERED
@@ -296,7 +296,7 @@ def _accepted(exchange: Exchange) -> list[tuple[str, str]]:
         raise Problem(INVALID_REQUEST, f"The request for a WebSocket is malformed: {error}.") from error
 
 
-def _room(lease: Lease) -> "Room":
+def _room(lease: ByteLease) -> "Room":
     """Counts the bytes of large messages on the lease."""
     from farebox.websocket import Room
 

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from farebox.ledger.commands import Budget, Hold, Outcome, Verdict
-from farebox.ledger.rows import Balance, HoldRow, read_balance
+from farebox.ledger.rows import BalanceRow, HoldRow, read_balance
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.every_bucket import rows_available
 from farebox.storage.sql import Connection, row, rows
@@ -68,7 +68,7 @@ def tightest(
     return found
 
 
-def over_budget(connection: Connection, balance: Balance, hold: Hold) -> Verdict | None:
+def over_budget(connection: Connection, balance: BalanceRow, hold: Hold) -> Verdict | None:
     """The refusal of the hold by one of its budgets; None if it fits in all."""
     counted = [in_window(connection, balance, budget) for budget in hold.budgets]
     found = tightest(hold.budgets, counted, hold.reserved)
@@ -81,7 +81,7 @@ def over_budget(connection: Connection, balance: Balance, hold: Hold) -> Verdict
     )  # fmt: skip
 
 
-def in_window(connection: Connection, balance: Balance, budget: Budget) -> tuple[int, int]:
+def in_window(connection: Connection, balance: BalanceRow, budget: Budget) -> tuple[int, int]:
     """What is spent and what is held in the budget's window."""
     found = row(connection, IN_WINDOW, (balance.bucket, balance.account_id, budget.scope, budget.since))
     assert found is not None
@@ -160,7 +160,7 @@ def room_at(connection: Connection, *, account_id: str, scope: str, since: int, 
     return None
 
 
-def reserve(connection: Connection, balance: Balance, hold: Hold) -> None:
+def reserve(connection: Connection, balance: BalanceRow, hold: Hold) -> None:
     """Reserve what an admitted hold asks for in each of its budgets, and write that on the hold."""
     for budget in hold.budgets:
         key = (balance.bucket, balance.account_id, budget.scope, budget.start)
@@ -171,7 +171,7 @@ def reserve(connection: Connection, balance: Balance, hold: Hold) -> None:
     )
 
 
-def give_back(connection: Connection, balance: Balance, hold_id: str, hold: HoldRow, counts: int | None) -> None:
+def give_back(connection: Connection, balance: BalanceRow, hold_id: str, hold: HoldRow, counts: int | None) -> None:
     """Give back what an ending hold reserves, and count what it was charged (`counts`; None if it was not settled)."""
     if hold.budgets is None:
         return

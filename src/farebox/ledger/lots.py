@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, TypeAlias
 
-from farebox.ledger.rows import Balance, part_id, transfer
+from farebox.ledger.rows import BalanceRow, part_id, transfer
 from farebox.storage.sql import Connection, row, rows
 
 SPENDING_ORDER = "priority, book = 'credit', expires_at IS NULL, expires_at, created_at, lot_id"
@@ -17,11 +17,11 @@ Unspent: TypeAlias = list[tuple[str, str, int]]
 """Lots as (id, book, what is left), in the order in which they are to be drawn on."""
 
 
-def all_unspent(connection: Connection, balance: Balance) -> Unspent:
+def all_unspent(connection: Connection, balance: BalanceRow) -> Unspent:
     return rows(connection, f"{_UNSPENT} ORDER BY {SPENDING_ORDER}", (balance.bucket, balance.account_id))
 
 
-def bought_unspent(connection: Connection, balance: Balance, first: str) -> Unspent:
+def bought_unspent(connection: Connection, balance: BalanceRow, first: str) -> Unspent:
     """Unspent lots of bought credit only; the lot `first` comes before the others."""
     return rows(
         connection,
@@ -32,7 +32,7 @@ def bought_unspent(connection: Connection, balance: Balance, first: str) -> Unsp
 
 def draw(
     connection: Connection,
-    balance: Balance,
+    balance: BalanceRow,
     unspent: Unspent,
     transfer_id: str,
     kind: str,
@@ -53,7 +53,7 @@ def draw(
     raise AssertionError(f"lots of {balance.account_id} hold {amount - left}, less than the {amount} to draw")
 
 
-def expire_lots(connection: Connection, balance: Balance, at: int) -> int:
+def expire_lots(connection: Connection, balance: BalanceRow, at: int) -> int:
     """Take the remainders of lots whose expiry has passed, as far as open holds do not reserve them; return the sum.
 
     The balance is changed but not saved.
@@ -77,7 +77,7 @@ def expire_lots(connection: Connection, balance: Balance, at: int) -> int:
 
 def open_lot(
     connection: Connection,
-    balance: Balance,
+    balance: BalanceRow,
     lot_id: str,
     book: str,
     amount: int,
@@ -104,7 +104,7 @@ class LotRow(NamedTuple):
         return self.expires_at is not None and self.expires_at <= at
 
 
-def read_lot(connection: Connection, balance: Balance, lot_id: str) -> LotRow | None:
+def read_lot(connection: Connection, balance: BalanceRow, lot_id: str) -> LotRow | None:
     found = row(
         connection,
         "SELECT book, amount - remaining, expires_at FROM lots WHERE bucket = ? AND account_id = ? AND lot_id = ?",
@@ -113,7 +113,7 @@ def read_lot(connection: Connection, balance: Balance, lot_id: str) -> LotRow | 
     return None if found is None else LotRow(*found)
 
 
-def put_back(connection: Connection, balance: Balance, lot_id: str, amount: int) -> None:
+def put_back(connection: Connection, balance: BalanceRow, lot_id: str, amount: int) -> None:
     """Update the lot for a transfer that gives back to it; `amount` is above zero."""
     connection.execute(
         "UPDATE lots SET remaining = remaining + ?, spent = 0 WHERE bucket = ? AND account_id = ? AND lot_id = ?",
@@ -121,7 +121,7 @@ def put_back(connection: Connection, balance: Balance, lot_id: str, amount: int)
     )
 
 
-def take(connection: Connection, balance: Balance, lot_id: str, amount: int) -> None:
+def take(connection: Connection, balance: BalanceRow, lot_id: str, amount: int) -> None:
     """Update the lot for a transfer out of it."""
     connection.execute(
         "UPDATE lots SET remaining = remaining - ?1, spent = CASE WHEN remaining = ?1 THEN 1 ELSE 0 END "

@@ -14,21 +14,21 @@ from farebox.ledger.lots import (
     read_lot,
     take,
 )
-from farebox.ledger.rows import Balance, gives_back, part_id, read_taken_back, save, sum_of_parts, transfer
+from farebox.ledger.rows import BalanceRow, gives_back, part_id, read_taken_back, save, sum_of_parts, transfer
 from farebox.quoting import quoted
 from farebox.storage.sql import Connection, row
 
 
-def top_up(connection: Connection, balance: Balance, command: TopUp) -> Verdict:
+def top_up(connection: Connection, balance: BalanceRow, command: TopUp) -> Verdict:
     return _fill(connection, balance, command, "top_up", f"top_up:{command.payment_id}", "processor", "credit")
 
 
-def grant(connection: Connection, balance: Balance, command: Grant) -> Verdict:
+def grant(connection: Connection, balance: BalanceRow, command: Grant) -> Verdict:
     return _fill(connection, balance, command, "grant", f"grant:{command.grant_id}", "promotion", "granted")
 
 
 def _fill(
-    connection: Connection, balance: Balance, command: TopUp | Grant, kind: str, lot_id: str, source: str, book: str
+    connection: Connection, balance: BalanceRow, command: TopUp | Grant, kind: str, lot_id: str, source: str, book: str
 ) -> Verdict:
     """Fill a new lot. The lot's id is the transfer's: both are named after the payment or grant."""
     if _filled_before(connection, balance, lot_id, command.amount, command.priority, command.expires_at):
@@ -43,7 +43,7 @@ def _fill(
 
 
 def _filled_before(
-    connection: Connection, balance: Balance, lot_id: str, amount: int, priority: int, expires_at: int | None
+    connection: Connection, balance: BalanceRow, lot_id: str, amount: int, priority: int, expires_at: int | None
 ) -> bool:
     """Whether the lot was filled before with this content. Raises Conflict if it was filled with other content."""
     positive(amount)
@@ -57,7 +57,7 @@ def _filled_before(
     return earlier is not None
 
 
-def _collect(connection: Connection, balance: Balance, lot_id: str, amount: int, transfer_id: str, at: int) -> None:
+def _collect(connection: Connection, balance: BalanceRow, lot_id: str, amount: int, transfer_id: str, at: int) -> None:
     """Pay what the account owes from a lot of bought credit to which a transfer has just brought `amount`."""
     paid = min(balance.owed, amount)
     if paid:
@@ -65,7 +65,7 @@ def _collect(connection: Connection, balance: Balance, lot_id: str, amount: int,
         transfer(connection, balance, f"collection:{transfer_id}", "collection", "credit", RECEIVABLE, paid, lot_id, at)
 
 
-def take_back(connection: Connection, balance: Balance, command: TakeBack) -> Verdict:
+def take_back(connection: Connection, balance: BalanceRow, command: TakeBack) -> Verdict:
     positive(command.amount)
     kind, _ = _cause(command.cause, TAKEN_BACK)
     lot_id = f"top_up:{command.payment_id}"
@@ -89,7 +89,7 @@ def take_back(connection: Connection, balance: Balance, command: TakeBack) -> Ve
     return balance.verdict(Outcome.DONE, taken)
 
 
-def give_back(connection: Connection, balance: Balance, command: GiveBack) -> Verdict:
+def give_back(connection: Connection, balance: BalanceRow, command: GiveBack) -> Verdict:
     kind, cause_id = _cause(command.cause, GIVEN_BACK)
     if _filled_before(connection, balance, command.cause, command.amount, 50, None):
         return balance.verdict(Outcome.REPEATED, command.amount)
@@ -109,7 +109,7 @@ def give_back(connection: Connection, balance: Balance, command: GiveBack) -> Ve
     return balance.verdict(Outcome.DONE, command.amount)
 
 
-def correct(connection: Connection, balance: Balance, command: Correct) -> Verdict:
+def correct(connection: Connection, balance: BalanceRow, command: Correct) -> Verdict:
     plain_id(command.correction_id)
     transfer_id = f"correction:{command.correction_id}"
     earlier = sum_of_parts(connection, balance, transfer_id)
@@ -134,7 +134,7 @@ def correct(connection: Connection, balance: Balance, command: Correct) -> Verdi
     return balance.verdict(Outcome.DONE, command.amount)
 
 
-def _return(connection: Connection, balance: Balance, command: Correct, transfer_id: str) -> None:
+def _return(connection: Connection, balance: BalanceRow, command: Correct, transfer_id: str) -> None:
     """Give back the amount of a correction, one transfer per lot."""
     left, part = command.amount, 0
     for lot_id, most in command.into:
@@ -152,7 +152,7 @@ def _return(connection: Connection, balance: Balance, command: Correct, transfer
 
 
 def _correction(
-    connection: Connection, balance: Balance, command: Correct, transfer_id: str, book: str, lot_id: str, amount: int
+    connection: Connection, balance: BalanceRow, command: Correct, transfer_id: str, book: str, lot_id: str, amount: int
 ) -> None:
     transfer(
         connection, balance, transfer_id, "correction", "revenue", book, amount, lot_id, command.at, command.reason
@@ -161,7 +161,7 @@ def _correction(
         _collect(connection, balance, lot_id, amount, transfer_id, command.at)
 
 
-def shortage(balance: Balance, amount: int) -> Outcome:
+def shortage(balance: BalanceRow, amount: int) -> Outcome:
     """The outcome that says why `amount` is not available."""
     return Outcome.REFUSED if amount > balance.posted else Outcome.HELD_ELSEWHERE
 

@@ -30,7 +30,7 @@ from farebox.ledger.commands import (
 )
 from farebox.ledger.lots import all_unspent, draw, expire_lots
 from farebox.ledger.money import plain_id, shortage
-from farebox.ledger.rows import Balance, end_hold, read_balance, read_hold, save, transfer
+from farebox.ledger.rows import BalanceRow, end_hold, read_balance, read_hold, save, transfer
 from farebox.ledger.spending import spent_in_window
 from farebox.ledger.triggers import after_fall, after_rise, request_top_up
 from farebox.storage.activity import note_activity
@@ -68,7 +68,7 @@ def apply_left(connection: Connection, command: Command) -> Verdict:
 # --- holds ------------------------------------------------------------------------------------------------------------
 
 
-def _hold(connection: Connection, balance: Balance, command: Hold) -> Verdict:
+def _hold(connection: Connection, balance: BalanceRow, command: Hold) -> Verdict:
     if command.amount < 0:
         raise ValueError("a hold cannot be negative")
     plain_id(command.hold_id)
@@ -101,7 +101,7 @@ def _hold(connection: Connection, balance: Balance, command: Hold) -> Verdict:
     return balance.verdict(Outcome.DONE, command.amount)
 
 
-def _refusal(connection: Connection, balance: Balance, more: int, whole: int, at: int) -> Verdict | None:
+def _refusal(connection: Connection, balance: BalanceRow, more: int, whole: int, at: int) -> Verdict | None:
     """Why the account cannot hold `more`, for a hold that is then `whole` in all; None if it can.
 
     The limit is checked first: if it is exceeded, buying credit would not help.
@@ -115,7 +115,7 @@ def _refusal(connection: Connection, balance: Balance, more: int, whole: int, at
     return replace(balance.verdict(outcome), limit=limit, spent=spent)
 
 
-def _extend(connection: Connection, balance: Balance, command: Extend) -> Verdict:
+def _extend(connection: Connection, balance: BalanceRow, command: Extend) -> Verdict:
     hold = read_hold(connection, balance, command.hold_id)
     if hold is None:
         return balance.verdict(Outcome.UNKNOWN)
@@ -144,7 +144,7 @@ def _extend(connection: Connection, balance: Balance, command: Extend) -> Verdic
     return balance.verdict(Outcome.DONE, hold.amount + more)
 
 
-def _settle(connection: Connection, balance: Balance, command: Settle) -> Verdict:
+def _settle(connection: Connection, balance: BalanceRow, command: Settle) -> Verdict:
     if command.amount < 0 or (command.counts or 0) < 0:
         raise ValueError("a charge cannot be negative")
     hold = read_hold(connection, balance, command.hold_id)
@@ -183,7 +183,7 @@ def _settle(connection: Connection, balance: Balance, command: Settle) -> Verdic
     return _recorded(connection, balance, command, verdict)
 
 
-def _count(connection: Connection, balance: Balance, command: Settle, verdict: Verdict, *, beyond: bool) -> Verdict:
+def _count(connection: Connection, balance: BalanceRow, command: Settle, verdict: Verdict, *, beyond: bool) -> Verdict:
     """Count a charge if its record does not, and count it towards the account's spending limit. A charge above its hold
     may exceed the limit: the verdict then states the limit and what was spent."""
     at = command.at if command.record is None else command.record.at
@@ -197,7 +197,7 @@ def _count(connection: Connection, balance: Balance, command: Settle, verdict: V
     return verdict
 
 
-def _release(connection: Connection, balance: Balance, command: Release) -> Verdict:
+def _release(connection: Connection, balance: BalanceRow, command: Release) -> Verdict:
     hold = read_hold(connection, balance, command.hold_id)
     if hold is None:
         return balance.verdict(Outcome.UNKNOWN)
@@ -212,7 +212,7 @@ def _release(connection: Connection, balance: Balance, command: Release) -> Verd
     return verdict if hold.state == "settled" else _recorded(connection, balance, command, verdict)
 
 
-def _recorded(connection: Connection, balance: Balance, command: Settle | Release, verdict: Verdict) -> Verdict:
+def _recorded(connection: Connection, balance: BalanceRow, command: Settle | Release, verdict: Verdict) -> Verdict:
     """Write the call's record with the end of its hold; also if the hold had already ended, because the call was
     made."""
     if command.record is not None:
@@ -220,7 +220,7 @@ def _recorded(connection: Connection, balance: Balance, command: Settle | Releas
     return verdict
 
 
-def _expire(connection: Connection, balance: Balance, command: Expire) -> Verdict:
+def _expire(connection: Connection, balance: BalanceRow, command: Expire) -> Verdict:
     due = rows(
         connection,
         "SELECT hold_id FROM holds "
@@ -240,7 +240,7 @@ def _expire(connection: Connection, balance: Balance, command: Expire) -> Verdic
     return balance.verdict(Outcome.DONE, taken)
 
 
-_HANDLERS: dict[type[Any], Callable[[Connection, Balance, Any], Verdict]] = {
+_HANDLERS: dict[type[Any], Callable[[Connection, BalanceRow, Any], Verdict]] = {
     TopUp: money.top_up,
     Grant: money.grant,
     TakeBack: money.take_back,

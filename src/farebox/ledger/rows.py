@@ -10,7 +10,7 @@ from farebox.storage.sql import Connection, NodeUnavailable, locks_rows, row
 from farebox.storage.statement import NO_CHARGE
 
 
-class Balance(msgspec.Struct):
+class BalanceRow(msgspec.Struct):
     """An account's balance row while a command works on it; `save` writes it back."""
 
     bucket: int
@@ -56,7 +56,7 @@ _BALANCE = (
 )
 
 
-def read_balance(connection: Connection, account_id: str) -> Balance | None:
+def read_balance(connection: Connection, account_id: str) -> BalanceRow | None:
     """The account's row, locked until the transaction ends; None if there is no such account.
 
     Raises NodeUnavailable if the account exists but its row does not: the transaction that wrote it on another node has
@@ -72,10 +72,10 @@ def read_balance(connection: Connection, account_id: str) -> Balance | None:
         f"SELECT {_BALANCE} FROM balances b WHERE b.bucket = ? AND b.account_id = ?",
         key_of(connection, account_id),
     )
-    return None if found is None else Balance(*found)
+    return None if found is None else BalanceRow(*found)
 
 
-def _lock_balance(connection: Connection, account_id: str) -> Balance | None:
+def _lock_balance(connection: Connection, account_id: str) -> BalanceRow | None:
     """The lock is a write that changes nothing: before Citus moves a shard, it waits for its writers, but not for
     transactions that have only locked rows."""
     found = row(
@@ -83,10 +83,10 @@ def _lock_balance(connection: Connection, account_id: str) -> Balance | None:
         f"UPDATE balances AS b SET version = version WHERE bucket = ? AND account_id = ? RETURNING {_BALANCE}",
         key_of(connection, account_id),
     )
-    return None if found is None else Balance(*found)
+    return None if found is None else BalanceRow(*found)
 
 
-def save(connection: Connection, balance: Balance) -> None:
+def save(connection: Connection, balance: BalanceRow) -> None:
     assert 0 <= balance.held <= balance.posted, f"{balance} would break held <= posted"
     assert balance.owed >= 0, f"{balance} would owe a negative amount"
     connection.execute(
@@ -95,7 +95,7 @@ def save(connection: Connection, balance: Balance) -> None:
     )
 
 
-def read_hold(connection: Connection, balance: Balance, hold_id: str) -> HoldRow | None:
+def read_hold(connection: Connection, balance: BalanceRow, hold_id: str) -> HoldRow | None:
     found = row(
         connection,
         "SELECT asked, amount, state, coalesce(charge, 0), coalesce(written_off, 0), expires_at, budgets, "
@@ -107,7 +107,7 @@ def read_hold(connection: Connection, balance: Balance, hold_id: str) -> HoldRow
 
 
 def end_hold(
-    connection: Connection, balance: Balance, hold_id: str, state: str, charge: int | None, written_off: int | None
+    connection: Connection, balance: BalanceRow, hold_id: str, state: str, charge: int | None, written_off: int | None
 ) -> None:
     connection.execute(
         "UPDATE holds SET state = ?, charge = ?, written_off = ? WHERE bucket = ? AND account_id = ? AND hold_id = ?",
@@ -117,7 +117,7 @@ def end_hold(
 
 def transfer(
     connection: Connection,
-    balance: Balance,
+    balance: BalanceRow,
     transfer_id: str,
     kind: str,
     from_book: str,
@@ -150,7 +150,7 @@ def transfer(
     )  # fmt: skip
 
 
-def sum_of_parts(connection: Connection, balance: Balance, transfer_id: str) -> int | None:
+def sum_of_parts(connection: Connection, balance: BalanceRow, transfer_id: str) -> int | None:
     """Sum of a transfer that is not a charge, and of its further parts (`…/2`, `…/3`); None if there is none."""
     found = row(
         connection,
@@ -175,7 +175,7 @@ class TakenBack(msgspec.Struct, frozen=True):
     note: str
 
 
-def read_taken_back(connection: Connection, balance: Balance, cause: str) -> TakenBack | None:
+def read_taken_back(connection: Connection, balance: BalanceRow, cause: str) -> TakenBack | None:
     found = row(
         connection,
         "SELECT sum(amount), coalesce(sum(CASE WHEN from_book = 'credit' THEN amount END), 0), max(note) "
@@ -186,7 +186,7 @@ def read_taken_back(connection: Connection, balance: Balance, cause: str) -> Tak
     return None if found is None or found[0] is None else TakenBack(*found)
 
 
-def gives_back(connection: Connection, balance: Balance, transfer_id: str) -> bool:
+def gives_back(connection: Connection, balance: BalanceRow, transfer_id: str) -> bool:
     """Whether the correction was in the account's favor."""
     found = row(
         connection,

@@ -8,7 +8,7 @@ row, where every charge is added to it; the audit compares the two.
 from typing import Final
 
 from farebox.calendar import DAY_MS, HOUR_MS, WEEK_MS
-from farebox.ledger.rows import Balance
+from farebox.ledger.rows import BalanceRow
 from farebox.periods import Period, Zones, window
 from farebox.storage.spending import Duration, Strategy, read_window, spent_since, write_window
 from farebox.storage.sql import Connection
@@ -41,7 +41,7 @@ def in_window(start: int | None, until: int | None, duration: Duration, strategy
     return start is not None and start <= at < until
 
 
-def spent_in_window(connection: Connection, balance: Balance, at: int) -> int:
+def spent_in_window(connection: Connection, balance: BalanceRow, at: int) -> int:
     """What the limited account was charged in its window at `at`, and after it."""
     stored = read_window(connection, balance.bucket, balance.account_id)
     duration, strategy = stored.duration, stored.strategy

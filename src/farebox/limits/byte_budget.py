@@ -47,9 +47,9 @@ class ByteBudget:
         self.refused: dict[Scope, int] = {"account": 0, "process": 0}
         """How often there was no room, by whose limit was reached."""
 
-    def lease(self, account_id: str = UNCLAIMED) -> "Lease":
+    def lease(self, account_id: str = UNCLAIMED) -> "ByteLease":
         """An empty lease for the account."""
-        return Lease(self, account_id)
+        return ByteLease(self, account_id)
 
     def largest(self, account_id: str = UNCLAIMED) -> int:
         """The maximum size of one body of the account."""
@@ -85,7 +85,7 @@ class ByteBudget:
             by_account.pop(account_id, None)
 
 
-class Lease:
+class ByteLease:
     """The bytes of one exchange. Its creator closes it; nothing is counted afterwards."""
 
     __slots__ = ("_budget", "_closed", "account_id", "size")

@@ -22,7 +22,7 @@ _METERS: Final = {unit.price_key: meter for meter, unit in UNITS.units.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PriceDifference:
     """One price on which two sources differ, in US dollars for the price key's unit."""
 
     provider: str
@@ -71,9 +71,9 @@ def summarize_calls(in_use: set[tuple[str, str]], stated: Iterable[ReceiptRow]) 
     return RecentCalls(frozenset(models), ratios)
 
 
-def against_map(book: PriceBook, theirs: LiteLLMMap, calls: RecentCalls, at_ms: int) -> list[Difference]:
+def against_map(book: PriceBook, theirs: LiteLLMMap, calls: RecentCalls, at_ms: int) -> list[PriceDifference]:
     """Differences between our prices and LiteLLM's map."""
-    found: list[Difference] = []
+    found: list[PriceDifference] = []
     for provider, model in sorted(theirs):
         ours = book.find("", provider, model, at_ms)
         rates = theirs.rates(provider, model)
@@ -83,13 +83,13 @@ def against_map(book: PriceBook, theirs: LiteLLMMap, calls: RecentCalls, at_ms: 
     return found
 
 
-def against_supplement(price_list: PriceList, calls: RecentCalls, at_ms: int) -> list[Difference]:
+def against_supplement(price_list: PriceList, calls: RecentCalls, at_ms: int) -> list[PriceDifference]:
     """Differences between the supplement and the list for models that the list has a price for (which takes
     precedence).
     """
     supplement = price_list.supplement
     version = f"supplement/{supplement.date}"
-    found: list[Difference] = []
+    found: list[PriceDifference] = []
     for provider in LIST_IDS:
         for model in supplement.models(provider):
             ours = price_list.find(provider, model, at_ms)
@@ -99,14 +99,14 @@ def against_supplement(price_list: PriceList, calls: RecentCalls, at_ms: int) ->
     return found
 
 
-def against_stated(book: PriceBook, calls: RecentCalls, at_ms: int) -> list[Difference]:
+def against_stated(book: PriceBook, calls: RecentCalls, at_ms: int) -> list[PriceDifference]:
     """Models whose providers state another cost than we compute, by the median over the calls."""
-    found: list[Difference] = []
+    found: list[PriceDifference] = []
     for (provider, model), ratios in sorted(calls.ratios.items()):
         price = book.find("", provider, model, at_ms)
         version = price.version if price is not None else ""
         source = f"{provider}'s own figure, median of {len(ratios)} calls"
-        one = Difference(
+        one = PriceDifference(
             provider, model, "stated cost", Decimal(1), median(ratios), version, source, _date_of(version), True
         )
         if abs(one.percent) > SHOWN_PERCENT:
@@ -114,19 +114,21 @@ def against_stated(book: PriceBook, calls: RecentCalls, at_ms: int) -> list[Diff
     return found
 
 
-def newest_first(differences: Iterable[Difference]) -> list[Difference]:
+def newest_first(differences: Iterable[PriceDifference]) -> list[PriceDifference]:
     """The latest prices first, then the largest differences."""
     by_size = sorted(differences, key=lambda one: (-abs(one.percent), one.provider, one.model, one.key))
     return sorted(by_size, key=lambda one: one.date, reverse=True)
 
 
-def _compared(ours: ModelPrice, theirs: Mapping[str, Price], model: str, source: str, in_use: bool) -> list[Difference]:
+def _compared(
+    ours: ModelPrice, theirs: Mapping[str, Price], model: str, source: str, in_use: bool
+) -> list[PriceDifference]:
     mine = _amounts(ours)
     found = []
     for key, usd in _flat(theirs).items():
         amount = mine.get(key) if key in mine or not usd else _general(mine, key)  # zero: not billed separately
         if amount is not None:
-            one = Difference(
+            one = PriceDifference(
                 ours.provider, model, key, amount, usd, ours.version, source, _date_of(ours.version), in_use
             )
             if abs(one.percent) > SHOWN_PERCENT:

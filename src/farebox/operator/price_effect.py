@@ -15,7 +15,7 @@ PER_MILLION: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class RateChange:
     """What an account pays for a million units of a meter, before and after. Nano-dollars; None: it has no price."""
 
     meter: str
@@ -32,11 +32,11 @@ class PriceEffect:
     """None: unknown, because the price has no rate for tokens."""
 
 
-def rates(before: tuple[ModelPrice | None, Markup], after: tuple[ModelPrice, Markup]) -> list[Rate]:
+def rates(before: tuple[ModelPrice | None, Markup], after: tuple[ModelPrice, Markup]) -> list[RateChange]:
     """The rates by meter, input and output tokens first."""
     was = {} if before[0] is None else _charged(before[0], before[1])
     now = _charged(*after)
-    return [Rate(meter, was.get(meter), now.get(meter)) for meter in sorted({**was, **now}, key=_order)]
+    return [RateChange(meter, was.get(meter), now.get(meter)) for meter in sorted({**was, **now}, key=_order)]
 
 
 def repriced(usage: PastUsage, price: ModelPrice, markup: Markup) -> PriceEffect:

@@ -24,7 +24,7 @@ _CLOCK = SystemClock()
 Kind = Literal["check", "margins"]
 
 
-class Task(msgspec.Struct, frozen=True):
+class ReportTask(msgspec.Struct, frozen=True):
     """The task, with the settings that say where the database is."""
 
     kind: Kind
@@ -54,7 +54,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """The first differences, as sentences."""
 
 
-def run(task: Task) -> ReportLine:
+def run(task: ReportTask) -> ReportLine:
     """Compute the report, writing its progress."""
     settings = Settings(data_dir=task.data_dir, database_url=task.database_url, buckets=task.buckets)
     try:
@@ -95,4 +95,4 @@ def _write(line: ReportLine) -> None:
 
 
 if __name__ == "__main__":
-    _write(run(msgspec.json.decode(sys.stdin.buffer.read(), type=Task)))
+    _write(run(msgspec.json.decode(sys.stdin.buffer.read(), type=ReportTask)))

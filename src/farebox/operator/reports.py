@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from farebox.model import Operator
-from farebox.operator.report_process import Kind, ReportLine, Task
+from farebox.operator.report_process import Kind, ReportLine, ReportTask
 from farebox.runtime.services import Services
 from farebox.storage import operator_reports as store
 from farebox.storage.operator_acts import record_act
@@ -90,7 +90,7 @@ async def _end(services: Services, report_id: str, ended: ReportLine) -> None:
 async def _compute(services: Services, kind: Kind, report_id: str) -> ReportLine:
     """Run the process to its end. Raises OSError, ValueError."""
     settings = services.settings
-    task = Task(kind, services.clock.now_ms(), settings.data_dir, settings.database_url, settings.buckets)
+    task = ReportTask(kind, services.clock.now_ms(), settings.data_dir, settings.database_url, settings.buckets)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "farebox.operator.report_process"),
         stdin=asyncio.subprocess.PIPE,

@@ -67,7 +67,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class CorrectedCharge:
     """A call that should have been charged `charge` nano-dollars, before any write-off."""
 
     log_id: str
@@ -138,7 +138,7 @@ def every_account(connection: Connection) -> Iterator[str]:
         page = list_accounts(connection, after=page[-1].account_id)
 
 
-def changes(connection: Connection, book: PriceBook, spec: Spec, tally: Tally) -> Iterator[list[Change]]:
+def changes(connection: Connection, book: PriceBook, spec: Spec, tally: Tally) -> Iterator[list[CorrectedCharge]]:
     """The account's calls that are priced again, some hundred at a time, in the order in which they began. Calls that
     cannot be are counted in the tally."""
     after = ""
@@ -146,7 +146,7 @@ def changes(connection: Connection, book: PriceBook, spec: Spec, tally: Tally) -
         connection, tally.account_id, after=after, start=spec.start, end=spec.end, limit=BATCH
     ):
         after = calls[-1].log_id
-        found: list[Change] = []
+        found: list[CorrectedCharge] = []
         for call in calls:
             change = _change(book, spec, call)
             if isinstance(change, NotRepriced):
@@ -158,14 +158,14 @@ def changes(connection: Connection, book: PriceBook, spec: Spec, tally: Tally) -
             yield found
 
 
-def forecast(connection: Connection, spec: Spec, page: Sequence[Change], tally: Tally) -> None:
+def forecast(connection: Connection, spec: Spec, page: Sequence[CorrectedCharge], tally: Tally) -> None:
     """Count by how much these calls would be corrected."""
     before = store.corrected_between(connection, tally.account_id, page[0].log_id, page[-1].log_id)
     for change in page:
         tally.count(change.correction(before.get(change.log_id, 0)), charges=spec.increases)
 
 
-def batches(page: Sequence[Change]) -> Iterator[list[Change]]:
+def batches(page: Sequence[CorrectedCharge]) -> Iterator[list[CorrectedCharge]]:
     """The calls that are corrected by one transfer each: those of one day."""
     for _, of_day in groupby(page, key=lambda change: change.created_at // DAY_MS):
         yield list(of_day)
@@ -211,7 +211,13 @@ def lots_of(connection: Connection, spec: Spec, account_id: str) -> Lots:
 
 
 def post(
-    connection: Connection, spec: Spec, rerate_id: str, batch: Sequence[Change], lots: Lots, tally: Tally, at: int
+    connection: Connection,
+    spec: Spec,
+    rerate_id: str,
+    batch: Sequence[CorrectedCharge],
+    lots: Lots,
+    tally: Tally,
+    at: int,
 ) -> None:
     """Correct these calls of one day, in the caller's open transaction."""
     before = store.corrected_between(connection, tally.account_id, batch[0].log_id, batch[-1].log_id)
@@ -237,8 +243,8 @@ def post(
 
 
 def _charge(
-    connection: Connection, rerate_id: str, more: list[tuple[Change, int]], note: str, tally: Tally, at: int
-) -> list[tuple[Change, int]]:
+    connection: Connection, rerate_id: str, more: list[tuple[CorrectedCharge, int]], note: str, tally: Tally, at: int
+) -> list[tuple[CorrectedCharge, int]]:
     """Charge what these calls cost too little, as far as the account has money available; returns the remaining
     calls."""
     cause = f"{PREFIX}{rerate_id}:{more[0][0].log_id}:more"
@@ -255,7 +261,7 @@ def _charge(
     return rest
 
 
-def _covered(more: list[tuple[Change, int]], available: int) -> list[tuple[Change, int]]:
+def _covered(more: list[tuple[CorrectedCharge, int]], available: int) -> list[tuple[CorrectedCharge, int]]:
     """The first calls, as many as `available` pays for."""
     count = 0
     for _, amount in more:
@@ -267,7 +273,12 @@ def _covered(more: list[tuple[Change, int]], available: int) -> list[tuple[Chang
 
 
 def _record(
-    connection: Connection, rerate_id: str, cause: str, corrected: list[tuple[Change, int]], tally: Tally, at: int
+    connection: Connection,
+    rerate_id: str,
+    cause: str,
+    corrected: list[tuple[CorrectedCharge, int]],
+    tally: Tally,
+    at: int,
 ) -> None:
     found = [
         Correction(change.log_id, rerate_id, amount, change.charge, change.version, cause, at)
@@ -297,7 +308,7 @@ def notify(connection: Connection, spec: Spec, rerate_id: str, account_id: str, 
     add_notice(connection, account.bucket, account_id, notice_id, "charges_corrected", content, at)
 
 
-def _change(book: PriceBook, spec: Spec, call: CallToPrice) -> Change | NotRepriced | None:
+def _change(book: PriceBook, spec: Spec, call: CallToPrice) -> CorrectedCharge | NotRepriced | None:
     """The call at today's price; None if it is not among the requested ones."""
     if call.row.provider != spec.provider or call.row.outcome != "charged":
         return None
@@ -308,7 +319,9 @@ def _change(book: PriceBook, spec: Spec, call: CallToPrice) -> Change | NotRepri
     found = reprice(receipt, _wanted(spec, receipt), price_finder(book, receipt, call.created_at), book.meters, markup)
     if found is None or isinstance(found, NotRepriced):
         return found
-    return Change(call.log_id, call.created_at, call.row.charge, receipt.written_off_nanos, found.charge, found.version)
+    return CorrectedCharge(
+        call.log_id, call.created_at, call.row.charge, receipt.written_off_nanos, found.charge, found.version
+    )
 
 
 def _wanted(spec: Spec, receipt: Receipt) -> Callable[[PricedModel], bool]:

@@ -44,7 +44,7 @@ from farebox.payments.stripe_objects import (
     read_refund,
     split_lines,
 )
-from farebox.payments.stripe_wire import Wire
+from farebox.payments.stripe_wire import StripeHttpClient
 
 stripe.enable_telemetry = False  # it would write an ID into the home folder and report request durations to Stripe
 
@@ -74,7 +74,7 @@ class StripeProcessor:
         self._installation = installation
         self._webhook_secret = webhook_secret
         self._api_base = api_base.rstrip("/")
-        self._http = http_client or Wire(proxy)
+        self._http = http_client or StripeHttpClient(proxy)
         self._client = stripe.StripeClient(
             secret_key, http_client=self._http, base_addresses={"api": self._api_base}, max_network_retries=0
         )

@@ -16,7 +16,7 @@ TIMEOUT_SECONDS = 30.0
 """Seconds, for connecting and for each wait for bytes."""
 
 
-class Wire(stripe.HTTPClient):
+class StripeHttpClient(stripe.HTTPClient):
     """An HTTP client for stripe.StripeClient; asynchronous methods only."""
 
     name = "httpx"

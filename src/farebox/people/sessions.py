@@ -42,7 +42,7 @@ CONFIRMING = frozenset((Permission.WRITE, Permission.BILLING_WRITE))
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class SignInSession:
     """A person who is signed in. `secret` is what the browser keeps."""
 
     sign_in: SignIn
@@ -152,13 +152,13 @@ async def of_link(services: Services, link: str) -> SignIn:
     return found
 
 
-async def open_link(services: Services, link: str, browser: Browser) -> Session:
+async def open_link(services: Services, link: str, browser: Browser) -> SignInSession:
     """Redeem a link: it becomes a session with a new secret, in one transaction, and the browser's previous session
     ends. Raises Problem (LINK_EXPIRED)."""
     at, secret = services.clock.now_ms(), services.ids.secret()
     link_hash, session_id = services.vault.hash_token(link), services.ids.log_id()
 
-    def job(connection: Connection) -> Session | None:
+    def job(connection: Connection) -> SignInSession | None:
         found = store.find(connection, link_hash, "link", at=at)
         if found is None:
             return None
@@ -172,14 +172,14 @@ async def open_link(services: Services, link: str, browser: Browser) -> Session:
     return session
 
 
-async def begin(services: Services, email: str, method: SignInMethod, browser: Browser) -> Session:
+async def begin(services: Services, email: str, method: SignInMethod, browser: Browser) -> SignInSession:
     """Begin a session for a person who has just proved that the e-mail address is theirs. It shows the account that
     they had open, otherwise the first that they became a member of, or none if they are only invited. Raises Problem
     (SIGN_IN_FAILED) if they are neither a member nor invited."""
     at, secret, session_id = services.clock.now_ms(), services.ids.secret(), services.ids.log_id()
     before = services.vault.hash_token(browser.before) if browser.before else None
 
-    def job(connection: Connection) -> Session | None:
+    def job(connection: Connection) -> SignInSession | None:
         shown = None if before is None else store.find(connection, before, "session", at=at, idle_since=at - IDLE_MS)
         account_id = home_of(connection, email, shown.account_id if shown is not None and shown.email == email else "")
         if account_id is None:
@@ -216,7 +216,7 @@ def home_of(connection: Connection, email: str, rather: str = "") -> str | None:
     return rather if rather in ids else ids[0]
 
 
-def _begin(connection: Connection, vault: Vault, begun: SignIn, browser: Browser, secret: str) -> Session:
+def _begin(connection: Connection, vault: Vault, begun: SignIn, browser: Browser, secret: str) -> SignInSession:
     if browser.before:
         store.remove(connection, vault.hash_token(browser.before))
     begun = replace(
@@ -230,13 +230,13 @@ def _used_up() -> Problem:
     return Problem(LINK_EXPIRED, "This link has already been used, or is too old")
 
 
-async def session(services: Services, secret: str | None, *, touches: bool = True) -> Session | None:
+async def session(services: Services, secret: str | None, *, touches: bool = True) -> SignInSession | None:
     """The session with this secret, if it is still valid. `touches`: this look-up keeps it from ending as idle."""
     if not secret:
         return None
     hashed, at = services.vault.hash_token(secret), services.clock.now_ms()
 
-    def read(connection: Connection) -> Session | None:
+    def read(connection: Connection) -> SignInSession | None:
         found = store.find(connection, hashed, "session", at=at, idle_since=at - IDLE_MS)
         return None if found is None else _session(connection, found, secret)
 
@@ -247,7 +247,7 @@ async def session(services: Services, secret: str | None, *, touches: bool = Tru
     return found
 
 
-async def unchanged(services: Services, opened: Session) -> bool:
+async def unchanged(services: Services, opened: SignInSession) -> bool:
     """Whether the session is still open and has the same account and roles. This check does not keep it from ending as
     idle."""
     hashed, at = services.vault.hash_token(opened.secret), services.clock.now_ms()
@@ -261,12 +261,12 @@ async def unchanged(services: Services, opened: Session) -> bool:
     return await services.database.get(read)
 
 
-def _session(connection: Connection, sign_in: SignIn, secret: str) -> Session:
+def _session(connection: Connection, sign_in: SignIn, secret: str) -> SignInSession:
     account = find_account(connection, sign_in.account_id) if sign_in.account_id else None
     roles = _roles(connection, sign_in)
     if account is None:
-        return Session(sign_in, roles, "", secret)
-    return Session(sign_in, roles, account.name, secret, frozen=account.frozen_at is not None)
+        return SignInSession(sign_in, roles, "", secret)
+    return SignInSession(sign_in, roles, account.name, secret, frozen=account.frozen_at is not None)
 
 
 def _roles(connection: Connection, sign_in: SignIn) -> frozenset[Role]:
@@ -281,13 +281,13 @@ def _roles(connection: Connection, sign_in: SignIn) -> frozenset[Role]:
     return frozenset(filter(None, [members.role_of(connection, place, sign_in.email) for place in places]))
 
 
-def verified_email(opened: Session) -> str | None:
+def verified_email(opened: SignInSession) -> str | None:
     """The e-mail address of the session's person, if it is proven for all accounts: not for a link without an address,
     nor for one that an owner of an account has created."""
     return None if opened.sign_in.vouched else opened.sign_in.email
 
 
-async def end(services: Services, opened: Session) -> None:
+async def end(services: Services, opened: SignInSession) -> None:
     """Sign out."""
     hashed = services.vault.hash_token(opened.secret)
     await services.database.write(lambda connection: store.remove(connection, hashed))
@@ -306,7 +306,7 @@ async def end_named(services: Services, account_id: str, session_id: str) -> Non
     await services.database.write(lambda connection: store.remove_named(connection, account_id, session_id))
 
 
-async def end_others(services: Services, opened: Session) -> None:
+async def end_others(services: Services, opened: SignInSession) -> None:
     """End all other sessions and links of the person whose session this is, on all their accounts. Raises Problem
     (VALIDATION_FAILED) if it is not known whose it is."""
     email, kept = verified_email(opened), opened.sign_in.session_id
@@ -315,7 +315,7 @@ async def end_others(services: Services, opened: Session) -> None:
     await services.database.write(lambda connection: store.remove_others(connection, email, kept))
 
 
-async def switch_account(services: Services, opened: Session, account_id: str) -> None:
+async def switch_account(services: Services, opened: SignInSession, account_id: str) -> None:
     """Switch this session to another account of the member. Raises Problem (NOT_FOUND) if they are not a member of
     it."""
     email, hashed = verified_email(opened), services.vault.hash_token(opened.secret)
@@ -333,12 +333,12 @@ async def switch_account(services: Services, opened: Session, account_id: str) -
 # --- proofs -----------------------------------------------------------------------------------------------------------
 
 
-def confirmed(services: Services, opened: Session) -> bool:
+def confirmed(services: Services, opened: SignInSession) -> bool:
     """Whether the person has proved their identity recently."""
     return services.clock.now_ms() - opened.sign_in.confirmed_at < CONFIRMED_MS
 
 
-async def confirm(services: Services, opened: Session) -> Session | None:
+async def confirm(services: Services, opened: SignInSession) -> SignInSession | None:
     """Record that the person has proved their identity. Returns the session with its new secret; None if it has
     ended."""
     at, secret = services.clock.now_ms(), services.ids.secret()
@@ -347,7 +347,7 @@ async def confirm(services: Services, opened: Session) -> Session | None:
     return replace(opened, secret=secret) if renewed else None
 
 
-async def confirm_by_token(services: Services, opened: Session, token: str) -> Session | None:
+async def confirm_by_token(services: Services, opened: SignInSession, token: str) -> SignInSession | None:
     """Prove the person's identity by an access token of the account with the permissions CONFIRMING, through all
     gateways. Returns the session with its new secret, or None if the token proves nothing."""
     at, secret = services.clock.now_ms(), services.ids.secret()
@@ -363,13 +363,13 @@ async def confirm_by_token(services: Services, opened: Session, token: str) -> S
     return replace(opened, secret=secret) if await services.database.write(job) else None
 
 
-def seal(services: Services, opened: Session, text: str) -> str:
+def seal(services: Services, opened: SignInSession, text: str) -> str:
     """A signature that proves that a text was written by this server for this session and the account it shows; forms
     and flash messages carry one.
     """
     return services.vault.hash_token(f"page\0{opened.secret}\0{opened.account_id}\0{text}").hex()
 
 
-def sealed(services: Services, opened: Session, text: str, given: str) -> bool:
+def sealed(services: Services, opened: SignInSession, text: str, given: str) -> bool:
     """Whether `given` is the seal of the text."""
     return same(seal(services, opened, text).encode(), given.encode())

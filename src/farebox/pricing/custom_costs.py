@@ -23,7 +23,7 @@ _RULES = ("contains", "starts-with", "equals")
 _MODALITIES = ("text", "audio", "image", "video")
 
 
-class CustomCost(msgspec.Struct, frozen=True):
+class CompiledCost(msgspec.Struct, frozen=True):
     """One cost, compiled."""
 
     config: CustomCostConfig
@@ -35,7 +35,7 @@ class CustomCost(msgspec.Struct, frozen=True):
 class CustomCosts:
     """The costs of one provider."""
 
-    def __init__(self, provider: str, costs: Iterable[CustomCost] = ()) -> None:
+    def __init__(self, provider: str, costs: Iterable[CompiledCost] = ()) -> None:
         """`provider`: its slug. Of several that match, the one with the highest weight applies; then the most exact
         rule, the longest name, and the latest."""
         denominator, rates = compile_rates({"input_mtok": Decimal(0), "output_mtok": Decimal(0)})
@@ -59,12 +59,12 @@ class CustomCosts:
         return replace(self._nothing, model=model)
 
 
-def compile_cost(cost_id: str, provider: str, config: CustomCostConfig) -> CustomCost:
+def compile_cost(cost_id: str, provider: str, config: CustomCostConfig) -> CompiledCost:
     """Compile a cost. Raises InvalidPrice, with a message that says what is wrong."""
     pricing = config.token_pricing or TokenPricing()
     denominator, rates = compile_rates(_prices(config, pricing))
     price = ModelPrice(provider, config.model, f"{CUSTOM_COST}{cost_id}", denominator, rates)
-    return CustomCost(config, price, _nanos(pricing.input_image_count), _nanos(pricing.output_image_count))
+    return CompiledCost(config, price, _nanos(pricing.input_image_count), _nanos(pricing.output_image_count))
 
 
 def _prices(config: CustomCostConfig, pricing: TokenPricing) -> Mapping[str, Decimal]:
@@ -105,7 +105,7 @@ def _nanos(usd: float | None) -> int:
     return ceil_div(numerator, denominator)
 
 
-def _precedence(cost: CustomCost) -> tuple[int, int, int]:
+def _precedence(cost: CompiledCost) -> tuple[int, int, int]:
     config = cost.config
     return config.weight, _RULES.index(config.model_rule), len(config.model)
 

@@ -64,7 +64,7 @@ class Identity(msgspec.Struct, frozen=True):
     """The provider states that the e-mail address is verified."""
 
 
-class Metadata(msgspec.Struct, frozen=True):
+class ProviderMetadata(msgspec.Struct, frozen=True):
     """The fields of the provider's metadata that are used."""
 
     issuer: str
@@ -91,15 +91,15 @@ class IdentityProvider:
         self._secret = secret
         self._upstream = upstream
         self._clock = clock
-        self._metadata: Metadata | None = None
+        self._metadata: ProviderMetadata | None = None
         self._keys: dict[str, Any] = {}
         self._until = 0.0
 
-    async def metadata(self) -> Metadata:
+    async def metadata(self) -> ProviderMetadata:
         """The provider's metadata, at most an hour old. Raises ProviderFailed."""
         if self._metadata is None or self._clock.monotonic() >= self._until:
             url = f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
-            found = _decoded(await self._get(url), Metadata)
+            found = _decoded(await self._get(url), ProviderMetadata)
             if found.issuer != self.issuer:
                 raise ProviderFailed(f"it says that it is {quoted(found.issuer, _SHOWN)}, not FAREBOX_OIDC_ISSUER")
             for endpoint in (found.authorization_endpoint, found.token_endpoint, found.jwks_uri):

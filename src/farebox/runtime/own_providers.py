@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from farebox.custom_provider import CUSTOM, CustomCostConfig, CustomProviderConfig
-from farebox.pricing.custom_costs import CustomCost, CustomCosts, compile_cost
+from farebox.pricing.custom_costs import CompiledCost, CustomCosts, compile_cost
 from farebox.providers.naming import custom_provider, is_versioned
 from farebox.runtime.provider_access import CustomAccess, ProviderAccess
 from farebox.storage.custom_providers import CustomCostRow, CustomProviderRow, costs_of, providers_of
@@ -122,7 +122,7 @@ def _access(vault: Vault, account_id: str, row: CustomProviderRow, costs: list[C
     return ProviderAccess(custom_provider(slug, config.name, base_url), base_url, None, access)
 
 
-def _compiled(slug: str, cost: CustomCostRow) -> CustomCost | None:
+def _compiled(slug: str, cost: CustomCostRow) -> CompiledCost | None:
     """The cost with compiled patterns; None if it is switched off."""
     config = msgspec.json.decode(cost.config, type=CustomCostConfig)
     return compile_cost(cost.cost_id, slug, config) if config.enable else None

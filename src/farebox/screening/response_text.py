@@ -40,7 +40,7 @@ class Piece(msgspec.Struct, frozen=True, gc=False):
     """It has new text in this window."""
 
 
-class Window(msgspec.Struct, frozen=True):
+class TextWindow(msgspec.Struct, frozen=True):
     """The new text of all channels since the last window, each preceded by the end of its earlier text."""
 
     text: bytes
@@ -69,7 +69,7 @@ class Channels:
             self._new.setdefault(channel, []).append(text)
             self.position += len(text)
 
-    def window(self, again: Iterable[Channel] = ()) -> Window:
+    def window(self, again: Iterable[Channel] = ()) -> TextWindow:
         """The text since the last window. For the channels in `again`, the end of their text is included even if there
         is nothing new."""
         for channel in again:
@@ -88,7 +88,7 @@ class Channels:
             conversation.append(text)
             self._tails[channel] = _last(text)
         self._new = {}
-        return Window(b"\n".join(parts), tuple(pieces), b"\n".join(conversation))
+        return TextWindow(b"\n".join(parts), tuple(pieces), b"\n".join(conversation))
 
 
 def _readings(tail: bytes, text: bytes) -> Iterator[tuple[int, bytes]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from farebox.calendar import DAY_MS
-from farebox.periods import UTC_NAME, Change, Zones
+from farebox.periods import UTC_NAME, ZoneChange, Zones
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.config import note_change
 from farebox.storage.sql import Connection, row
@@ -19,7 +19,7 @@ KEPT_MS = 35 * DAY_MS
 CHANGES_MAX = 20
 """Most changes of the time zone within KEPT_MS; all of them are remembered."""
 
-_decode = msgspec.json.Decoder(tuple[Change, ...]).decode
+_decode = msgspec.json.Decoder(tuple[ZoneChange, ...]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ def set_zone(connection: Connection, account_id: str, zone: str, at: int) -> boo
     if stored is None:
         return False
     old = [change for change in stored.zones if change.at <= at - KEPT_MS]
-    kept = [Change(0, change.zone) for change in old[-1:]] + [c for c in stored.zones if c.at > at - KEPT_MS]
+    kept = [ZoneChange(0, change.zone) for change in old[-1:]] + [c for c in stored.zones if c.at > at - KEPT_MS]
     if len(kept) >= CHANGES_MAX:
         return False
-    zones = [Change(at, zone)] if at == 0 else [*kept, Change(at, zone)]
+    zones = [ZoneChange(at, zone)] if at == 0 else [*kept, ZoneChange(at, zone)]
     connection.execute(
         f"UPDATE balances SET zones = ?, limit_from = NULL, limit_until = NULL WHERE {OF_ACCOUNT}",
         (msgspec.json.encode(zones).decode(), *key_of(connection, account_id)),

@@ -101,7 +101,7 @@ def corrections_of(connection: Connection, account_id: str, log_id: str) -> list
     return [Correction(*fields) for fields in found]
 
 
-class Sums(NamedTuple):
+class CorrectionSums(NamedTuple):
     """What a re-rating changed for an account. Nano-dollars."""
 
     calls: int
@@ -109,7 +109,7 @@ class Sums(NamedTuple):
     charged: int
 
 
-def sums_of(connection: Connection, account_id: str, rerate_id: str) -> Sums:
+def sums_of(connection: Connection, account_id: str, rerate_id: str) -> CorrectionSums:
     found = row(
         connection,
         "SELECT count(*), coalesce(sum(CASE WHEN amount > 0 THEN amount END), 0), "
@@ -118,7 +118,7 @@ def sums_of(connection: Connection, account_id: str, rerate_id: str) -> Sums:
         (*key_of(connection, account_id), rerate_id),
     )
     assert found is not None
-    return Sums(*(int(value) for value in found))
+    return CorrectionSums(*(int(value) for value in found))
 
 
 class LotDraws(NamedTuple):

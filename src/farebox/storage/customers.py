@@ -11,7 +11,7 @@ from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
 from farebox.storage.sql import Connection, row, rows
 
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
+class CustomerProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Who an account's invoices are made out to, and the account's own limits; None: the setting applies."""
 
     name: str = ""
@@ -156,7 +156,7 @@ def _card(fields: tuple[object, ...]) -> Card:
 # --- billing profiles -------------------------------------------------------------------------------------------------
 
 
-def find_profile(connection: Connection, account_id: str) -> Profile:
+def find_profile(connection: Connection, account_id: str) -> CustomerProfile:
     """The account's profile; an empty one if it has none."""
     found = row(
         connection,
@@ -167,9 +167,9 @@ def find_profile(connection: Connection, account_id: str) -> Profile:
         key_of(connection, account_id),
     )
     if found is None:
-        return Profile()
+        return CustomerProfile()
     name, email, address, country, tax_id, low, high, low_below = found
-    return Profile(
+    return CustomerProfile(
         name=name,
         email=email,
         address=address,
@@ -181,7 +181,7 @@ def find_profile(connection: Connection, account_id: str) -> Profile:
     )
 
 
-def put_profile(connection: Connection, account_id: str, profile: Profile, at: int) -> None:
+def put_profile(connection: Connection, account_id: str, profile: CustomerProfile, at: int) -> None:
     """Replace the account's profile."""
     key = find_key(connection, account_id)
     assert key is not None, f"there is no account {account_id}"

@@ -5,7 +5,7 @@ from typing import Final
 
 from farebox.calls.model import Call, SpanNotes, TraceContext
 from farebox.calls.record import CallRecord
-from farebox.exports.spans import Event, Span, Value
+from farebox.exports.spans import Span, SpanEvent, Value
 from farebox.metrics.families import SPANS
 from farebox.money import NANOS_PER_USD
 from farebox.providers.formats.finish import Finish
@@ -138,7 +138,7 @@ def _metadata(call: Call) -> Iterable[tuple[str, Value]]:
             yield name, value
 
 
-def _events(start: int, notes: SpanNotes | None) -> Iterable[Event]:
+def _events(start: int, notes: SpanNotes | None) -> Iterable[SpanEvent]:
     for number, attempt in enumerate(() if notes is None else notes.tries, 1):
         attributes: list[tuple[str, Value]] = [
             ("farebox.attempt", number),
@@ -147,7 +147,7 @@ def _events(start: int, notes: SpanNotes | None) -> Iterable[Event]:
         attributes.append(
             ("error.type", attempt.cause) if attempt.cause else ("http.response.status_code", attempt.status)
         )
-        yield Event(start + attempt.ended_ms * _NS_PER_MS, "farebox.attempt", attributes)
+        yield SpanEvent(start + attempt.ended_ms * _NS_PER_MS, "farebox.attempt", attributes)
 
 
 def _body(body: bytes | None) -> bytes | None:

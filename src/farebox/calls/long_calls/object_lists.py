@@ -32,7 +32,7 @@ _FILTERS: Final = ("purpose", "status", "model")
 Query = Sequence[tuple[str, str]]
 
 
-class Page(msgspec.Struct):
+class ListPage(msgspec.Struct):
     """A part of a list."""
 
     of: list[KeptObject]
@@ -40,7 +40,7 @@ class Page(msgspec.Struct):
     more: bool
 
 
-def page_of(found: list[KeptObject], call: ObjectCall, query: Query) -> Page:
+def page_of(found: list[KeptObject], call: ObjectCall, query: Query) -> ListPage:
     """The part of the list that the query asks for; `found` is the list, oldest first. Raises Problem (INVALID_REQUEST,
     OBJECT_NOT_FOUND)."""
     fields = dict(query)
@@ -54,7 +54,7 @@ def page_of(found: list[KeptObject], call: ObjectCall, query: Query) -> Page:
     return _by_cursor(found, call, fields)
 
 
-def list_page(page: Page, call: ObjectCall, data: list[msgspec.Raw]) -> bytes:
+def list_page(page: ListPage, call: ObjectCall, data: list[msgspec.Raw]) -> bytes:
     """The page in the provider's form; `data` has the descriptions of its objects."""
     first, last = (page.of[0].object_id, page.of[-1].object_id) if page.of else (None, None)
     if call.form == "mistral":
@@ -67,7 +67,7 @@ def list_page(page: Page, call: ObjectCall, data: list[msgspec.Raw]) -> bytes:
     return msgspec.json.encode({**found, **more})
 
 
-def _by_cursor(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> Page:
+def _by_cursor(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> ListPage:
     """Pages of OpenAI and Anthropic: the objects after or before an ID."""
     usual, most = _PAGES[call.form, call.kind]
     limit, order = _number(query, "limit", usual, 1, most), query.get("order", "desc")
@@ -82,19 +82,19 @@ def _by_cursor(found: list[KeptObject], call: ObjectCall, query: Mapping[str, st
             raise not_found(call.kind, named)
     between = ordered[ids.index(after) + 1 if after else 0 : ids.index(before) if before else len(ids)]
     page = between[-limit:] if before else between[:limit]
-    return Page(page, len(ids), len(page) < len(between))
+    return ListPage(page, len(ids), len(page) < len(between))
 
 
-def _by_number(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> Page:
+def _by_number(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> ListPage:
     """Pages of Mistral: numbered from zero."""
     usual, most = _PAGES[call.form, call.kind]
     size, number = _number(query, "page_size", usual, 1, most), _number(query, "page", 0, 0, 10**6)
     ordered = found if query.get("order_by") == "created" else found[::-1]
     page = ordered[number * size : (number + 1) * size]
-    return Page(page, len(found), (number + 1) * size < len(found))
+    return ListPage(page, len(found), (number + 1) * size < len(found))
 
 
-def _by_token(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> Page:
+def _by_token(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> ListPage:
     """Pages of Google: the token of the next page is the last ID of this one."""
     usual, most = _PAGES[call.form, call.kind]
     size, token = _number(query, "pageSize", usual, 1, most), query.get("pageToken", "")
@@ -102,7 +102,7 @@ def _by_token(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str
     if token and token not in ids:
         raise Problem(INVALID_REQUEST, "There is no such page.")
     rest = found[ids.index(token) + 1 if token else 0 :]
-    return Page(rest[:size], len(ids), len(rest) > size)
+    return ListPage(rest[:size], len(ids), len(rest) > size)
 
 
 def _number(query: Mapping[str, str], name: str, usual: int, least: int, most: int) -> int:

@@ -15,7 +15,7 @@ from farebox.offload import HelperDied, PoolBusy, TooMuchWork
 from farebox.providers.formats.frame_reader import MEDIA_TYPE
 from farebox.screening.body_text import Unreadable
 from farebox.screening.reading import RAISES
-from farebox.screening.response_text import OVERLAP, Channel, Channels, Leaf, Window, leaves_of
+from farebox.screening.response_text import OVERLAP, Channel, Channels, Leaf, TextWindow, leaves_of
 from farebox.screening.rules import Side
 from farebox.screening.scan import Match
 
@@ -155,7 +155,7 @@ class ScreenedStream:
         if problem is not None:
             raise StreamBlocked(problem)
 
-    def _new(self, window: Window, found: list[Match], before: int, *, last: bool) -> list[Match]:
+    def _new(self, window: TextWindow, found: list[Match], before: int, *, last: bool) -> list[Match]:
         """The matches that had not been found before, with their positions in the text of the stream."""
         new: list[Match] = []
         for match in found:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from farebox.calls.spending.rules import ROUTE_SCOPE, CalendarWindow, Window, counts_in, window_of
+from farebox.calls.spending.rules import ROUTE_SCOPE, CalendarWindow, SpendingWindow, counts_in, window_of
 from farebox.gateway import GatewayConfig, SpendRule
 from farebox.periods import Zones
 from farebox.policies.document import PolicyDocument
@@ -42,7 +42,7 @@ _ROUTES: Final = ((ROUTE_SCOPE, "route;"),)
 """Where the scopes of each kind are among all: from, to. `;` follows `:`."""
 
 _Spans: TypeAlias = tuple[tuple[str, str], ...]
-_AnyWindow: TypeAlias = Window | CalendarWindow
+_AnyWindow: TypeAlias = SpendingWindow | CalendarWindow
 
 
 class NearLimit(NamedTuple):

@@ -34,7 +34,7 @@ _HASH = "sha256"
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
-class Window(msgspec.Struct, frozen=True, gc=False):
+class SpendingWindow(msgspec.Struct, frozen=True, gc=False):
     """The constant parts of a rule: the name of its counters, its limit, its times. In nano-dollars and
     milliseconds."""
 
@@ -91,7 +91,7 @@ class AppliedLimit(msgspec.Struct, frozen=True, gc=False):
     rule: SpendRule | PolicyLimit
     scope: str
     """The scope of its budget."""
-    window: Window | CalendarWindow
+    window: SpendingWindow | CalendarWindow
 
     @property
     def rule_id(self) -> str:
@@ -110,7 +110,9 @@ class AppliedLimit(msgspec.Struct, frozen=True, gc=False):
         if isinstance(rule, PolicyLimit):
             amount = _plain(rule.amount / NANOS_PER_USD)
             return f"policy '{rule.name}' ({amount} USD {rule.period} for '{rule.bucket[:64]}')"
-        window = f"per {rule.window}s, {rule.technique}" if isinstance(self.window, Window) else self.window.period
+        window = (
+            f"per {rule.window}s, {rule.technique}" if isinstance(self.window, SpendingWindow) else self.window.period
+        )
         return f"rule '{rule.id}' (cost limit {_plain(rule.limit)} {window})"
 
 
@@ -118,7 +120,7 @@ def _plain(dollars: float) -> str:
     return f"{Decimal(str(dollars)):f}".removesuffix(".0")
 
 
-def window_of(gateway_id: str, rule: SpendRule, zones: Zones) -> Window | CalendarWindow:
+def window_of(gateway_id: str, rule: SpendRule, zones: Zones) -> SpendingWindow | CalendarWindow:
     """The window of a rule of this gateway, whose account has these time zones."""
     if rule.period is not msgspec.UNSET:
         return _calendar_window(gateway_id, rule.id, rule.limit, rule.period, zones)
@@ -126,10 +128,10 @@ def window_of(gateway_id: str, rule: SpendRule, zones: Zones) -> Window | Calend
 
 
 @lru_cache(maxsize=4096)
-def _window(gateway_id: str, rule_id: str, limit: float, seconds: int, technique: str) -> Window:
+def _window(gateway_id: str, rule_id: str, limit: float, seconds: int, technique: str) -> SpendingWindow:
     length = seconds * 1000
     slot = length if technique == "fixed" else -(-length // SLOTS)
-    return Window(_name(gateway_id, rule_id, f"{seconds}{technique[0]}"), _nanos(limit), length, slot)
+    return SpendingWindow(_name(gateway_id, rule_id, f"{seconds}{technique[0]}"), _nanos(limit), length, slot)
 
 
 @lru_cache(maxsize=4096)

@@ -20,7 +20,7 @@ from farebox.ledger.commands import Budget, Hold, Outcome, Settle, TopUp, Verdic
 from farebox.ledger.posting import apply
 from farebox.ledger.spending import window_start
 from farebox.money import ceil_div
-from farebox.periods import UTC_NAME, Change, Zones
+from farebox.periods import UTC_NAME, ZoneChange, Zones
 from farebox.pricing.bill import at_highest, doubts_of
 from farebox.pricing.compiler import Context
 from farebox.pricing.model import Markup, ModelPrice
@@ -317,7 +317,7 @@ class Replay:
 
 def in_zone(zone: str) -> Zones:
     """The time zones of an account that always had this one."""
-    return (Change(0, zone),)
+    return (ZoneChange(0, zone),)
 
 
 def since(scenario: Scenario, zone: str) -> int:

@@ -174,7 +174,9 @@ def _chosen(connection: Connection, request: Request, dataset_ids: list[str]) ->
         else:
             filters = msgspec.json.decode(row.filters, type=list[Filter])
             found.append(
-                evaluations.Dataset(row.dataset_id, row.name, row.enabled, filters, row.created_at, row.modified_at)
+                evaluations.FrozenDataset(
+                    row.dataset_id, row.name, row.enabled, filters, row.created_at, row.modified_at
+                )
             )
     if faults:
         raise InvalidInput(faults)
@@ -202,7 +204,7 @@ def _evaluation(row: EvaluationRow) -> Evaluation:
     )
 
 
-def _evaluated(row: EvaluationRow, dataset: evaluations.Dataset) -> Dataset:
+def _evaluated(row: EvaluationRow, dataset: evaluations.FrozenDataset) -> Dataset:
     return Dataset(
         id=dataset.id,
         account_id=row.account_id,

@@ -12,7 +12,7 @@ from farebox.http.request import Request
 from farebox.model import Permission, Role
 from farebox.payments.states import DISABLED_REASONS
 from farebox.people import sessions
-from farebox.storage.customers import Profile
+from farebox.storage.customers import CustomerProfile
 
 _Line = Annotated[str, msgspec.Meta(max_length=200)]
 
@@ -93,7 +93,7 @@ async def set_profile(request: Request, body: ProfileSet) -> Response:
     return _respond(await cards.set_profile(request.services, request.account_id, changed))
 
 
-def _respond(profile: Profile) -> Response:
+def _respond(profile: CustomerProfile) -> Response:
     return ok(
         BillingProfile(
             name=profile.name,

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from farebox.calls.spending.rules import CalendarWindow, Window, window_of
+from farebox.calls.spending.rules import CalendarWindow, SpendingWindow, window_of
 from farebox.clock import random_bytes
 from farebox.gateway import PERIOD_SECONDS, GatewayConfig, Selector, SpendLimits, SpendRule
 from farebox.http.control.wire import Paging, iso, iso_or_none, require
@@ -153,7 +153,7 @@ class RuleStates(msgspec.Struct, frozen=True):
     connection: Connection
     account_id: str
     rule: SpendRule
-    window: Window | CalendarWindow
+    window: SpendingWindow | CalendarWindow
     now: int
     enabled: bool
 

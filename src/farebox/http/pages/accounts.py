@@ -33,7 +33,7 @@ _MEMBERS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AccountLine:
     """An account of the list."""
 
     account: Account
@@ -49,7 +49,7 @@ async def account_list(visit: Visit) -> Shown:
     def read(connection: Connection) -> Shown:
         found = search_accounts(connection, wanted, after=after, limit=SHOWN)
         balances = store.balances_of(connection, found.accounts)
-        lines = [Line(each, balances.get(each.account_id)) for each in found.accounts]
+        lines = [AccountLine(each, balances.get(each.account_id)) for each in found.accounts]
         complete = all(line.balance for line in lines)
         total = store.count_some_accounts(connection, COUNTED + 1)
         return {"lines": lines, "complete": complete, "more": found.after, "total": total}

@@ -42,7 +42,7 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class FieldGroup:
     """Fields that are shown and saved together."""
 
     name: str
@@ -57,9 +57,11 @@ class Group:
     of identity."""
 
 
-def group(name: str, title: str, *fields: Field, hint: str = "") -> Group:
+def group(name: str, title: str, *fields: Field, hint: str = "") -> FieldGroup:
     """A group whose fields are always the same."""
-    return Group(name=name, title=title, hint=hint, fields=lambda _: fields, body=lambda form: values_of(fields, form))
+    return FieldGroup(
+        name=name, title=title, hint=hint, fields=lambda _: fields, body=lambda form: values_of(fields, form)
+    )
 
 
 def values_of(fields: Iterable[Field], form: Mapping[str, str]) -> dict[str, Any]:
@@ -83,14 +85,14 @@ def texts_of(fields: Iterable[Field], values: Values) -> dict[str, str]:
 class ShownGroup:
     """A group as a page shows it: its fields with their texts and faults."""
 
-    group: Group
+    group: FieldGroup
     fields: Sequence[Field]
     texts: Mapping[str, str]
     at: Mapping[str, str]
     others: list[str]
 
 
-def shown(group: Group, values: Values, error: InvalidInput | None = None) -> ShownGroup:
+def shown(group: FieldGroup, values: Values, error: InvalidInput | None = None) -> ShownGroup:
     """The group with the stored values; or with the sent ones, and the API's error about them."""
     fields = group.fields(values)
     at, others = ({}, []) if error is None else faults_at(error, fields)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from farebox.gateway import EVENTS_MAX, EXPORTERS_MAX
-from farebox.http.pages.fields import Field, Group, Values, group, values_of
+from farebox.http.pages.fields import Field, FieldGroup, Values, group, values_of
 
 ELSEWHERE = {"dlp": "guardrails", "guardrails": "guardrails", "spend_limits": "limits"}
 """Fields that are on other pages → the page."""
@@ -86,7 +86,7 @@ def _meters_sent(form: Mapping[str, str]) -> dict[str, Any]:
 
 
 # fmt: off
-GROUPS: tuple[Group, ...] = (
+GROUPS: tuple[FieldGroup, ...] = (
     group("access", "Who may call",
         Field(name="authentication", label="Calls need an access token", kind="switch",
               hint="If off, calls with a caller’s own provider key need none."),
@@ -136,9 +136,9 @@ GROUPS: tuple[Group, ...] = (
         Field(name="logpush_public_key", label="Encrypt content with this key", kind="area",
               hint="An RSA public key in PEM format. Leave empty for no encryption.", wide=True),
     ),
-    Group(name="spans", title="Spans", fields=_exporters, body=_exporters_sent, keys=True,
+    FieldGroup(name="spans", title="Spans", fields=_exporters, body=_exporters_sent, keys=True,
           hint="Each exporter receives a span for each call, by OTLP over HTTP. To remove an exporter, clear its URL."),
-    Group(name="meters", title="Stripe meters", fields=_meters, body=_meters_sent, keys=True,
+    FieldGroup(name="meters", title="Stripe meters", fields=_meters, body=_meters_sent, keys=True,
           hint="Reports each call that was paid for to your own meters "
               "at Stripe. To report nothing, clear all events."),
 )

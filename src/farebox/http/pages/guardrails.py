@@ -12,7 +12,7 @@ from farebox.http.control import dlp_profiles
 from farebox.http.control import gateways as api
 from farebox.http.control.wire import Paging
 from farebox.http.envelope import Response
-from farebox.http.pages.fields import Field, Group, Values, shown, values_of
+from farebox.http.pages.fields import Field, FieldGroup, Values, shown, values_of
 from farebox.http.pages.gateways import HERE, gateway
 from farebox.http.pages.own_api import all_items, submit
 from farebox.http.pages.table import Fields, Shown, shell
@@ -83,10 +83,10 @@ def _as_policies(dlp: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return {"enabled": dlp["enabled"], "policies": [policy]}
 
 
-async def _groups(visit: Visit) -> list[Group]:
+async def _groups(visit: Visit) -> list[FieldGroup]:
     profiles = {each["id"]: each["name"] for each in await all_items(visit, dlp_profiles.list_all, Paging())}
     groups = [
-        Group(
+        FieldGroup(
             name="dlp",
             title="Data loss prevention",
             hint="Detects sensitive data by patterns. To remove a policy, clear its ID and profiles.",
@@ -98,7 +98,7 @@ async def _groups(visit: Visit) -> list[Group]:
         hazards = {hazard: name for hazard, name in HAZARDS.items() if hazard in scorer.hazards}
         sides = [field for side in _SIDES.values() for field in _side(side, hazards)]
         groups.append(
-            Group(
+            FieldGroup(
                 name="guardrails",
                 title="Hazards",
                 hint="The operator’s scorer decides what is hazardous.",

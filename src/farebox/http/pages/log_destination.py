@@ -5,7 +5,7 @@ from typing import Any
 
 from farebox.http.control import log_destination as api
 from farebox.http.envelope import Response
-from farebox.http.pages.fields import Field, Group, Values, shown, values_of
+from farebox.http.pages.fields import Field, FieldGroup, Values, shown, values_of
 from farebox.http.pages.own_api import invoke, submit
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
@@ -37,7 +37,7 @@ def _body(form: Mapping[str, str]) -> dict[str, Any]:
     return {"type": "http", "url": ""} | sent
 
 
-_DESTINATION = Group(name="destination", title="Destination", fields=lambda _: (*_HTTP, *_S3), body=_body)
+_DESTINATION = FieldGroup(name="destination", title="Destination", fields=lambda _: (*_HTTP, *_S3), body=_body)
 
 
 async def destination(visit: Visit) -> Shown:

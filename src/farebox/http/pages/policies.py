@@ -8,7 +8,7 @@ from farebox.http.control import policies as api
 from farebox.http.control import policy_simulation
 from farebox.http.envelope import Response
 from farebox.http.pages import labels
-from farebox.http.pages.fields import Field, Group, Values, shown, values_of
+from farebox.http.pages.fields import Field, FieldGroup, Values, shown, values_of
 from farebox.http.pages.gateways import HERE, gateway
 from farebox.http.pages.own_api import invoke, submit
 from farebox.http.pages.policy_lines import PERIODS, lines_of
@@ -82,8 +82,8 @@ def _call_body(form: Mapping[str, str]) -> dict[str, Any]:
     return {"model": sent["model"] or "", "identity": identity}
 
 
-_POLICY = Group(name="policy", title="Policy", fields=lambda _: (*_ABOUT, *_RESOURCE, *_ACTION), body=_body)
-_SIMULATION = Group(name="call", title="A call", fields=lambda _: _CALL, body=_call_body)
+_POLICY = FieldGroup(name="policy", title="Policy", fields=lambda _: (*_ABOUT, *_RESOURCE, *_ACTION), body=_body)
+_SIMULATION = FieldGroup(name="call", title="A call", fields=lambda _: _CALL, body=_call_body)
 _NEW: Values = {"condition": "true", "actor": "user:{user}", "action": {"type": "limit", "period": "daily"}}
 
 

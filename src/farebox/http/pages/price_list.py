@@ -42,7 +42,7 @@ class Preview:
     """What a form would change, shown before it is confirmed."""
 
     of: str
-    rates: list[price_effect.Rate]
+    rates: list[price_effect.RateChange]
     past: price_effect.PriceEffect
     days: int = price_effect.PAST_MS // 86_400_000
     looked_at: int = LOOKED_AT

@@ -7,7 +7,7 @@ from farebox.http.control import provider_configs as api
 from farebox.http.control.wire import Paging
 from farebox.http.envelope import Response
 from farebox.http.pages.fault_texts import renamed
-from farebox.http.pages.fields import Field, Group, Values, shown, values_of
+from farebox.http.pages.fields import Field, FieldGroup, Values, shown, values_of
 from farebox.http.pages.gateways import HERE, gateway
 from farebox.http.pages.own_api import all_items, invoke, submit
 from farebox.http.pages.table import Fields, Shown, shell
@@ -21,7 +21,7 @@ _PLAIN = "workers-ai"
 """A provider whose keys cannot be stored."""
 
 
-def _create(providers: Mapping[str, str]) -> Group:
+def _create(providers: Mapping[str, str]) -> FieldGroup:
     fields = (
         Field(name="provider_slug", label="Provider", kind="choice", options=providers),
         Field(name="alias", label="Alias", hint="Calls select the key by this name if the "
@@ -41,7 +41,7 @@ def _create(providers: Mapping[str, str]) -> Group:
     def body(form: Mapping[str, str]) -> dict[str, Any]:
         return {name: value for name, value in values_of(fields, form).items() if value is not None}
 
-    return Group(name="create", title="Store a key", fields=lambda _: fields, body=body)
+    return FieldGroup(name="create", title="Store a key", fields=lambda _: fields, body=body)
 
 
 async def key_list(visit: Visit) -> Shown:

@@ -10,7 +10,7 @@ from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control import custom_costs, custom_providers
 from farebox.http.control.custom_headers import AS_LINES
 from farebox.http.envelope import Response
-from farebox.http.pages.fields import Field, Group, Values, group, shown, values_of
+from farebox.http.pages.fields import Field, FieldGroup, Values, group, shown, values_of
 from farebox.http.pages.own_api import all_items, invoke, submit
 from farebox.http.pages.table import Fields, Shown, redirect_with_note, shell
 from farebox.http.pages.view import Flash
@@ -66,7 +66,7 @@ def _cost_body(form: Mapping[str, str]) -> dict[str, Any]:
     return body | {"weight": body["weight"] or 0, "token_pricing": kinds or None}
 
 
-_COSTS = Group(name="cost", title="Cost", fields=lambda _: (*_COST, *_KINDS), body=_cost_body)
+_COSTS = FieldGroup(name="cost", title="Cost", fields=lambda _: (*_COST, *_KINDS), body=_cost_body)
 
 
 async def provider_list(visit: Visit) -> Shown:

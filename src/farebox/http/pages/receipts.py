@@ -35,7 +35,7 @@ _FROM = {
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SumLine:
     """One line of the sum. Amounts in US dollars, as text."""
 
     what: str
@@ -51,18 +51,18 @@ class ShownReceipt:
 
     outcome: str
     source: str
-    lines: list[Line]
+    lines: list[SumLine]
     charge: str
     hold: str
     given_back: str
     facts: list[tuple[str, str]]
     notes: list[str]
-    attempts: list["Attempt"]
+    attempts: list["ProviderAttempt"]
     """The attempts, if there was more than one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class ProviderAttempt:
     """A request to a provider, or a step that was refused before it."""
 
     model: str
@@ -75,7 +75,7 @@ class Attempt:
 def explain_receipt(receipt: Receipt, prices: PriceBook) -> ShownReceipt:
     """The receipt, explained. `prices` knows since when the operator's own are valid."""
     lines = [
-        Line(
+        SumLine(
             labels.meter(line.meter),
             _quantity(line.quantity),
             _usd_per_million(line.nanos_per_unit),
@@ -85,17 +85,17 @@ def explain_receipt(receipt: Receipt, prices: PriceBook) -> ShownReceipt:
         for line in receipt.lines
     ]
     if receipt.lines:
-        lines.append(Line("The provider’s cost", "", "", _usd(receipt.cost_nanos)))
+        lines.append(SumLine("The provider’s cost", "", "", _usd(receipt.cost_nanos)))
     if receipt.markup_parts_per_million != PER_MILLION:
-        lines.append(Line("Markup", "", _percent(receipt.markup_parts_per_million), _usd(_markup(receipt))))
+        lines.append(SumLine("Markup", "", _percent(receipt.markup_parts_per_million), _usd(_markup(receipt))))
     if receipt.rounding_nanos != "0":
-        lines.append(Line("Rounding up to a billionth of a dollar", "", "", _usd(receipt.rounding_nanos)))
+        lines.append(SumLine("Rounding up to a billionth of a dollar", "", "", _usd(receipt.rounding_nanos)))
     if receipt.written_off_nanos:
         lines.append(
-            Line("Not charged because the account had no more credit", "", "", _usd(f"-{receipt.written_off_nanos}"))
+            SumLine("Not charged because the account had no more credit", "", "", _usd(f"-{receipt.written_off_nanos}"))
         )
     lines += [
-        Line(
+        SumLine(
             "Corrected afterwards because the price was wrong",
             "",
             "",
@@ -179,10 +179,10 @@ def _note(line: ReceiptLine) -> str:
     return "; ".join(notes)
 
 
-def _attempt(each: ReceiptAttempt) -> Attempt:
+def _attempt(each: ReceiptAttempt) -> ProviderAttempt:
     details = [str(each.status) if each.status is not None else "", each.error.replace("_", " ")]
     answer = ", ".join(filter(None, details)) or "no answer"
-    return Attempt(f"{each.provider}/{each.model}", answer, each.charged, each.key, each.log_id)
+    return ProviderAttempt(f"{each.provider}/{each.model}", answer, each.charged, each.key, each.log_id)
 
 
 def _usd(nanos: str) -> str:

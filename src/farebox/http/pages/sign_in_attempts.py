@@ -25,7 +25,7 @@ from farebox.http.quotas import SIGN_INS, anonymous_client, spend
 from farebox.http.refusals import Pages
 from farebox.http.request import Request
 from farebox.people import attempts, membership, sessions
-from farebox.people.sessions import Browser, Session
+from farebox.people.sessions import Browser, SignInSession
 
 T = TypeVar("T", bound=msgspec.Struct)
 log = structlog.get_logger("farebox.http")
@@ -51,7 +51,7 @@ def browser_of(request: Request) -> Browser:
     )
 
 
-async def signed_in(request: Request, session: Session, landing: str) -> Response:
+async def signed_in(request: Request, session: SignInSession, landing: str) -> Response:
     """Redirect to the page that the person came for, with the session's cookie. To a person with several accounts, it
     names the one that is shown, because anyone may have added them to one."""
     sign_in, roles, email = session.sign_in, sorted(session.roles), sessions.verified_email(session)

@@ -10,7 +10,7 @@ _NOT_KEPT = "unknown (kept only for the latest calls of each process)"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TimingPart:
     """One part of the time, in milliseconds; None: there is none, or it is unknown, as `why` says."""
 
     kind: str
@@ -26,7 +26,7 @@ class Part:
 class Timing:
     """The parts in their order, and all of them together."""
 
-    parts: list[Part]
+    parts: list[TimingPart]
     total: float
     after: float
     """How much of it came after the response, which the duration of the call does not count."""
@@ -40,10 +40,12 @@ def timing_of(call: CallRow, settle_seconds: float | None) -> Timing | None:
     begun = call.duration if first is None else min(first, call.duration)
     asked = min(hold or 0, begun)
     parts = [
-        Part("hold", "Waiting for the hold", None if hold is None else asked, _no_hold(call)),
-        Part("wait", "Provider, until the first byte", begun - asked, ""),
-        Part("stream", "Rest of the response", None if first is None else call.duration - begun, "no response"),
-        Part("settle", "Settling the charge", None if settle_seconds is None else settle_seconds * 1000, _NOT_KEPT),
+        TimingPart("hold", "Waiting for the hold", None if hold is None else asked, _no_hold(call)),
+        TimingPart("wait", "Provider, until the first byte", begun - asked, ""),
+        TimingPart("stream", "Rest of the response", None if first is None else call.duration - begun, "no response"),
+        TimingPart(
+            "settle", "Settling the charge", None if settle_seconds is None else settle_seconds * 1000, _NOT_KEPT
+        ),
     ]
     total = sum(part.took or 0 for part in parts)
     return Timing(_drawn(parts), total, max(0.0, total - call.duration))
@@ -58,11 +60,11 @@ def _no_hold(call: CallRow) -> str:
     return "unknown (included in the next line)" if needed else "not needed"
 
 
-def _drawn(parts: list[Part]) -> list[Part]:
+def _drawn(parts: list[TimingPart]) -> list[TimingPart]:
     """The parts with their positions on the bar."""
     total, x, drawn = sum(part.took or 0 for part in parts) or 1, 0.0, []
     for part in parts:
         width = round(WIDTH * (part.took or 0) / total, 1)
-        drawn.append(Part(part.kind, part.name, part.took, part.why, round(x, 1), width))
+        drawn.append(TimingPart(part.kind, part.name, part.took, part.why, round(x, 1), width))
         x += width
     return drawn

@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 
 from farebox.calls.policy_check import token_fields
-from farebox.calls.spending.rules import CalendarWindow, Window, scope_of, window_of
+from farebox.calls.spending.rules import CalendarWindow, SpendingWindow, scope_of, window_of
 from farebox.gateway import GatewayConfig, Selector, SpendRule
 from farebox.http.pages.limits import TECHNIQUES, rule_text, technique_of, tokens_in
 from farebox.http.pages.policy_lines import limit_text
@@ -62,7 +62,7 @@ class _Limit(msgspec.Struct, frozen=True):
     gateway_id: str
     text: str
     technique: str
-    window: Window | CalendarWindow
+    window: SpendingWindow | CalendarWindow
     scope: str | None
     """Of its budget; None where it has one for each combination of further values."""
     shared: bool

@@ -10,7 +10,7 @@ from farebox.calendar import DAY_MS
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control import tokens as api
 from farebox.http.envelope import Response
-from farebox.http.pages.fields import Field, Group, shown, values_of, words_of
+from farebox.http.pages.fields import Field, FieldGroup, shown, values_of, words_of
 from farebox.http.pages.own_api import invoke, submit
 from farebox.http.pages.sdk_snippets import example_model, first_call
 from farebox.http.pages.table import OWNER, Fields, Shown, shell
@@ -98,8 +98,8 @@ def _lists_sent(form: Mapping[str, str]) -> dict[str, list[str] | None]:
     return {name: words or None for name, words in sent.items() if words != words_of(form.get(f"{name}:shown", ""))}
 
 
-_RATE = Group(name="rate", title="Limits", fields=lambda _: (*_LIMITS, _MODELS, _GATEWAYS), body=_rate_sent)
-_CHANGED = Group(
+_RATE = FieldGroup(name="rate", title="Limits", fields=lambda _: (*_LIMITS, _MODELS, _GATEWAYS), body=_rate_sent)
+_CHANGED = FieldGroup(
     name="token", title="Limits", fields=lambda _: (*_LIMITS, _EXPIRES, _MODELS, _GATEWAYS), body=_all_sent
 )
 

@@ -41,7 +41,7 @@ _UNTIL = 4_102_444_800_000
 
 
 @dataclass(slots=True)
-class Line:
+class UsageLine:
     """The sums of one value. Nano-dollars, tokens."""
 
     name: str
@@ -202,12 +202,14 @@ async def token_names(visit: Visit, *found: Usage) -> Mapping[str, str]:
     return await visit.services.database.scan(partial(token_labels, account_id=visit.account_id, token_ids=token_ids))
 
 
-def _lines(now: Usage, before: Usage | None, by: str, names: Mapping[str, str]) -> list[Line]:
-    lines: dict[str, Line] = {}
+def _lines(now: Usage, before: Usage | None, by: str, names: Mapping[str, str]) -> list[UsageLine]:
+    lines: dict[str, UsageLine] = {}
 
-    def line(value: str) -> Line:
+    def line(value: str) -> UsageLine:
         if value not in lines:
-            lines[value] = Line(_name(value, by, names), path=_calls(now.period, now.period.end, _which(value, by)))
+            lines[value] = UsageLine(
+                _name(value, by, names), path=_calls(now.period, now.period.end, _which(value, by))
+            )
         return lines[value]
 
     for each in now.sums:
@@ -239,8 +241,8 @@ def _calls(of: Period, end: int, which: Mapping[str, str], start: int | None = N
     return f"/ui/calls?{urlencode({**which, 'outcome': 'charged', **window})}"
 
 
-def _total(lines: Sequence[Line]) -> Line:
-    total = Line("Total")
+def _total(lines: Sequence[UsageLine]) -> UsageLine:
+    total = UsageLine("Total")
     for each in lines:
         total.calls += each.calls
         total.charge += each.charge

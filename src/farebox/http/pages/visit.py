@@ -27,7 +27,7 @@ from farebox.ingress import path_of
 from farebox.model import Operator, Role
 from farebox.people import sessions
 from farebox.people.attempts import ATTEMPT_MS
-from farebox.people.sessions import SESSION_MS, Session
+from farebox.people.sessions import SESSION_MS, SignInSession
 from farebox.runtime.services import Services
 
 HOME = "/ui/overview"
@@ -64,7 +64,7 @@ class Visit:
     """A request by a person who is signed in."""
 
     request: Request
-    session: Session
+    session: SignInSession
 
     @property
     def services(self) -> Services:
@@ -141,7 +141,7 @@ def last_page(count: int, size: int) -> int:
     return max(1, -(-count // size))
 
 
-async def session_of(request: Request) -> Session | None:
+async def session_of(request: Request) -> SignInSession | None:
     """The session of the request. Requests that an open page makes by itself do not keep it open."""
     headers, secret = request.headers, request.cookie(cookie_name(request, SESSION_COOKIE))
     by_itself = headers.get("accept") == "text/event-stream" or headers.get(REFRESH) is not None
@@ -242,7 +242,7 @@ def cookie_name(request: Request, name: str) -> str:
     return f"__Secure-{name}" if path_of(request.services.settings.public_url) else f"__Host-{name}"
 
 
-def session_cookie(request: Request, session: Session | None) -> tuple[str, str]:
+def session_cookie(request: Request, session: SignInSession | None) -> tuple[str, str]:
     """The header that sets or deletes the session cookie."""
     if session is None:
         return _cookie(request, SESSION_COOKIE, "", 0)

@@ -1,6 +1,6 @@
 """Memory of a connection in addition to the exchange in progress, counted on leases of its own."""
 
-from farebox.limits.byte_budget import ByteBudget, Lease
+from farebox.limits.byte_budget import ByteBudget, ByteLease
 
 UNCLAIMED_FREE = 4 * 2**10
 """Bytes of unfinished request heads and of unrequested data that are not counted: most heads fit."""
@@ -13,9 +13,9 @@ class BufferedBytes:
 
     def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget
-        self._unclaimed: Lease | None = None
+        self._unclaimed: ByteLease | None = None
         """Data received that belongs to no account yet."""
-        self._unsent_lease: Lease | None = None
+        self._unsent_lease: ByteLease | None = None
         """The lease of a response that waits to be read by the client, after its exchange has ended."""
         self.counting = False
         """Whether unclaimed data has been counted before."""
@@ -37,7 +37,7 @@ class BufferedBytes:
         if self._unclaimed is not None:
             self._unclaimed.shrink(left)
 
-    def add_unsent(self, lease: Lease | None, unsent: int) -> bool:
+    def add_unsent(self, lease: ByteLease | None, unsent: int) -> bool:
         """An exchange has ended, and this many bytes of its response wait for the client. Returns whether there is room
         for them. `lease`: that of the exchange, if it had one."""
         self.drop_unsent()

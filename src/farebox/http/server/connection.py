@@ -16,7 +16,7 @@ from farebox.http.server.preface import peer_of, read_preface
 from farebox.http.server.reader import RequestReader
 from farebox.http.server.state import PAUSE_ABOVE, PROGRESS_BYTES, REST_BYTES, ServerState
 from farebox.http.server.write_buffer import WRITE_HIGH, WriteBuffer
-from farebox.limits.byte_budget import Lease
+from farebox.limits.byte_budget import ByteLease
 
 log = structlog.get_logger("farebox.http")
 
@@ -256,7 +256,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.send_head()
             self._leave("close")
 
-    def _count_unsent(self, lease: Lease | None) -> None:
+    def _count_unsent(self, lease: ByteLease | None) -> None:
         """The exchange is over: of its memory, only the part of the response that the client has not received yet is
         kept. If there is no room for that, it is given up: the client had time to read it."""
         unsent = self.write_buffer.unsent()

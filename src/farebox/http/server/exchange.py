@@ -10,7 +10,7 @@ from farebox.http.server.headers import header_lines, status_line
 from farebox.http.server.incoming import Incoming
 from farebox.http.server.lifecycle import BODY, BodyState, Lifecycle
 from farebox.http.server.upgraded import UpgradedConnection, UpgradedWire
-from farebox.limits.byte_budget import Lease
+from farebox.limits.byte_budget import ByteLease
 from farebox.memfile import LARGE_BYTES, Body, whole
 
 JOINED_MAX = 64 * 2**10
@@ -62,7 +62,7 @@ class Http1Exchange:
     framing: Framing = ""
     switched: UpgradedConnection | None = None
     """Carries another protocol once the connection has switched to it."""
-    lease: Lease | None = None
+    lease: ByteLease | None = None
     """Counts what is kept of the exchange; see `hold`."""
     _small: bytes | None = None
     """A body that arrived together with its head, until it is taken."""
@@ -104,7 +104,7 @@ class Http1Exchange:
     def complete(self) -> bool:
         return self.body_state == "arrived"
 
-    def hold(self, lease: Lease) -> None:
+    def hold(self, lease: ByteLease) -> None:
         self.lease = lease
         if self.head_bytes > _FREE:
             lease.take(self.head_bytes)

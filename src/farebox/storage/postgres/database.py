@@ -21,7 +21,7 @@ from farebox.storage.buckets import KnownBuckets
 from farebox.storage.postgres import bridge
 from farebox.storage.postgres.connecting import RECONNECTS_MAX, TRY_AGAIN, Session, connect, has_ended, translate_errors
 from farebox.storage.postgres.distributing import is_distributed
-from farebox.storage.postgres.health import Health, Standby, check_fitness
+from farebox.storage.postgres.health import DatabaseHealth, Standby, check_fitness
 from farebox.storage.postgres.migrations import TURN, migrate
 from farebox.storage.postgres.pooler import require_sessions
 from farebox.storage.postgres.shared_reads import SharedReads
@@ -54,7 +54,7 @@ class SessionLost(DatabaseUnavailable):
 class Sessions:
     """A few connections, opened when they are needed and used by one task at a time."""
 
-    def __init__(self, url: str, size: int, *, timeout: float, health: Health, plan_each: bool = False) -> None:
+    def __init__(self, url: str, size: int, *, timeout: float, health: DatabaseHealth, plan_each: bool = False) -> None:
         self._url = url
         self._plan_each = plan_each
         self._timeout = timeout
@@ -216,7 +216,7 @@ class PostgresDatabase:
         """Longest wait for a statement, in seconds."""
         self.buckets = KnownBuckets()
         """The known buckets of accounts (storage.account_keys)."""
-        self.health = Health(url, timeout=timeout, standby=standby)
+        self.health = DatabaseHealth(url, timeout=timeout, standby=standby)
         self._readers = Sessions(url, READERS, timeout=timeout, health=self.health)
         self._scanners = Sessions(url, SCANNERS, timeout=SCAN_SECONDS, health=self.health, plan_each=True)
         self._writers = Sessions(url, 1, timeout=timeout, health=self.health)

@@ -60,7 +60,7 @@ _FIT = (
 log = structlog.get_logger("farebox.storage")
 
 
-class Health:
+class DatabaseHealth:
     """What is currently known about a database. `watch()` keeps it up to date."""
 
     def __init__(self, url: str, *, timeout: float, standby: Standby) -> None:
