@@ -57,6 +57,13 @@ GOOD = says(
 )
 
 
+async def BEGUN(exchange: Exchange) -> None:
+    """Providers that keep a connection alive send the head, and white space, before they have generated anything."""
+    stream = exchange.start(200, [("content-type", "application/json")])
+    await stream.send(b"  \n ")
+    await exchange.gone()
+
+
 class Provider:
     """Answers requests with the entries of `script` in turn, then always with the last; runs on the server's loop."""
 
@@ -191,12 +198,7 @@ async def test_hanging_up_starts_one_generation_and_pays_for_what_was_read(
 async def test_hanging_up_before_a_whole_response_pays_for_what_was_read(
     customer: Customer, provider: Provider
 ) -> None:
-    async def begun(exchange: Exchange) -> None:
-        stream = exchange.start(200, [("content-type", "application/json")])
-        await stream.send(b"  \n ")
-        await exchange.gone()
-
-    provider.script = [begun]
+    provider.script = [BEGUN]
     row = await left(customer, provider, body())
     assert customer.receipt(row["id"])["policy"] == f"the client went away: {READ}"
     assert paid(customer) == price_of_reading()
@@ -271,10 +273,11 @@ async def test_a_gateway_timeout_is_not_retried_and_free(customer: Customer, pro
 # The bound
 
 
-@pytest.mark.parametrize("how", ["hangs up", "hangs up on a stream", "is in a hurry"])
+@pytest.mark.parametrize("how", ["hangs up", "hangs up on a stream", "hangs up after the head", "is in a hurry"])
 async def test_abandoned_calls_of_an_account_are_limited(farebox: Farebox, provider: Provider, how: str) -> None:
     customer = farebox.funded("100")
     content = body(model=EXPENSIVE, stream="stream" in how)
+    provider.script = [BEGUN if "head" in how else SILENCE]
     if how == "is in a hurry":
         await post_with_timeout(customer, provider, content)
     else:

@@ -29,6 +29,8 @@ BALANCE_ENDED: Final = "the balance ended"
 """Not a failure: the response ends like one that has reached its output limit."""
 BLOCKED: Final = "a rule of the gateway blocked it"
 CANCELLED: Final = "it was canceled"
+ABANDONED: Final = (*INTERRUPTED.values(), BLOCKED)
+"""Ends by which the provider may be left at work, and that the caller may have provoked."""
 BY_CALLER: Final = (CLIENT_GONE, CALLER_TIMEOUT, BLOCKED, CANCELLED)
 """Ends that the caller caused, or the account by its rules."""
 

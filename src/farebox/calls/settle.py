@@ -83,6 +83,9 @@ async def settle_call(
         price = None if terms is None else terms.price
         return await end_call(stage, ended, _unpriced(stage, observed), price, hold=hold)
     priced, price = await _price(stage, terms, observed, interruption)
+    if stage.attempts.given_up:
+        with best_effort("what is left unpaid"):
+            count_unpaid(stage, priced.charge)
     if stage.held is not None and (priced.charge or interruption is None):
         ended.outcome = "charged"
         if priced.implausible or observed.reference or terms.parsed.demand.unseen:

@@ -119,8 +119,8 @@ class Attempts(msgspec.Struct, gc=False):
     hold_ms: int | None = None
     """Time from the start of the call until it was admitted; None: it needed no hold."""
     given_up: str = ""
-    """Why the wait for the response was broken off after the whole request was sent: the provider may be processing
-    it."""
+    """Why the wait for the response was broken off after the whole request was sent, and before any of it was passed
+    on: the provider may be processing the request."""
     status: int = 0
     """Status of the response whose head has arrived; 0: none has."""
     first_byte_ms: int | None = None

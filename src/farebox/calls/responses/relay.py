@@ -11,6 +11,7 @@ from farebox.calls import envelope, operator_key
 from farebox.calls.buffered_response import FREE, BufferedResponse
 from farebox.calls.cache import Recording
 from farebox.calls.endings import (
+    ABANDONED,
     BALANCE_ENDED,
     BLOCKED,
     CLIENT_GONE,
@@ -150,6 +151,8 @@ class _Relay:
             await send_whole(stage, observed, headers, body)
             return
         await self._response.close()  # as in _drain_response, so that its provider stops
+        if interruption in ABANDONED:
+            stage.attempts.given_up = interruption  # nothing has been sent: as if the response had not begun
         await settle_call(stage, observed, interruption, broken_status=UPSTREAM_INVALID.status, blocked=self._blocked)
         if interruption != CLIENT_GONE:
             raise self._blocked or self._broken(interruption)
