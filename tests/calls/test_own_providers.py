@@ -24,7 +24,7 @@ FIVE = parse_usd("5")
 MODEL = "gpt-4o-mini"
 CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Hello there"}]}
 CALLERS = "sk-own-key-of-the-caller"
-DEFAULT, SECOND = "sk-stored-default-key-0001", "sk-stored-second-key-0002"
+DEFAULT, SECOND = "sk-stored-default-key-wxyz", "sk-stored-second-key-stuv"
 
 
 @pytest.fixture(scope="module")
