@@ -17,6 +17,7 @@ from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.http.support import http
 from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import start_of_window
 
 pytestmark = ON_BOTH_ENGINES
 END = {"id": "end", "type": "end", "outputs": {}}
@@ -276,6 +277,7 @@ def test_limits_send_requests_to_the_fallback(customer: Customer) -> None:
     def of(user: str) -> dict[str, str]:
         return {"cf-aig-metadata": json.dumps({"user": user})}
 
+    start_of_window(3600)
     assert [chosen(customer, headers=of("a")) for _ in range(2)] == ["first"] * 2
     assert [chosen(customer, headers=of("b")) for _ in range(2)] == ["first"] * 2
     assert chosen(customer, headers=of("a")) == "second"

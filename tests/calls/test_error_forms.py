@@ -19,6 +19,7 @@ from farebox.storage.sql import DatabaseUnavailable
 from tests.calls.kit import log_rows, set_gateway, set_price, set_provider
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox
+from tests.waiting import start_of_window
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -175,6 +176,7 @@ def test_agents_that_would_wait_in_silence_for_an_hour_get_403(farebox: Farebox)
     set_gateway(
         limited, "default", rate_limiting_limit=1, rate_limiting_interval=3600, rate_limiting_technique="sliding"
     )
+    start_of_window(3600)
     assert post(limited, "demo/v1/chat/completions", CHAT).status_code == 200
     refused = post(limited, "demo/v1/chat/completions", CHAT)
     wait = int(refused.headers["retry-after"])
@@ -211,12 +213,14 @@ def test_providers_whose_sdks_repeat_every_429_get_403_for_a_long_limit(farebox:
     limit = {"rate_limiting_limit": 1, "rate_limiting_technique": "sliding"}
     body = {"text": "Hello", "model": "m", "messages": MESSAGES, "input": {}}
     set_gateway(limited, "default", **limit, rate_limiting_interval=3600)
+    start_of_window(3600)
     assert post(limited, "demo/v1/chat/completions", CHAT).status_code == 200
     refused = post(limited, path, body)
     assert (refused.status_code, refused.json()["internalCode"]) == (403, 2003)
     assert refused.headers["x-should-retry"] == "false"
     assert "retry-after" not in refused.headers
     set_gateway(limited, "default", **limit, rate_limiting_interval=50)
+    start_of_window(50)
     post(limited, "demo/v1/chat/completions", CHAT)
     refused = post(limited, path, body)
     assert refused.status_code == 429, "a wait of less than a minute is acceptable"

@@ -33,7 +33,7 @@ from tests.engines import looking
 from tests.hostile.stepwise import CHAT, stepwise, words
 from tests.sdks import anthropic, openai
 from tests.support import Customer, Farebox, running_farebox
-from tests.waiting import eventually, until
+from tests.waiting import eventually, start_of_window, until
 
 pytestmark = pytest.mark.slow
 
@@ -934,6 +934,7 @@ async def test_errors_have_the_form_of_the_paths_sdk(
 
 async def test_a_rate_limit(customer: Customer) -> None:
     set_gateway(customer, "default", rate_limiting_limit=2, rate_limiting_interval=3600)
+    start_of_window(3600)
     before = customer.farebox.demo_stats()["requests"]
     responses = [await post(customer, native_body(), NATIVE) for _ in range(4)]
     assert [response.status for response in responses] == [200, 200, 429, 429]

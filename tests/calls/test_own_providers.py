@@ -17,6 +17,7 @@ from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import http, result
 from tests.sdks import anthropic, openai
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import start_of_window
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -289,6 +290,7 @@ def test_a_change_is_seen_by_the_next_call_of_a_connection(farebox: Farebox, cus
 def test_the_rate_limit_of_a_key(farebox: Farebox, customer: Customer) -> None:
     store(customer, "default", DEFAULT, rate_limit=2, rate_limit_period=3600)
     store(customer, "second", SECOND, rate_limit=0)
+    start_of_window(3600)
     step = {"provider": "openai", "endpoint": "chat/completions", "query": CHAT}
     for path, body in (("openai/chat/completions", CHAT), ("", [step])):
         assert post(customer, path, body).status_code == 200

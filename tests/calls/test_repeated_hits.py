@@ -277,7 +277,7 @@ def test_responses_no_longer_in_memory_take_the_usual_path(connection: Repeater,
 @pytest.mark.parametrize("whose", ["gateway", "token"])
 def test_repeated_hits_count_in_rate_limits(farebox: Farebox, at_once: list[bool], whose: str) -> None:
     customer = farebox.funded("5")
-    rate: dict[str, Any] = {"rate_limiting_limit": 6, "rate_limiting_interval": 3_600}
+    rate: dict[str, Any] = {"rate_limiting_limit": 6, "rate_limiting_interval": 86_400}
     set_gateway(customer, cache_ttl=600, **(rate if whose == "gateway" else {}))
     if whose == "token":
         url = f"{customer.api_url}/farebox/tokens"

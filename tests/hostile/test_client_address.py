@@ -12,10 +12,12 @@ import pytest
 import structlog
 
 from farebox.http.client_address import Clients
+from farebox.http.quotas import ANONYMOUS_CLIENT
 from farebox.http.server.preface import PREFACE_MAX, read_preface
 from farebox.people import sessions
 from farebox.settings import SettingsError, load
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import start_of_window
 
 TRUSTED = "127.0.0.1,10.0.0.0/8,2001:db8::/32"
 
@@ -170,6 +172,7 @@ def test_one_anonymous_client_cannot_use_up_the_shared_limit(trusting: Farebox) 
         url = f"{trusting.url}/billing/done?checkout=cs_test_unknown0"
         return httpx.get(url, headers={"x-forwarded-for": client}).text
 
+    start_of_window(ANONYMOUS_CLIENT.seconds)
     assert all(
         "cannot be checked at the moment" not in visit(f"192.0.2.1, 2001:db9::{number}") for number in range(1, 21)
     )

@@ -6,6 +6,7 @@ import pytest
 
 from tests.http.support import GATEWAY_FIELDS, errors, http, result
 from tests.support import Customer, Farebox
+from tests.waiting import start_of_window
 
 
 class Gateways:
@@ -140,6 +141,7 @@ def test_the_default_gateway_is_created_by_its_first_call(customer: Customer, ga
 def test_a_change_applies_to_the_next_call(customer: Customer, gateways: Gateways) -> None:
     customer.chat()
     gateways("PATCH", "default", {"rate_limiting_interval": 3600, "rate_limiting_limit": 1})
+    start_of_window(3600)
     statuses = [customer.chat().status_code for _ in range(3)]
     assert statuses.count(429) >= 2
 

@@ -11,6 +11,7 @@ from farebox.http.quotas import Quota
 from farebox.http.routes import ROUTES
 from tests.http.support import errors, http
 from tests.support import Customer, Farebox
+from tests.waiting import start_of_window
 
 OPENED = {"mode": "setup"}
 
@@ -37,6 +38,7 @@ def test_an_accounts_requests_are_limited(
     def call(customer: Customer) -> httpx.Response:
         return http.request(method, f"{customer.api_url}/{path}", json=body, headers=customer.headers)
 
+    start_of_window(budget.seconds)
     first = call(greedy)
     assert first.status_code != 429
     for _ in range(budget.limit - 1):
@@ -48,6 +50,7 @@ def test_an_accounts_requests_are_limited(
 
 
 def test_the_data_planes_list_of_models_shares_the_quota_of_the_apis(customer: Customer) -> None:
+    start_of_window(quotas.MODEL_LISTS.seconds)
     for _ in range(quotas.MODEL_LISTS.limit):
         quotas.spend(customer.farebox.services, quotas.MODEL_LISTS, customer.account_id)
     for url in (f"{customer.gateway_url}/compat/models", f"{customer.api_url}/ai/v1/models"):

@@ -16,7 +16,7 @@ from tests.calls.kit import differences, forget, log_rows, set_provider
 from tests.calls.upstream import Sent, Upstream
 from tests.clouds.kit import free
 from tests.engines import ON_BOTH_ENGINES
-from tests.long_calls.kit import look, make_due, running, settled
+from tests.long_calls.kit import make_due, running, settled
 from tests.long_calls.openai_objects import form_of
 from tests.process_death import crash_at_each_point
 from tests.sdks import genai, openai
@@ -266,7 +266,7 @@ def test_the_gateway_may_die_anywhere(farebox: Farebox, customer: Customer, stud
             lambda connection: connection.execute("UPDATE long_calls SET state = 'asked' WHERE bucket = 0")
         )
     )
-    look(farebox)
+    settled(customer)
     assert (customer.balance.held, customer.balance.posted) == (0, before)
     assert differences(farebox) == []
 

@@ -27,6 +27,7 @@ from farebox.storage.sql import Connection
 from tests.pages.people import Person, person
 from tests.pages.valid import faults_of
 from tests.support import Customer, Farebox
+from tests.waiting import start_of_window
 
 HOSTILE = """"><script>alert(1)</script><img src=x onerror=alert(1)>'"""
 DAY = 86_400_000
@@ -223,6 +224,8 @@ def test_refused_forms_do_not_use_up_a_quota(owner: Person, monkeypatch: pytest.
         assert "does not exist" in owner.submit("/ui/try", **call)
         assert "does not exist" in owner.submit("/ui/try/price", **call)
     owner.get("/ui/gateways")
+    start_of_window(3600)
+    start_of_window(60)
     assert "Too many" not in owner.submit("/ui/limits/try", **rule, limit="1")
     assert "Too many what-ifs: at most 1 in 1 hour. Try again in " in owner.submit("/ui/limits/try", **rule, limit="1")
     assert "Too many" not in owner.submit("/ui/try", **call | {"gateway": "default"})

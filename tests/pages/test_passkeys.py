@@ -7,6 +7,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from farebox.http.quotas import SIGN_INS
 from farebox.model import Role
 from farebox.people import attempts, membership, passkeys, sessions
 from farebox.people.sessions import LinkHolder
@@ -15,6 +16,7 @@ from tests.pages.authenticator import USER_PRESENT, USER_VERIFIED, Authenticator
 from tests.pages.people import Person
 from tests.pages.sign_in_server import SignInServer
 from tests.support import Farebox
+from tests.waiting import start_of_window
 
 PROOF_MS = sessions.CONFIRMED_MS
 
@@ -354,6 +356,7 @@ def test_a_session_that_was_there_before_ends(farebox: Farebox) -> None:
 
 def test_attempts_are_limited(farebox: Farebox) -> None:
     with Stranger(farebox) as browser:
+        start_of_window(SIGN_INS.seconds)
         statuses = [browser.http.post("/ui/sign-in/passkey/options").status_code for _ in range(61)]
     assert statuses == [200] * 60 + [429]
 

@@ -5,12 +5,14 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from farebox.http.quotas import PROOFS
 from farebox.model import Permission, Role
 from farebox.people import membership, sessions
 from farebox.people.sessions import LinkHolder
 from farebox.storage.accounts import add_token, list_tokens
 from tests.pages.people import Person, person
 from tests.support import Farebox
+from tests.waiting import start_of_window
 
 
 @pytest.fixture
@@ -165,7 +167,8 @@ def test_a_new_link_is_a_proof_too(farebox: Farebox, owner: Person) -> None:
 
 def test_attempts_at_a_proof_are_limited(farebox: Farebox, owner: Person) -> None:
     _age(farebox, sessions.CONFIRMED_MS)
-    shown = [owner.submit("/ui/confirm", token="fbx_wrong") for _ in range(21)]
+    start_of_window(PROOFS.seconds)
+    shown = [owner.submit("/ui/confirm", token="fbx_wrong") for _ in range(PROOFS.limit + 1)]
     assert "Too many attempts" in shown[-1]
     assert "Too many attempts" not in shown[-2]
     other = person(farebox, Role.OWNER, owner.holder.account_id)
