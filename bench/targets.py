@@ -51,6 +51,11 @@ def targets() -> list[Target]:
             tuple((_case(name, "paced", "cpu_s_per_100k_events"), 6.0) for name in (lite, post)),
         ),
         Target(
+            "CPU of a plain call / of a paced stream event, of TensorZero's in the same run (Rust, bills nothing)",
+            "1.2 / 1", "python -m bench.peers --names nginx,tensorzero",
+            ((_of_peer("tensorzero", "cpu_of_calls"), 1.2), (_of_peer("tensorzero", "cpu_of_paced_events"), 1.0)),
+        ),
+        Target(
             "durable ledger pairs/s, SQLite, one account / many", "20,000", ledger[0],
             tuple((_pairs("sqlite", many=many), 20_000) for many in (False, True)), *ledger[1:],
         ),
@@ -158,6 +163,13 @@ def _added(name: str, key: str) -> float | None:
 def _of_bare(engine: str, handler: str) -> float | None:
     found = stored.read(f"reads-{engine}")
     return None if found is None else float(found["ratio_to"][handler]["rate"])
+
+
+def _of_peer(name: str, key: str) -> float | None:
+    """Farebox's figure relative to a peer's."""
+    found = stored.read("peers")
+    ratio = found and found["ratios"].get(name, {}).get(key)
+    return 1 / ratio if ratio else None
 
 
 def _pairs(engine: str, *, many: bool) -> float | None:
