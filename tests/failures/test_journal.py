@@ -100,6 +100,24 @@ async def test_the_line_of_a_canceled_caller_stays(files: JournalFiles) -> None:
     assert await contents(files) == [b"first", b"second"]
 
 
+@pytest.mark.parametrize("turn", range(4))
+async def test_callers_whose_write_is_stopped_at_any_turn_are_answered(files: JournalFiles, turn: int) -> None:
+    """Their ends of calls are then kept in memory, and the server can stop."""
+    adding = [asyncio.ensure_future(files.add(b"%d" % number)) for number in range(3)]
+    await asyncio.sleep(0)
+    writing = asyncio.all_tasks() - {asyncio.current_task(), *adding}
+    for _ in range(turn):
+        await asyncio.sleep(0)
+    for task in writing:
+        task.cancel()
+    async with asyncio.timeout(10):
+        ended = await asyncio.gather(*adding, return_exceptions=True)
+        assert {type(error) for error in ended if error is not None} <= {JournalUnwritable}
+        await files.finish()
+        await files.add(b"later")
+    assert (await contents(files))[-1] == b"later"
+
+
 async def test_a_full_disk_is_reported_and_corrupts_nothing(files: JournalFiles) -> None:
     """The process may not write larger files: like on a full disk, the system truncates a write, then refuses."""
     await files.add(b"before")

@@ -395,3 +395,62 @@ CUT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'farebox lane' "
     "AND datname = current_database()"
 )
+
+
+# --- stopped tasks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", range(12))
+@pytest.mark.parametrize("what", ["a job", "a lookup of buckets"])
+async def test_when_tasks_are_stopped_no_sender_waits_forever(books: Books, what: str, turn: int) -> None:
+    """`asyncio.run` stops all tasks when the program fails: a sender that cleans up must not keep it from ending."""
+    await books.fund(ANN, 100)
+    if what == "a lookup of buckets":
+        lanes(books)._buckets.known.clear()
+    before = asyncio.all_tasks()
+    sent = [asyncio.ensure_future(books.do(settle(f"none{number}", 1))) for number in range(3)]
+    for _ in range(turn):
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - before - set(sent):
+        task.cancel()
+    async with asyncio.timeout(SECONDS):
+        ended = await asyncio.gather(*sent, return_exceptions=True)
+        errors = [each for each in ended if isinstance(each, BaseException)]
+        assert all(isinstance(error, DatabaseUnavailable | asyncio.CancelledError) for error in errors), errors
+        assert (await books.do(hold("next", 5))).ok
+
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_the_sender_of_a_job_that_is_stopped_gets_an_error(books: Books, turn: int) -> None:
+    await books.fund(ANN, 100)
+    await books.do(hold("a", 1))
+    sent = asyncio.ensure_future(books.do(settle("none", 1)))
+    for _ in range(100_000):
+        if lanes(books)._slow:
+            break
+        await asyncio.sleep(0)
+    for _ in range(turn):
+        await asyncio.sleep(0)
+    for task in lanes(books)._slow:
+        task.cancel()
+    async with asyncio.timeout(SECONDS):
+        with pytest.raises(DatabaseUnavailable, match="stopped"):
+            await sent
+
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_accounts_can_be_looked_up_after_a_lookup_was_stopped(books: Books, turn: int) -> None:
+    known = lanes(books)._buckets
+    known.known.clear()
+    asked = [asyncio.ensure_future(known.find(name)) for name in (ANN, BOB)]
+    await asyncio.sleep(0)
+    assert known._reading is not None
+    for _ in range(turn):
+        await asyncio.sleep(0)
+    known._reading.cancel()
+    await asyncio.sleep(0)
+    asked.append(asyncio.ensure_future(known.find(EVE)))
+    async with asyncio.timeout(SECONDS):
+        ended = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(each) for each in ended[:2]} == {DatabaseUnavailable}
+        assert await known.find(ANN) == 0

@@ -187,3 +187,54 @@ async def test_readers_that_come_and_go_at_any_turn(seed: int) -> None:
     await _turns()
     await asyncio.sleep(0.01)
     assert not shared._pending, "nothing is kept"
+
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_readers_of_a_query_that_is_stopped_at_any_turn_are_answered(turn: int) -> None:
+    database = Held()
+    shared = SharedReads(database.get)
+    before = asyncio.all_tasks()
+    readers = [shared.read(read_moment, "ann") for _ in range(CONCURRENT_QUERIES + 1)]
+    queries = asyncio.all_tasks() - before
+    assert len(queries) == CONCURRENT_QUERIES
+    for _ in range(turn):
+        await asyncio.sleep(0)
+    for query in queries:
+        query.cancel()
+    done, waiting = await asyncio.wait(readers, timeout=5)
+    assert not waiting
+    assert {type(reader.exception()) for reader in done} == {DatabaseUnavailable}
+    await _turns()
+    assert not shared._pending
+    sent = len(database.sent)
+    later = shared.read(read_moment, "ann")
+    await _turns()
+    database.answer(sent)
+    assert await asyncio.wait_for(later, 5) == (0, "ann"), "the account can be read again"
+
+
+async def test_a_reader_that_comes_between_the_end_of_all_queries_and_its_notice_is_answered() -> None:
+    database = Held()
+    shared = SharedReads(database.get)
+    groups = [await _pending(shared, 1) for _ in range(CONCURRENT_QUERIES)]
+    late: list[asyncio.Future[tuple[int, str]]] = []
+
+    async def read_late(turns: int) -> None:
+        await asyncio.wait([reader for group in groups for reader in group])
+        for _ in range(turns):
+            late.append(shared.read(read_moment, "ann"))
+            await asyncio.sleep(0)
+
+    reading = asyncio.ensure_future(read_late(6))
+    await _turns()
+    for query in range(CONCURRENT_QUERIES):
+        database.answer(query)
+    await reading
+    async with asyncio.timeout(5):
+        while not all(reader.done() for reader in late):
+            for sent in database.sent:
+                if not sent.done():
+                    sent.set_result(None)
+            await asyncio.sleep(0)
+    await _turns()
+    assert not shared._pending

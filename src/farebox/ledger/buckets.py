@@ -30,29 +30,43 @@ class Buckets:
             lookup = self._lookups[account_id] = self._loop.create_future()
             self._queued.append(account_id)
             if self._reading is None:
-                self._reading = self._loop.create_task(self._read())
+                self._start()
         return await asyncio.shield(lookup)
 
+    def _start(self) -> None:
+        self._reading = self._loop.create_task(self._read())
+        self._reading.add_done_callback(self._ended)
+
     async def _read(self) -> None:
-        try:
-            while self._queued:
-                account_ids, self._queued = self._queued, []
-                await self._read_of(account_ids)
-        finally:
-            self._reading = None
+        while self._queued:
+            account_ids, self._queued = self._queued, []
+            await self._read_of(account_ids)
+
+    def _ended(self, reading: "asyncio.Task[None]") -> None:
+        """A callback, because a task that is canceled before it starts never runs."""
+        self._reading = None
+        if reading.cancelled():
+            account_ids, self._queued = self._queued, []
+            self._fail(account_ids, DatabaseUnavailable("the ledger was stopped"))
+        elif self._queued:  # since the task's last look
+            self._start()
 
     async def _read_of(self, account_ids: list[str]) -> None:
         read_at = self.known.forgotten
         try:
             found = await self._database.get(partial(find_buckets, account_ids=account_ids))
-        except BaseException as error:
-            for account_id in account_ids:
-                lookup = self._lookups.pop(account_id)
-                lookup.set_exception(error if isinstance(error, Exception) else DatabaseUnavailable("stopped"))
-                lookup.exception()  # its callers may be gone
-            if not isinstance(error, Exception):
-                raise
+        except asyncio.CancelledError:
+            self._fail(account_ids, DatabaseUnavailable("the ledger was stopped"))
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the callers'
+            self._fail(account_ids, error)
             return
         self.known.remember(found, read_at=read_at)
         for account_id in account_ids:
             self._lookups.pop(account_id).set_result(found.get(account_id))
+
+    def _fail(self, account_ids: list[str], error: Exception) -> None:
+        for account_id in account_ids:
+            lookup = self._lookups.pop(account_id)
+            lookup.set_exception(error)
+            lookup.exception()  # its callers may be gone

@@ -68,7 +68,7 @@ class LaneLedger:
         self._lanes: dict[int, _Lane] = {}
         self._buckets = Buckets(database)
         self._closed = False
-        self._slow: set[asyncio.Task[None]] = set()
+        self._slow: set[asyncio.Task[Verdict]] = set()
         self.slow = 0
         """Number of items that the function left to jobs."""
 
@@ -147,22 +147,23 @@ class LaneLedger:
         self.slow += 1
         task = self._loop.create_task(self._do_slowly(item))
         self._slow.add(task)
-        task.add_done_callback(self._slow.discard)
+        task.add_done_callback(partial(self._done_slowly, item))
 
-    async def _do_slowly(self, item: Item) -> None:
-        try:
-            if item.command is not None:
-                verdict = await self._database.write(partial(_apply_left, item.command))
-            else:
-                assert item.record is not None
-                await self._jobs.record(item.account_id, item.record)
-                verdict = Verdict(Outcome.DONE)
-        except Exception as error:  # noqa: BLE001 - it is the sender's
-            if not item.future.done():
-                item.future.set_exception(error)
-        else:
-            if not item.future.done():
-                item.future.set_result(verdict)
+    async def _do_slowly(self, item: Item) -> Verdict:
+        if item.command is not None:
+            return await self._database.write(partial(_apply_left, item.command))
+        assert item.record is not None
+        await self._jobs.record(item.account_id, item.record)
+        return Verdict(Outcome.DONE)
+
+    def _done_slowly(self, item: Item, task: "asyncio.Task[Verdict]") -> None:
+        """A callback, because a task that is canceled before it starts never runs."""
+        self._slow.discard(task)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            _fail([item], error)
+        elif not item.future.done():
+            item.future.set_result(task.result())
 
     @property
     def waiting(self) -> int:

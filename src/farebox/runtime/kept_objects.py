@@ -56,7 +56,13 @@ class _Lane:
         self._batch.extend(objects)
         if self._next is None:
             self._next = asyncio.create_task(self._write())
+            self._next.add_done_callback(self._ended)
         await asyncio.shield(self._next)
+
+    def _ended(self, write: "asyncio.Task[None]") -> None:
+        """A callback, because a task that is canceled before it starts never runs."""
+        if self._next is write:
+            self._next = None
 
     async def _write(self) -> None:
         async with self._turn:

@@ -19,11 +19,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from farebox.clock import SystemClock
 
 T = TypeVar("T")
+_Lines: TypeAlias = "list[tuple[bytes, asyncio.Future[None]]]"
 
 SUFFIX = ".jsonl"
 REFUSED = "refused.lines"
@@ -108,7 +109,7 @@ class JournalFiles:
         self._count = 0
         self._open: JournalFile | None = None
         self._full: list[JournalFile] = []
-        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._waiting: _Lines = []
         self._writing: asyncio.Task[None] | None = None
         # One thread: operations on the files are done one after another.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="farebox-journal")
@@ -121,7 +122,7 @@ class JournalFiles:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((with_checksum(content), future))
         if self._writing is None:
-            self._writing = asyncio.ensure_future(self._write_waiting())
+            self._start()
         await future
 
     async def check_writable(self) -> None:
@@ -172,7 +173,7 @@ class JournalFiles:
     async def finish(self) -> None:
         """Wait for writes in progress."""
         while self._writing is not None:
-            await self._writing
+            await asyncio.wait([self._writing])
 
     async def close(self) -> None:
         """Release the files; the next process takes over what is in them."""
@@ -185,24 +186,41 @@ class JournalFiles:
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
+    def _start(self) -> None:
+        self._writing = asyncio.ensure_future(self._write_waiting())
+        self._writing.add_done_callback(self._ended)
+
     async def _write_waiting(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            failure: Exception | None = None
             try:
                 await self._run(lambda: self._append(b"".join(line for line, _ in batch)))  # noqa: B023 - awaited here
+            except asyncio.CancelledError as error:
+                self._fail(batch, error)
+                raise
             except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
-                failure = error
-            for _, future in batch:
-                if future.done():  # its caller was canceled; the line stays
-                    continue
-                if failure is None:
-                    future.set_result(None)
-                else:
-                    unwritable = JournalUnwritable(f"{self.folder}: {getattr(failure, 'strerror', None) or failure}")
-                    unwritable.__cause__ = failure
-                    future.set_exception(unwritable)
+                self._fail(batch, error)
+            else:
+                for _, future in batch:
+                    if not future.done():  # otherwise its caller was canceled; the line stays
+                        future.set_result(None)
+
+    def _ended(self, writing: "asyncio.Task[None]") -> None:
+        """A callback, because a task that is canceled before it starts never runs."""
         self._writing = None
+        if writing.cancelled():
+            batch, self._waiting = self._waiting, []
+            self._fail(batch, asyncio.CancelledError())
+        elif self._waiting:  # since the task's last look
+            self._start()
+
+    def _fail(self, batch: _Lines, error: BaseException) -> None:
+        why = "stopped" if isinstance(error, asyncio.CancelledError) else getattr(error, "strerror", None) or error
+        for _, future in batch:
+            if not future.done():
+                unwritable = JournalUnwritable(f"{self.folder}: {why}")
+                unwritable.__cause__ = error
+                future.set_exception(unwritable)
 
     # --- on the thread ---
 

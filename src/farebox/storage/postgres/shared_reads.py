@@ -59,41 +59,53 @@ class SharedReads:
         future: asyncio.Future[T] = self._loop.create_future()
         pending.waiting.append(future)
         if len(pending.queries) < CONCURRENT_QUERIES:
-            query = self._query(key, pending)
-            pending.queries.add(self._loop.create_task(query))  # begins after everything that is ready now
+            self._start(key, pending)
         return future
+
+    def _start(self, key: tuple[ReadOfAccount[Any], str], pending: _PendingRead) -> None:
+        query = self._loop.create_task(self._query(key, pending))  # begins after everything that is ready now
+        pending.queries.add(query)
+        query.add_done_callback(partial(self._ended, key, pending))
 
     async def _query(self, key: tuple[ReadOfAccount[Any], str], pending: _PendingRead) -> None:
         read, account_id = key
         readers: list[asyncio.Future[Any]] = []
-        try:
-            while pending.waiting:
-                await wait_for_more(pending.waiting, after=len(readers), enough=READERS_MAX)
-                if not pending.waiting:  # another query has taken them
-                    break
-                readers, pending.waiting = pending.waiting, []
-                await self._resolve(partial(_of_account, read=read, account_id=account_id), readers)
-        except BaseException:
-            for reader in (*readers, *pending.waiting):
-                if not reader.done():
-                    reader.set_exception(DatabaseUnavailable("the database is closed"))
-            raise
-        finally:
-            pending.queries.discard(asyncio.current_task(self._loop))
-            if not pending.queries:
-                self._pending.pop(key, None)
+        while pending.waiting:
+            await wait_for_more(pending.waiting, after=len(readers), enough=READERS_MAX)
+            if not pending.waiting:  # another query has taken them
+                break
+            readers, pending.waiting = pending.waiting, []
+            await self._resolve(partial(_of_account, read=read, account_id=account_id), readers)
+
+    def _ended(self, key: tuple[ReadOfAccount[Any], str], pending: _PendingRead, query: "asyncio.Task[None]") -> None:
+        """A callback, because a task that is canceled before it starts never runs."""
+        pending.queries.discard(query)
+        if query.cancelled():
+            readers, pending.waiting = pending.waiting, []
+            _fail(readers, DatabaseUnavailable("the database is closed"))
+        elif pending.waiting:  # since the task's last look
+            self._start(key, pending)
+        if not pending.queries:
+            self._pending.pop(key, None)
 
     async def _resolve(self, query: Callable[[Connection], Any], readers: "list[asyncio.Future[Any]]") -> None:
         try:
             found = await self._get(query)
+        except asyncio.CancelledError:
+            _fail(readers, DatabaseUnavailable("the database is closed"))
+            raise
         except Exception as error:  # noqa: BLE001 - it is the readers'
-            for reader in readers:
-                if not reader.done():
-                    reader.set_exception(error)
+            _fail(readers, error)
         else:
             for reader in readers:
                 if not reader.done():  # otherwise its caller is gone
                     reader.set_result(found)
+
+
+def _fail(readers: "list[asyncio.Future[Any]]", error: Exception) -> None:
+    for reader in readers:
+        if not reader.done():
+            reader.set_exception(error)
 
 
 def _of_account(connection: Connection, read: ReadOfAccount[T], account_id: str) -> T:
