@@ -191,7 +191,9 @@ def test_a_misspelled_model_is_not_found_and_similar_names_are_suggested(custome
         answer = post(customer, path, body)  # models for which the operator has no key
         assert code(answer) == (404, 7003), answer.text
         assert "Models of similar names: " in answer.json()["message"]
-    assert code(post(customer, "deepseek/deepseek-chat", HELLO)) == (400, 2905), "a key is all that is missing"
+    answer = post(customer, "deepseek/deepseek-chat", HELLO)
+    assert code(answer) == (400, 2905), "a key is all that is missing"
+    assert "`farebox provider set deepseek --api-key-stdin < FILE`" in answer.json()["message"]
     misspelled = {"model": "gpt-4o-mni", **HELLO}
     native = http.post(f"{customer.gateway_url}/openai/chat/completions", json=misspelled, headers=customer.headers)
     step = {"provider": "openai", "endpoint": "chat/completions", "query": misspelled}

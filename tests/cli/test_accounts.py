@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from farebox.model import Permission
 from farebox.settings import load
 from farebox.storage.accounts import take_gateway_from_tokens
 from tests.cli.conftest import Cli
@@ -147,6 +148,17 @@ def test_a_token_needs_an_account_and_a_known_permission(cli: Cli, acme: str) ->
     assert cli("token", "create", "--account", acme, "--permission", "Everything").status == 2
     assert cli("token", "list", "--account", "nope").status == 1
     assert cli("token", "list", "--json").json == []
+
+
+def test_permissions_are_written_as_they_are_named_elsewhere(cli: Cli, acme: str) -> None:
+    help_text = " ".join(cli("token", "create", "--help").out.split())
+    refused = cli("token", "create", "--account", acme, "--permission", "AI Gateway Rn").err
+    for permission in Permission:
+        assert f"`{permission}`" in help_text
+        assert f"`{permission}`" in refused
+        for spelling in (permission, permission.lower()):
+            made = cli("token", "create", "--account", acme, "--permission", spelling, "--json").json
+            assert made["permissions"] == [permission]
 
 
 def test_a_user_gets_a_key_once(cli: Cli, acme: str, data_dir: Path) -> None:

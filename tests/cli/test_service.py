@@ -63,6 +63,14 @@ def test_a_database_too_old_to_upgrade_is_refused(cli: Cli, data_dir: Path, comm
     assert "install Farebox 0.5.0, run `farebox migrate` once" in refused.err
 
 
+@pytest.mark.parametrize("command", [("init",), ("account", "create", "--name", "Acme")])
+def test_an_unusable_data_folder_is_named_with_a_remedy(cli: Cli, tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "file").write_text("")
+    refused = cli("--data-dir", str(tmp_path / "file"), *command)
+    assert (refused.status, refused.out) == (1, "")
+    assert "file cannot be used (File exists): choose another with `farebox --data-dir DIR …`" in refused.err
+
+
 @SQLITE_ONLY
 def test_read_commands_do_not_create_a_database(cli: Cli, data_dir: Path) -> None:
     for command in (("account", "list"), ("balance", "--account", "a"), ("check",), ("provider", "list")):
@@ -121,6 +129,12 @@ def test_a_traceback_shows_no_values(process: Cli) -> None:
 def test_mistyped_commands_are_usage_errors(cli: Cli) -> None:
     for command in (("nope",), ("account",), ("account", "create"), ("balance", "--acount", "a"), ()):
         assert cli(*command).status == 2
+
+
+def test_an_unknown_command_is_answered_with_the_nearest_one_and_the_help(cli: Cli) -> None:
+    assert cli("foo").err.endswith("Try 'farebox --help' for help.\n\nError: No such command 'foo'.\n")
+    assert cli("tokn").err.endswith("No such command 'tokn'. Did you mean 'token'?\n")
+    assert cli("token", "creat").err.endswith("No such command 'creat'. Did you mean 'create'?\n")
 
 
 def test_version(cli: Cli) -> None:
@@ -337,7 +351,7 @@ def test_commands_beside_a_demo_use_its_server_and_payment_processor(
 ) -> None:
     with _forked(tmp_path, "--demo", "--welcome") as out:
         greeting = "".join(iter(out.readline, "Ctrl-C stops the server.\n"))
-        url = greeting.partition("Farebox listens at ")[2].splitlines()[0]
+        url = greeting.partition("Farebox is listening on ")[2].splitlines()[0]
         assert cli("billing-link", "--account", "demo").out.startswith(f"{url}/billing/open?link=")
         assert _mode(data_dir / "serving.json") == 0o600
         assert f"Stripe   {json.loads((data_dir / 'serving.json').read_text())['fake_stripe_url']} " in greeting

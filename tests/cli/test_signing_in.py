@@ -104,3 +104,10 @@ def _of_link(link: str) -> SignIn:
         )
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("command", [("sign-in",), ("member", "list"), ("member", "set", "ada@example.com")])
+def test_without_an_account_both_ways_are_named(cli: Cli, command: tuple[str, ...]) -> None:
+    refused = cli(*command)
+    assert refused.status == 2
+    assert refused.err.endswith("Error: Missing option: give --account ID or --operator.\n")

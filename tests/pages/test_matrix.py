@@ -5,6 +5,7 @@ field is also tried with IDs of another account.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -189,6 +190,11 @@ def test_nobody_is_shown_links_and_forms_that_are_not_for_them(
     assert len(links) > 5
     for link, path in links.items():
         assert who.get(link).status_code in ALLOWED, (path, link)
+
+
+def test_no_two_pages_have_the_same_name() -> None:
+    titles, names = Counter(page.title for page in PAGE_ROWS), Counter(page.label for page in PAGE_ROWS if page.label)
+    assert {name: times for name, times in (titles | names).items() if times > 1} == {}
 
 
 @pytest.mark.parametrize("form", FORM_ROWS, ids=lambda form: form.path)

@@ -19,7 +19,7 @@ def fake_stripe(
     port: Annotated[int, typer.Option(metavar="PORT", help="Port to listen on; 0 picks a free one.")] = 12111,
     webhook: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Receives every event, signed; Farebox listens at /webhooks/stripe."),
+        typer.Option(metavar="URL", help="Receives every event, signed; Farebox expects them at /webhooks/stripe."),
     ] = None,
     webhook_secret: Annotated[
         str | None, typer.Option(metavar="SECRET", help="Secret that signs the events: whsec_…")

@@ -11,9 +11,9 @@ import farebox
 from farebox import lean
 from farebox.cli.fake_stripe import need_fake_stripe
 from farebox.cli.output import show
-from farebox.cli.session import CliSession, Stopped, make_data_dir, session_of
+from farebox.cli.session import CliSession, Stopped, make_data_dir, make_secret_key, session_of
 from farebox.cli.values import AsJson
-from farebox.settings import Settings, secret_key
+from farebox.settings import Settings
 
 if TYPE_CHECKING:
     from farebox.app import Ready
@@ -114,7 +114,7 @@ def _announce(settings: Settings, info: "Ready | HostResources", greeting: "Welc
 
         typer.echo(text(greeting, info, settings))
     else:
-        typer.echo(f"Farebox listens at {info.base_url}")
+        typer.echo(f"Farebox is listening on {info.base_url}")
 
 
 def init(context: typer.Context, as_json: AsJson = False) -> None:
@@ -132,8 +132,7 @@ def init(context: typer.Context, as_json: AsJson = False) -> None:
     key_path = Path(settings.data_dir) / "secret.key"
     new_database = settings.engine == "sqlite" and not settings.database_path.exists()
     new_key = not (settings.secret_key or key_path.exists())
-    make_data_dir(settings)
-    secret_key(settings)
+    make_secret_key(settings)
     with session.writing():
         pass  # opening brings the schema up to date
     data = {

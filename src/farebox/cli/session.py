@@ -46,8 +46,7 @@ class CliSession:
         """The vault with the secret key, which is created if there is none yet."""
         from farebox.vault import Vault
 
-        make_data_dir(self.settings)
-        return Vault(secret_key(self.settings))
+        return Vault(make_secret_key(self.settings))
 
     @cached_property
     def operator(self) -> Operator:
@@ -82,10 +81,30 @@ class CliSession:
 
 
 def make_data_dir(settings: Settings) -> Path:
-    """The data folder, created if missing; accessible to its owner only, as its content is worth money."""
+    """The data folder, created if missing; accessible to its owner only, as its content is worth money. Raises
+    Stopped."""
     path = Path(settings.data_dir)
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _usable_data_dir(settings):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
+
+
+def make_secret_key(settings: Settings) -> bytes:
+    """The secret key, created in the data folder if there is none. Raises Stopped, SettingsError."""
+    make_data_dir(settings)
+    with _usable_data_dir(settings):
+        return secret_key(settings)
+
+
+@contextmanager
+def _usable_data_dir(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Stopped(
+            f"the data folder {settings.data_dir} cannot be used ({error.strerror}): choose another with "
+            "`farebox --data-dir DIR …` or FAREBOX_DATA_DIR"
+        ) from error
 
 
 def session_of(context: typer.Context) -> CliSession:

@@ -51,7 +51,7 @@ def sign_in(
     from farebox.people.sessions import LinkHolder
 
     if account_id is None and not operator:
-        raise typer.BadParameter("give one, or --operator", param_hint="--account")
+        context.fail("Missing option: give --account ID or --operator.")
     if role is Role.OPERATOR or (role is not None and (account_id is None or email is not None)):
         raise typer.BadParameter("it is a role on an account, for a link without --email", param_hint="--role")
     if email is not None:
@@ -119,9 +119,11 @@ def _need_member(context: typer.Context, account_id: str | None, email: str, *, 
 # --- members ----------------------------------------------------------------------------------------------------------
 
 
-def _place(account_id: str | None, *, operator: bool) -> str:
-    if (account_id is None) is not operator:
-        raise typer.BadParameter("give either an account or --operator", param_hint="--account")
+def _place(context: typer.Context, account_id: str | None, *, operator: bool) -> str:
+    if account_id is None and not operator:
+        context.fail("Missing option: give --account ID or --operator.")
+    if account_id is not None and operator:
+        context.fail("Give either --account ID or --operator, not both.")
     return account_id or ""
 
 
@@ -144,10 +146,10 @@ def set_member(
     from farebox.operator import administer
     from farebox.people import membership
 
-    place = _place(account_id, operator=operator)
+    place = _place(context, account_id, operator=operator)
     chosen = Role.OPERATOR if operator else role
     if chosen is None:
-        raise typer.BadParameter("give a role on the account", param_hint="--role")
+        context.fail("Missing option: give --role ROLE, the role on the account.")
     session = session_of(context)
     with session.writing() as connection:
         if place:
@@ -173,7 +175,7 @@ def list_members(
     """
     from farebox.storage import members
 
-    place = _place(account_id, operator=operator)
+    place = _place(context, account_id, operator=operator)
     with session_of(context).reading() as connection:
         found = members.list_members(connection, place)
     rows: list[Row] = [
@@ -205,7 +207,7 @@ def remove_member(
     """
     from farebox.people import membership
 
-    place, known = _place(account_id, operator=operator), email.strip().lower()
+    place, known = _place(context, account_id, operator=operator), email.strip().lower()
     session = session_of(context)
     with session.writing() as connection:
         if not membership.drop(connection, place, known, session.clock.now_ms(), by=session.operator):

@@ -8,6 +8,7 @@ from farebox.cli.output import Row, show, show_rows
 from farebox.cli.session import session_of
 from farebox.cli.values import AccountId, AsJson, Expires, moment_text, optional_moment_text
 from farebox.model import RATE_CALLS_MAX, RATE_SECONDS_MAX, AccessToken, Permission, RateLimit
+from farebox.quoting import quoted
 
 token = typer.Typer(no_args_is_help=True, help="Access tokens: what callers send.")
 
@@ -52,13 +53,28 @@ RateSlides = Annotated[
 ]
 
 
+_PERMISSIONS = "`AI Gateway Read`, `AI Gateway Write`, `AI Gateway Run` or `AI Gateway Billing Write`"
+
+
+def _permission(text: str) -> Permission:
+    for permission in Permission:
+        if text.casefold() == permission.casefold():
+            return permission
+    raise typer.BadParameter(f"{quoted(text)} is not a permission: write {_PERMISSIONS}")
+
+
 @token.command("create")
 def create_token(
     context: typer.Context,
     account_id: AccountId,
     permissions: Annotated[
         list[Permission],
-        typer.Option("--permission", case_sensitive=False, help="What it may do; may be repeated."),
+        typer.Option(
+            "--permission",
+            parser=_permission,
+            metavar="PERMISSION",
+            help=f"What it may do: {_PERMISSIONS}, in upper or lower case; may be repeated.",
+        ),
     ],
     name: Annotated[str, typer.Option(metavar="NAME", help="A label for it.")] = "",
     expires: Expires = None,
@@ -81,8 +97,8 @@ def create_token(
 ) -> None:
     """Create an access token and print it. This is the only time: only its hash is kept.
 
-    `AI Gateway Run` calls models; `Read` and `Write` view and change gateways, logs and billing reports;
-    `Billing Write` changes how the account is paid for.
+    `AI Gateway Run` calls models. `AI Gateway Read` and `AI Gateway Write` view and change gateways, logs and billing
+    reports. `AI Gateway Billing Write` changes how the account is paid for.
 
     \b
     Examples:

@@ -112,7 +112,7 @@ def text(welcome: Welcome, info: "Ready | HostResources", settings: Settings) ->
     if settings.data_dir != Settings().data_dir:
         command += f" --data-dir {shlex.quote(settings.data_dir)}"
     return f"""
-Farebox listens at {base_url}
+Farebox is listening on {base_url}
 
 Account  {demo_account.account_id}, with {format_usd(welcome.available)} USD
 Token    {demo_account.token}

@@ -82,7 +82,7 @@ async def _page(visit: Visit, credit: dict[str, str]) -> Shown:
     stating = [each.name for each in PROVIDERS if each.slug in ASKED]
     shared = {line.slug: line.slug for line in lines if line.keys}
     return {
-        "title": "Provider keys", "lines": lines, "known": known, "credit": credit, "stating": stating,
+        "title": "Operator’s provider keys", "lines": lines, "known": known, "credit": credit, "stating": stating,
         "shared": shared, "weight_max": WEIGHT_MAX,
     }  # fmt: skip
 

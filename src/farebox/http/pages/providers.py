@@ -76,7 +76,7 @@ async def provider_list(visit: Visit) -> Shown:
 async def _list(visit: Visit, values: Values, error: InvalidInput | None = None) -> Shown:
     query = custom_providers.CustomProvidersQuery(order_by="position ASC")
     return {
-        "title": "Providers",
+        "title": "Custom providers",
         **visit.part_of("providers", await all_items(visit, custom_providers.list_all, query), SHOWN),
         "create": shown(_PROVIDER, values, error),
     }
