@@ -135,7 +135,7 @@ PAGE_ROWS: tuple[Page, ...] = (
          query=money.money, template="money.html"),
     Page(path="/ui/margins", title="Margins", label="Margins", icon="margin", roles=OPERATOR,
          query=reports.margins, template="margins.html"),
-    Page(path="/ui/provider-keys", title="Operator’s provider keys", label="Operator’s provider keys", icon="key",
+    Page(path="/ui/provider-keys", title="Operator’s provider keys", label="Operator’s keys", icon="key",
          roles=OPERATOR, query=operator_keys.provider_keys, template="operator_keys.html"),
     Page(path="/ui/prices", title="Prices", label="Prices", icon="tag", roles=OPERATOR,
          query=price_list.price_list, template="prices.html"),
