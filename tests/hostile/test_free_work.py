@@ -12,14 +12,22 @@ import httpx
 import pytest
 import quicktok  # type: ignore[import-untyped]
 
+from farebox.calls.watch import Watch
 from farebox.clock import Clock, SystemClock
-from farebox.errors import GIVEN_UP, PROVIDER_UNAVAILABLE, UPSTREAM_TIMEOUT
+from farebox.errors import (
+    GIVEN_UP,
+    PROVIDER_UNAVAILABLE,
+    RESPONSE_UNSCREENED,
+    UPSTREAM_INVALID,
+    UPSTREAM_TIMEOUT,
+    ErrorKind,
+)
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server import serve
 from farebox.limits.unpaid import UnpaidWork
 from farebox.providers.formats.openai_chat import OpenAIChat
 from farebox.providers.http1.pool import PooledUpstream
-from tests.calls.kit import differences, log_row, log_rows, price_of, set_price, set_provider
+from tests.calls.kit import differences, log_row, log_rows, price_of, set_gateway, set_price, set_provider
 from tests.calls.wire import Wire, WireResponse, post, start
 from tests.engines import ON_BOTH_ENGINES
 from tests.metering.pace import PacedLoop
@@ -409,6 +417,72 @@ async def test_a_call_ended_by_the_operators_limit_is_free_but_counted(tmp_path:
             response = await post(caller, body(), PATH)
             assert response.status == (429 if code else 200)
             provider.script = [SILENCE]
+
+
+@pytest.mark.parametrize(
+    ("limit", "begun", "status", "why"),
+    [
+        ("read_timeout_ms", True, UPSTREAM_INVALID, "the provider fell silent"),
+        ("call_timeout_ms", True, UPSTREAM_INVALID, "the call took longer than allowed"),
+        ("call_timeout_ms", False, UPSTREAM_TIMEOUT, "the call took longer than allowed"),
+    ],
+    ids=["silence after the head", "too long after the head", "too long before the head"],
+)
+async def test_a_response_in_one_piece_ended_by_silence_or_duration_is_free_but_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, begun: bool, status: ErrorKind, why: str
+) -> None:
+    """The caller chose the work that takes so long. A stream would have shown that it began."""
+    arrived: list[Watch] = []
+    progress = Watch.progress
+
+    def noted(watch: Watch) -> None:
+        progress(watch)
+        arrived.append(watch)
+
+    monkeypatch.setattr(Watch, "progress", noted)
+    settings: dict[str, Any] = {limit: TIMEOUT_MS}
+    with provided(tmp_path, **settings) as (farebox, provider):
+        customer, other = farebox.funded("100"), farebox.funded("100")
+        for caller, stream in ((other, True), (customer, False)):
+            provider.script = [BEGUN if begun else SILENCE]
+            call = asyncio.ensure_future(post(caller, body(model=EXPENSIVE, stream=stream), PATH))
+            await eventually(lambda: provider.silent or arrived, "the provider is silent")
+            time_passes(farebox)
+            [response] = await asyncio.gather(call, return_exceptions=stream and begun)  # a stream breaks off
+            [row] = log_rows(caller)
+            assert caller.receipt(row["id"])["policy"] == f"{why}: nothing was delivered, nothing is charged"
+            assert paid(caller, 100 * 10**9) == 0
+            if not isinstance(response, BaseException) and not (stream and begun):
+                assert (response.status, response.code) == (status.status, status.code)
+            provider.script = [GOOD]
+            response = await post(caller, body(), PATH)
+            assert response.status == (200 if stream else 429)
+            assert stream or response.code == GIVEN_UP.code
+            arrived.clear()
+
+
+async def test_a_response_that_is_too_large_to_screen_is_abandoned_work(farebox: Farebox, provider: Provider) -> None:
+    """The provider is left in the middle of it, by a rule of the account."""
+
+    async def large(exchange: Exchange) -> None:
+        stream = exchange.start(200, [("content-type", "application/json")])
+        await stream.send(b'{"choices": [{"message": {"content": "')
+        for _ in range(9):
+            await stream.send(b"word " * 2**18)
+        await exchange.gone()
+
+    policy = {"id": "cards", "enabled": True, "action": "BLOCK", "check": ["RESPONSE"], "profiles": ["payment_cards"]}
+    for stream in (False, True):
+        customer = farebox.funded("100")
+        set_gateway(customer, dlp={"enabled": True, "policies": [policy]})
+        provider.script = [large]
+        response = await post(customer, body(model=EXPENSIVE, stream=stream), PATH)
+        assert (response.status, response.code) == (RESPONSE_UNSCREENED.status, RESPONSE_UNSCREENED.code)
+        assert customer.receipt(response.log_id)["policy"] == f"a rule of the gateway blocked it: {READ}"
+        assert paid(customer, 100 * 10**9) == price_of_reading()
+        provider.script = [GOOD]
+        response = await post(customer, body(), PATH)
+        assert (response.status, response.code) == (429, GIVEN_UP.code)
 
 
 class Hours(SystemClock):
