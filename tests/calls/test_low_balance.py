@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from farebox.ledger.commands import Outcome, Verdict
 from farebox.storage.sql import Connection
 from tests.calls.kit import differences, log_rows
 from tests.calls.test_exact_admission import ASKING, openai_client, with_balance
-from tests.calls.wire import chat_body, post
+from tests.calls.wire import WireResponse, chat_body, post
 from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
 from tests.waiting import until
@@ -155,3 +156,79 @@ def test_every_sdk_understands_that_credit_is_being_bought(
     assert "credit is being bought" in (str(error.body) if isinstance(error, openai.APIStatusError) else str(error))
     tries = [row["status_code"] for row in log_rows(customer)]
     assert tries == ([503] if way == "generate" else [503, 503, 503])
+
+
+SAID = [{"role": "user", "content": "Hello there"}]
+THINKING = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
+# Path, body with a limit, the name of the limit, a limit that is affordable, and one that is not.
+LIMITS: dict[str, tuple[str, Callable[[int], dict[str, Any]], str, int, int]] = {
+    "chat": ("demo/v1/chat/completions", lambda most: {"messages": SAID, "max_tokens": most}, "max_tokens", 10, 99),
+    "chat, new name": (
+        "demo/v1/chat/completions",
+        lambda most: {"messages": SAID, "max_completion_tokens": most},
+        "max_completion_tokens",
+        10,
+        99,  # as many digits: the input is counted in bytes
+    ),
+    "messages": ("demo/v1/messages", lambda most: {"messages": SAID, "max_tokens": most}, "max_tokens", 10, 99),
+    "messages, thinking": (
+        "demo/v1/messages",
+        lambda most: {"messages": SAID, "max_tokens": most, **THINKING},
+        "max_tokens",
+        1100,
+        2000,
+    ),
+    "generate": (
+        "demo/v1beta/models/demo-1:generateContent",
+        lambda most: {"contents": [{"parts": [{"text": "Hello"}]}], "generationConfig": {"maxOutputTokens": most}},
+        "generationConfig.maxOutputTokens",
+        10,
+        99,  # as many digits: the input is counted in bytes
+    ),
+}
+
+
+@pytest.mark.parametrize("form", LIMITS)
+async def test_a_refusal_names_the_output_limit_with_which_the_call_is_affordable(farebox: Farebox, form: str) -> None:
+    path, body_of, name, low, high = LIMITS[form]
+
+    async def ask(customer: Customer, most: int) -> WireResponse:
+        return await post(customer, json.dumps({"model": "demo-1", **body_of(most)}).encode(), path)
+
+    poor = await ask(farebox.funded("0.000000001"), low)
+    said = poor.body.decode()
+    assert (poor.status, "or less" in said) == (402, False), "no limit helps"
+    cost = re.search(r"can cost up to ([0-9.]+) USD", said)
+    assert cost is not None
+    customer = farebox.funded(cost[1])
+    refused = await ask(customer, high)
+    assert refused.status == 402
+    advice = re.search(rf"Add credit to the account, set `{name}` to (\d+) or less, or send", refused.body.decode())
+    assert advice is not None, refused.body
+    assert int(advice[1]) == low
+    assert (await ask(customer, low + 1)).status == 402
+    assert (await ask(customer, low)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "funds"),
+    [
+        ("demo/v1/messages", {"messages": SAID, "max_tokens": 2000, **THINKING}, 500),
+        ("demo/v1/responses", {"input": "Hello there", "max_output_tokens": 100}, 10),
+        ("demo/v1/embeddings", {"input": "Hello there " * 9000}, 0),
+    ],
+    ids=["below the budget for thinking", "below the provider's minimum", "without output"],
+)
+async def test_a_refusal_names_no_limit_that_the_provider_would_refuse(
+    farebox: Farebox, path: str, fields: dict[str, Any], funds: int
+) -> None:
+    whole = {key: value for key, value in fields.items() if key != "thinking"}
+    limit = next((key for key in whole if key.startswith("max_")), "")
+    cheap = {**whole, limit: funds} if limit else whole
+    poor = await post(farebox.funded("0.000000001"), json.dumps({"model": "demo-1", **cheap}).encode(), path)
+    cost = re.search(r"can cost up to ([0-9.]+) USD", poor.body.decode())
+    assert cost is not None
+    customer = farebox.funded(cost[1] if limit else "0.000000001")
+    refused = await post(customer, json.dumps({"model": "demo-1", **fields}).encode(), path)
+    assert refused.status == 402
+    assert "or less" not in refused.body.decode()

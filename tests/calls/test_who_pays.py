@@ -519,20 +519,25 @@ def test_unknown_providers_and_paths(customer: Customer) -> None:
 # --- tokens and gateways ----------------------------------------------------------------------------------------------
 
 
-def test_tokens_that_may_not_call_get_the_same_error(farebox: Farebox, customer: Customer) -> None:
+def test_a_missing_token_is_called_missing_and_others_get_the_same_error(farebox: Farebox, customer: Customer) -> None:
     other = farebox.funded("5")
     before = requests(farebox)
     at = farebox.services.clock.now_ms()
     reader = farebox.create_token(customer.account_id, Permission.READ, Permission.WRITE, Permission.BILLING_WRITE)
     expired = farebox.create_token(customer.account_id, Permission.RUN, expires_at=at - 1)
     messages = set()
-    for token in (other.token, reader, expired, f"{TOKEN_PREFIX}{'x' * 43}", "not-a-token", ""):
+    for token in (other.token, reader, expired, f"{TOKEN_PREFIX}{'x' * 43}", "not-a-token"):
         response = call(customer, "demo/chat/completions", CHAT, {"cf-aig-authorization": f"Bearer {token}".strip()})
         assert code(response) == (401, 2009), token
         messages.add(response.json()["message"])
-    response = call(customer, "demo/chat/completions", CHAT)
-    assert code(response) == (401, 2009)
-    assert messages == {response.json()["message"]}, "stating the reason would help an attacker to guess"
+    assert len(messages) == 1, "stating the reason would help an attacker to guess"
+    assert "create one on the page Tokens or with `farebox token create`" in messages.pop()
+    for headers in ({}, {"cf-aig-authorization": "Bearer"}, bearer(OWN_KEY)):
+        for account in (customer, Customer(farebox, "nobody", "")):
+            response = call(account, "demo/chat/completions", CHAT, headers)
+            assert code(response) == (401, 2009)
+            assert "has no access token" in response.json()["message"]
+            assert "as `cf-aig-authorization: Bearer <token>` or as the SDK's API key" in response.json()["message"]
     assert requests(farebox) == before
     runner = farebox.create_token(customer.account_id, Permission.RUN)
     assert call(customer, "demo/chat/completions", CHAT, bearer(runner)).status_code == 200

@@ -73,17 +73,35 @@ def test_choices_of_completions_count_for_every_prompt() -> None:
 def test_other_formats() -> None:
     request = body(model="c", max_tokens=50, messages=[{"role": "user", "content": "hi"}], stream=True)
     assert parse("anthropic", "v1/messages", request) == ParsedRequest(
-        "c", True, Demand("c", len(request), messages=1, output_max=50, clampable=True)
+        "c", True, Demand("c", len(request), messages=1, output_max=50, clampable=True, limited_by="max_tokens")
     )
     request = body(model="g", input="hi", max_output_tokens=50)
     assert parse("openai", "responses", request) == ParsedRequest(
-        "g", False, Demand("g", len(request), messages=1, output_max=50, clampable=True)
+        "g",
+        False,
+        Demand(
+            "g",
+            len(request),
+            messages=1,
+            output_max=50,
+            clampable=True,
+            limited_by="max_output_tokens",
+            output_min=16,
+        ),
     )
     request = body(contents=[{"parts": [{"text": "hi"}]}], generationConfig={"maxOutputTokens": 5, "candidateCount": 2})
     assert parse("google-ai-studio", GEMINI, request) == ParsedRequest(
         "gemini-2.5-pro",
         False,
-        Demand("gemini-2.5-pro", len(request), messages=1, choices=2, output_max=5, clampable=True),
+        Demand(
+            "gemini-2.5-pro",
+            len(request),
+            messages=1,
+            choices=2,
+            output_max=5,
+            clampable=True,
+            limited_by="generationConfig.maxOutputTokens",
+        ),
     )
     request = body(contents=[], generation_config={"max_output_tokens": 5, "candidate_count": 2})
     demand = parse("google-ai-studio", GEMINI, request).demand
@@ -92,8 +110,40 @@ def test_other_formats() -> None:
     assert parse("openai", "embeddings", request).demand == Demand("e", len(request), messages=2, no_output=True)
     request = body(prompt="hi", max_tokens=4)
     assert parse("workers-ai", "run/@cf/meta/llama-3", request).demand == Demand(
-        "@cf/meta/llama-3", len(request), messages=1, output_max=4, clampable=True
+        "@cf/meta/llama-3", len(request), messages=1, output_max=4, clampable=True, limited_by="max_tokens"
     )
+
+
+@pytest.mark.parametrize(
+    ("slug", "path", "fields", "name"),
+    [
+        ("openai", "chat/completions", {"model": "gpt-4o"}, "max_tokens"),
+        ("openai", "chat/completions", {"model": "gpt-5"}, "max_completion_tokens"),
+        ("openai", "chat/completions", {"model": "gpt-4o", "max_completion_tokens": 9}, "max_completion_tokens"),
+        ("openai", "chat/completions", {"model": "gpt-5", "max_tokens": 9, "max_completion_tokens": 9}, ""),
+        ("openai", "responses/compact", {"model": "gpt-5", "input": "hi"}, ""),
+        (
+            "aws-bedrock",
+            "bedrock-runtime/us-east-1/model/meta.llama3-8b-instruct-v1:0/invoke",
+            {"prompt": "hi"},
+            "max_gen_len",
+        ),
+        (
+            "aws-bedrock",
+            "bedrock-runtime/us-east-1/model/amazon.nova-lite-v1:0/converse",
+            {},
+            "inferenceConfig.maxTokens",
+        ),
+        (
+            "aws-bedrock",
+            "bedrock-runtime/us-east-1/model/amazon.nova-lite-v1:0/converse",
+            {"additionalModelRequestFields": {"thinking": {"type": "enabled"}}},
+            "",
+        ),
+    ],
+)
+def test_the_parameter_that_limits_the_output_is_named(slug: str, path: str, fields: dict[str, Any], name: str) -> None:
+    assert parse(slug, path, body(**{"messages": [], **fields})).demand.limited_by == name
 
 
 def kinds(demand: Demand) -> list[tuple[str, int | None]]:

@@ -141,7 +141,8 @@ async def _hold_affordable(services: Services, call: Call, estimator: HoldEstima
         may_wait = held.outcome is Outcome.HELD_ELSEWHERE and left > 0
         if not may_wait or not await services.waiters.wait(call.account_id, left):
             least = estimator.with_single_uses(services.unseen_rules) or estimator
-            raise await _refusal(services, call, held, least, why=estimator.why(wanted.input_tokens))
+            why, smaller = estimator.why(wanted.input_tokens), _smaller(estimator, held.available)
+            raise await _refusal(services, call, held, least, why=why, smaller=smaller)
 
 
 async def reserve(context: CallContext, terms: Terms) -> None:
@@ -164,14 +165,29 @@ async def reserve(context: CallContext, terms: Terms) -> None:
 
 
 async def _refusal(
-    services: Services, call: Call, verdict: Verdict, estimator: HoldEstimator, *, why: str = ""
+    services: Services,
+    call: Call,
+    verdict: Verdict,
+    estimator: HoldEstimator,
+    *,
+    why: str = "",
+    smaller: str = "",
 ) -> Problem:
     asked = estimator.estimate().amount
     limited = estimator.demand.clampable and not call.own_key
     least = min(asked, estimator.estimate(OUTPUT_MIN).amount) if limited else asked
     if verdict.budget is not None:
         return await spend_refusal(services, call, verdict, asked, least)
-    return await credit_refusal(services, call.account_id, verdict, asked, least=least, why=why)
+    return await credit_refusal(services, call.account_id, verdict, asked, least=least, why=why, smaller=smaller)
+
+
+def _smaller(estimator: HoldEstimator, available: int) -> str:
+    """How the caller can limit the output so that the call fits into this amount; empty if that is impossible."""
+    demand = estimator.demand
+    most = estimator.output_within(available) if demand.limited_by else 0
+    if most < demand.output_min or estimator.estimate(most).amount > available:
+        return ""
+    return f"set `{demand.limited_by}` to {most} or less"
 
 
 def _unseen_tokens(services: Services, call: Call) -> Callable[[Demand], UnseenTokens]:

@@ -79,14 +79,21 @@ async def authorize_run(
     token: str | None, account_id: str, gateway_id: str, configuration: Configuration
 ) -> AccessToken:
     """The token with this text. Raises Problem: TOKEN_REJECTED unless it may run calls on the account, the same for
-    missing, unknown and revoked tokens and for those of other accounts; GATEWAY_NOT_ALLOWED unless it may use the
-    gateway, whether or not one of this name exists."""
-    found = await configuration.token(token) if token else None
+    unknown and revoked tokens and for those of other accounts; GATEWAY_NOT_ALLOWED unless it may use the gateway,
+    whether or not one of this name exists."""
+    if token is None:
+        raise Problem(
+            TOKEN_REJECTED,
+            f"Unauthorized: the request has no access token. Send one of this account (`{TOKEN_PREFIX}…`) with the "
+            "permission `AI Gateway Run`, as `cf-aig-authorization: Bearer <token>` or as the SDK's API key.",
+        )
+    found = await configuration.token(token)
     if found is None or found.account_id != account_id or Permission.RUN not in found.permissions:
         raise Problem(
             TOKEN_REJECTED,
-            "Unauthorized: send an access token of this account with the permission `AI Gateway Run`, as "
-            "`cf-aig-authorization: Bearer <token>` or as the SDK's API key.",
+            "Unauthorized: the access token is not valid for this account. It must be one of the account's own, "
+            "neither revoked nor expired, with the permission `AI Gateway Run`: create one on the page Tokens or with "
+            "`farebox token create`, or ask the account's owner for one.",
         )
     check_gateway(found, gateway_id)
     return found

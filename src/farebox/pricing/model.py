@@ -135,6 +135,10 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     """Output tokens the request allows per choice; None if it sets no limit."""
     clampable: bool = False
     """Whether the output can be limited by a parameter of this format."""
+    limited_by: str = ""
+    """The parameter with which the caller can limit the output further; empty if there is none."""
+    output_min: int = 1
+    """The lowest limit that the provider accepts with the rest of the request."""
     no_output: bool = False
     """Embeddings, moderations: the response has no generated tokens."""
     fixed: dict[str, Quantity] = {}

@@ -13,10 +13,17 @@ TOP_UP_RETRY_SECONDS = 2
 
 
 async def credit_refusal(
-    services: Services, account_id: str, verdict: Verdict, asked: int, *, least: int | None = None, why: str = ""
+    services: Services,
+    account_id: str,
+    verdict: Verdict,
+    asked: int,
+    *,
+    least: int | None = None,
+    why: str = "",
+    smaller: str = "",
 ) -> Problem:
     """The error for a refused hold of `asked` nano-dollars, of which `least` would be enough; `why` explains why it is
-    so large, if that helps.
+    so large, if that helps; `smaller` says how the caller can make it fit, if that is possible.
 
     NO_CREDIT: the account has too little. TOP_UP_UNDER_WAY: the account has too little, but more is being bought at the
     moment, perhaps because of this very hold. CREDIT_HELD: other holds have the money, or the room in the limit.
@@ -46,6 +53,7 @@ async def credit_refusal(
     return Problem(
         NO_CREDIT,
         f"Insufficient credits: this call can cost up to {format_usd(asked)} USD and the account has "
-        f"{format_usd(verdict.posted)} USD.{why} Add credit to the account, or send your own provider key.",
+        f"{format_usd(verdict.posted)} USD.{why} Add credit to the account, "
+        f"{smaller and smaller + ', '}or send your own provider key.",
         shortage=shortage,
     )

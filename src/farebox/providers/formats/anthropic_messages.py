@@ -37,6 +37,7 @@ READING: Final = Reading(
 
 class _Thinking(msgspec.Struct):
     type: Any = None
+    budget_tokens: Any = None
 
 
 class _RequestMessage(msgspec.Struct):
@@ -119,6 +120,8 @@ class AnthropicMessages(bodies.JsonBody):
             output_max=head.max_tokens,
             # A budget for thinking must stay below the limit: lowering the limit would break such a request.
             clampable=head.thinking is None or head.thinking.type != "enabled",
+            limited_by="max_tokens",
+            output_min=_least(head.thinking),
             allowed=tools.counted(declared, TOOL_USES),
             hides_reasoning=head.thinking is not None and head.thinking.type != "disabled",
             further_models=further_models(
@@ -159,6 +162,12 @@ class AnthropicMessages(bodies.JsonBody):
             if streaming
             else BodyReader(_parse_body, READING)
         )
+
+
+def _least(thinking: _Thinking | None) -> int:
+    """The lowest limit with this thinking, whose budget must stay below it."""
+    budget = 0 if thinking is None or thinking.type != "enabled" else thinking.budget_tokens
+    return budget + 1 if isinstance(budget, int) else 1
 
 
 def _parse_event(seen: Seen, data: bytes) -> bool:

@@ -146,6 +146,7 @@ def parsed_converse(model: str, stream: bool, body: bytes, exact: bool) -> Parse
         tools=len(tools),
         output_max=max([*limits, *inner]) if limits else None,
         clampable=not (thinks or inner),
+        limited_by="" if thinks or inner else "inferenceConfig.maxTokens",
         hides_reasoning=thinks,
     )
     contents = [message.content for message in head.messages]

@@ -102,6 +102,11 @@ class _Plain(msgspec.Struct):
 
 
 _PLAIN: Final = msgspec.json.Decoder(_Plain)
+_LIMITS: Final = {
+    "titan": "textGenerationConfig.maxTokenCount",
+    "llama": "max_gen_len",
+    "cohere": "max_tokens",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +203,7 @@ def _plain(model: str, form: str, body: bytes, exact: bool) -> ParsedRequest:
         messages=1 + len(head.chat_history or ()),
         output_max=limits.get(form),
         clampable=form != "embedding",
+        limited_by=_LIMITS.get(form, ""),
         no_output=form == "embedding",
     )
     return ParsedRequest(model, False, demand)

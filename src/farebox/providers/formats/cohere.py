@@ -125,6 +125,7 @@ class CohereChat(bodies.JsonBody):
             tools=len(head.tools or ()),
             output_max=head.max_tokens,
             clampable=True,
+            limited_by="max_tokens",
         )
         demand = with_attachments(demand, [message.content for message in head.messages])
         if exact:

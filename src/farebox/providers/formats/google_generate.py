@@ -150,6 +150,7 @@ class GoogleGenerate(bodies.JsonBody):
             choices=max((count or 1 for c in configs for count in (c.candidateCount, c.candidate_count)), default=1),
             output_max=max(limits, default=None),
             clampable=True,
+            limited_by="generationConfig.maxOutputTokens",
             allowed=tools.counted(declared, TOOL_USES, shared=True),
         )
         system = [content for content in (head.systemInstruction, head.system_instruction) if content is not None]

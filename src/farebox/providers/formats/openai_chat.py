@@ -188,6 +188,7 @@ class OpenAIChat(bodies.JsonBody):
             choices=max(head.n or 1, head.best_of or 1) * (_prompts(head.prompt) if self.legacy else 1),
             output_max=None if unlimited else _larger(head.max_tokens, head.max_completion_tokens),
             clampable=not unlimited,
+            limited_by="" if unlimited else self._limited_by(head),
             allowed={"web_searches": _RESEARCH_SEARCHES} if researches else {},
             unseen=_unseen(head, sounds, searches=researches or _searches(head.model)),
         )
@@ -215,14 +216,23 @@ class OpenAIChat(bodies.JsonBody):
             model, stream, demand, usage_requested, context, why, "", names, {}, references, may_refer=refers
         )
 
+    def _limited_by(self, head: _Head) -> str:
+        old, new = head.max_tokens is not None, head.max_completion_tokens is not None
+        if old and new:
+            return ""  # lowering one of them may not be enough
+        return "max_tokens" if old else "max_completion_tokens" if new else self._limit_of(head.model)
+
+    def _limit_of(self, model: str) -> str:
+        """The limit that the model supports."""
+        newer = self.new_limit and not self.legacy and (self.newer_limit or _NEW_LIMIT_MODELS.match(model))
+        return "max_completion_tokens" if newer else "max_tokens"
+
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set every limit that the request has, or the one that its model supports."""
         top = bodies.fields(body)
         names = [name for name in ("max_completion_tokens", "max_tokens") if bodies.given(top.get(name))]
         if not names:
-            model = msgspec.json.decode(top.get("model", b'""'))
-            newer = self.new_limit and not self.legacy and (self.newer_limit or _NEW_LIMIT_MODELS.match(str(model)))
-            names = ["max_completion_tokens" if newer else "max_tokens"]
+            names = [self._limit_of(str(msgspec.json.decode(top.get("model", b'""'))))]
         return bodies.changed(body, **dict.fromkeys(names, tokens))
 
     def request_usage(self, body: bytes) -> bytes:

@@ -92,6 +92,8 @@ class _Event(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
+_OUTPUT_MIN: Final = 16
+"""OpenAI refuses a lower `max_output_tokens`."""
 _EVENT: Final = ResponseDecoder[_Event](_Event, float_hook=stated.exact_number)
 _RESPONSE: Final = ResponseDecoder[_Response](_Response, float_hook=stated.exact_number)
 
@@ -122,6 +124,8 @@ class OpenAIResponses(bodies.JsonBody):
             unseen=(*_unseen(head), *tools.unseen(declared)),
             output_max=head.max_output_tokens,
             clampable=not self.compacts,
+            limited_by="" if self.compacts else "max_output_tokens",
+            output_min=_OUTPUT_MIN,
             cuts_input=head.truncation not in (None, "disabled"),
             allowed=tools.counted(declared, TOOL_USES, shared=True),
         )

@@ -103,6 +103,7 @@ class WorkersAIRun(bodies.JsonBody):
             tools=len(head.tools or ()),
             output_max=head.max_tokens,
             clampable=True,
+            limited_by="max_tokens",
             fixed=_spoken(head),
         )
         demand = with_attachments(demand, [message.content for message in head.messages or ()])
@@ -155,7 +156,9 @@ def _recording(audio: object) -> tuple[AudioLength, int]:
 
 def _heard(demand: Demand, length: AudioLength) -> Demand:
     seconds, most = math.ceil(length.seconds), math.ceil(length.most)
-    return replace(demand, audio_seconds=seconds, audio_seconds_max=most, no_output=True, clampable=False)
+    return replace(
+        demand, audio_seconds=seconds, audio_seconds_max=most, no_output=True, clampable=False, limited_by=""
+    )
 
 
 def _parse_event(seen: Seen, data: bytes) -> bool:
