@@ -90,7 +90,7 @@ _MARKUP = re.compile(
 def test_html_is_in_templates() -> None:
     """Templates escape what they print; a string of HTML in a module might not."""
     found = []
-    for path in FAREBOX:
+    for path in SOURCES:
         nodes = list(ast.walk(_tree(path)))
         docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
         found += [
@@ -100,6 +100,27 @@ def test_html_is_in_templates() -> None:
             if _MARKUP.search(node.value)
         ]
     assert not found, "\n".join(found)
+
+
+_WRITES_BALANCES = re.compile(r"(?:UPDATE|INSERT INTO) balances\b(.*)", re.DOTALL)
+_MONEY = re.compile(r"\b(?:posted|held|owed)\s*=|\([^)]*\b(?:posted|held|owed)\b")
+
+
+def test_only_the_ledger_writes_money() -> None:
+    """A row of `balances` also has an account's thresholds, limit and time zone, which other modules write."""
+    found = set()
+    for path in FAREBOX:
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(str(part.value) if isinstance(part, ast.Constant) else "?" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                text = node.value
+            else:
+                continue
+            written = _WRITES_BALANCES.match(text)
+            if written and _MONEY.search(written[1].partition(" WHERE ")[0]):
+                found.add(_name(path))
+    assert found == {"src/farebox/ledger/batches.py", "src/farebox/ledger/rows.py"}
 
 
 REPRESENTED = {

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlencode
 from fake_stripe import checkout, html, invoice_collection, payment_intents, payment_methods
 from fake_stripe.api import ApiResponse, Request
 from fake_stripe.errors import Json, StripeError
-from fake_stripe.html import button, card_form, document, heading, lines, link, money, paragraph, problem
+from fake_stripe.html import message, money
 from fake_stripe.pdf import text_pdf
 from fake_stripe.world import World
 
@@ -39,16 +39,8 @@ class Pages:
         act = acts.get(parts[0])
         found = act(request, parts[1:]) if act is not None and request.method in ("GET", "HEAD", "POST") else None
         if found is None:
-            return _page(
-                404,
-                document(
-                    "Not found",
-                    heading("There is no such page."),
-                    paragraph(
-                        "It may have been of a fake Stripe that was started without --state, and has forgotten it."
-                    ),
-                ),
-            )
+            reason = "It may have been of a fake Stripe that was started without --state, and has forgotten it."
+            return _page(404, message("Not found", "There is no such page.", reason))
         return found
 
     # --- Checkout ---
@@ -61,7 +53,7 @@ class Pages:
             return None
         if session["status"] != "open":
             done = "is complete" if session["status"] == "complete" else "has expired"
-            return _page(200, document("Checkout", heading(f"This session {done}."), _return_link(session)))
+            return _page(200, message("Checkout", f"This session {done}.", link=_return_link(session)))
         if parts[2:] == ["authenticate"]:
             return self._authenticate_session(request, session)
         if len(parts) == 3:
@@ -90,23 +82,17 @@ class Pages:
         paying = session["mode"] == "payment"
         amount = money(session["amount_total"], session["currency"]) if paying else None
         rows = [(_quantity(line), money(line["amount_total"], line["currency"])) for line in session["_lines"]]
-        action = f"/c/pay/{session['id']}"
-        back = link("Back", session["cancel_url"], "cancel") if session["cancel_url"] else ""
-        keeps = (session["_intent_data"] or {}).get("setup_future_usage") if paying else True
-        terms = "Your card will be saved for later payments." if keeps else ""
-        body = document(
+        body = html.page(
+            "checkout.html",
             "Checkout",
-            heading("Pay" if paying else "Save a card", amount),
-            lines(rows, amount) if rows else "",
-            problem(error),
-            card_form(
-                action,
-                f"Pay {amount}" if paying else "Save card",
-                typed or self._filled(request),
-                email=(session["customer_details"] or {}).get("email") is None and session["customer"] is None,
-            ),
-            paragraph(terms) if terms else "",
-            back,
+            amount=amount,
+            rows=rows,
+            error=error,
+            action=f"/c/pay/{session['id']}",
+            filled=typed or self._filled(request),
+            email=(session["customer_details"] or {}).get("email") is None and session["customer"] is None,
+            keeps_card=not paying or (session["_intent_data"] or {}).get("setup_future_usage"),
+            cancel_url=session["cancel_url"],
         )
         return _page(200 if error is None else 422, body)
 
@@ -120,8 +106,7 @@ class Pages:
         passed = _typed(request.body).get("result") == "complete"
         error = checkout.authenticate(self._world, session, passed=passed)
         if error is not None:
-            message = error["message"] if passed else _FAILED
-            return self._session_page(request, session, message)
+            return self._session_page(request, session, error["message"] if passed else _FAILED)
         return self._after(session)
 
     # --- cards ---
@@ -189,28 +174,24 @@ class Pages:
     def _invoice_page(
         self, request: Request, invoice: Json, error: str | None, typed: Json | None = None
     ) -> ApiResponse:
-        amount = money(invoice["amount_due"], invoice["currency"])
-        action = f"/i/{invoice['id']}/{invoice['_secret']}"
-        rows = [(line["description"], money(line["amount"], line["currency"])) for line in invoice["lines"]["data"]]
-        rows += [("Tax", money(tax["amount"], invoice["currency"])) for tax in invoice["total_taxes"]]
-        parts = [
-            heading(f"Invoice {invoice['number']}", amount),
-            f'<p id="status" class="soft">Status: {invoice["status"]}</p>',
-            lines(rows, money(invoice["total"], invoice["currency"])),
-            link("Download as PDF", f"{action}/pdf", "pdf"),
-            problem(error),
-        ]
-        if invoice["status"] in ("open", "uncollectible"):
-            for method in self._world.store.newest("payment_method"):
-                if method["customer"] == invoice["customer"] and method["type"] == "card":
-                    card = method["card"]
-                    text = f"Pay {amount} with {card['brand']} ending in {card['last4']}"
-                    parts.append(button(text, action, f"pay-{method['id']}", "saved", method["id"], "plain"))
-            parts += [
-                "<h2>Pay with another card</h2>",
-                card_form(action, f"Pay {amount}", typed or self._filled(request)),
-            ]
-        return _page(200 if error is None else 422, document("Invoice", *parts))
+        currency = invoice["currency"]
+        rows = [(line["description"], money(line["amount"], currency)) for line in invoice["lines"]["data"]]
+        rows += [("Tax", money(tax["amount"], currency)) for tax in invoice["total_taxes"]]
+        methods = self._world.store.newest("payment_method")
+        body = html.page(
+            "invoice.html",
+            "Invoice",
+            invoice=invoice,
+            amount=money(invoice["amount_due"], currency),
+            rows=rows,
+            total=money(invoice["total"], currency),
+            action=f"/i/{invoice['id']}/{invoice['_secret']}",
+            error=error,
+            payable=invoice["status"] in ("open", "uncollectible"),
+            saved_cards=[one for one in methods if one["customer"] == invoice["customer"] and one["type"] == "card"],
+            filled=typed or self._filled(request),
+        )
+        return _page(200 if error is None else 422, body)
 
     def _authenticate_invoice(self, request: Request, invoice: Json) -> ApiResponse:
         intent = invoice_collection.intent_of(self._world, invoice)
@@ -248,16 +229,14 @@ class Pages:
             return None
         amount = money(charge["amount_captured"], charge["currency"])
         rows = [("Refunded", money(charge["amount_refunded"], charge["currency"]))] if charge["amount_refunded"] else []
-        return _page(200, document("Receipt", heading("Receipt", amount), lines([("Charge", charge["id"]), *rows])))
+        return _page(200, html.page("receipt.html", "Receipt", amount=amount, rows=[("Charge", charge["id"]), *rows]))
 
     def _portal(self, request: Request, parts: list[str]) -> ApiResponse | None:
-        return _page(
-            200, document("Portal", heading("Billing portal"), paragraph("The fake Stripe's portal is empty."))
-        )
+        return _page(200, message("Portal", "Billing portal", "The fake Stripe's portal is empty."))
 
     def _welcome(self, request: Request, parts: list[str]) -> ApiResponse | None:
         text = "This is a fake Stripe: a local server for demo and tests. No money moves here."
-        return _page(200, document("Fake Stripe", heading("Fake Stripe"), paragraph(text)))
+        return _page(200, message("Fake Stripe", "Fake Stripe", text))
 
 
 def _typed(body: bytes) -> Json:
@@ -272,10 +251,10 @@ def _quantity(line: Json) -> str:
     return line["description"] if line["quantity"] == 1 else f"{line['description']} × {line['quantity']}"
 
 
-def _return_link(session: Json) -> str:
+def _return_link(session: Json) -> tuple[str, str, str] | None:
     if session["status"] == "complete" and session["success_url"]:
-        return link("Go on", session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"]), "continue")
-    return link("Back", session["cancel_url"], "cancel") if session["cancel_url"] else ""
+        return "Go on", session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"]), "continue"
+    return ("Back", session["cancel_url"], "cancel") if session["cancel_url"] else None
 
 
 def _page(status: int, body: bytes) -> ApiResponse:
