@@ -1,4 +1,4 @@
-"""Durations in milliseconds, and calendar months in UTC.
+"""Durations, and calendar months in UTC.
 
 Moments (`at`) are milliseconds since the Unix epoch.
 """
@@ -12,6 +12,7 @@ MINUTE_MS: Final = 60 * SECOND_MS
 HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 WEEK_MS: Final = 7 * DAY_MS
+DAY_SECONDS: Final = DAY_MS // SECOND_MS
 
 _MONTH: Final = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])")
 

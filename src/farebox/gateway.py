@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from farebox.calendar import DAY_MS, HOUR_MS, SECOND_MS, WEEK_MS
+from farebox.calendar import DAY_SECONDS, HOUR_MS, SECOND_MS, WEEK_MS
 from farebox.periods import Period, Zones
 
 GATEWAY_ID = r"^[a-z0-9_]+(?:-[a-z0-9_]+)*$"
@@ -17,17 +17,19 @@ GATEWAY_ID_WORDS = "lowercase letters, digits and _, with single hyphens between
 WORD = r"^[A-Za-z0-9._-]+$"
 WORD_WORDS = "letters, digits, dots, hyphens and underscores, without spaces"
 DEFAULT_GATEWAY = "default"
-WINDOW_MAX_SECONDS = 366 * 24 * 3600
+DATA_PLANE = "/v1/"
+"""The beginning of the paths of the data plane."""
+WINDOW_MAX_SECONDS = 366 * DAY_SECONDS
 PERIOD_SECONDS: Mapping[Period, int] = {
     "hourly": HOUR_MS // SECOND_MS,
-    "daily": DAY_MS // SECOND_MS,
+    "daily": DAY_SECONDS,
     "weekly": WEEK_MS // SECOND_MS,
-    "monthly": 30 * DAY_MS // SECOND_MS,
+    "monthly": 30 * DAY_SECONDS,
 }
 """The `window` of a rule with calendar windows: the nominal length in seconds."""
 EXPORTERS_MAX = 5
 EVENTS_MAX = 10
-CACHE_TTL_MAX_SECONDS = 30 * 24 * 3600
+CACHE_TTL_MAX_SECONDS = 30 * DAY_SECONDS
 Origin = Annotated[
     str,
     msgspec.Meta(
@@ -37,6 +39,11 @@ Origin = Annotated[
     ),
 ]
 """An origin as browsers send it, in lower case: scheme, host and, unless it is the scheme's default, port."""
+
+
+def gateway_path(account_id: str, gateway_id: str) -> str:
+    """The path at which a gateway is called; the provider follows."""
+    return f"{DATA_PLANE}{account_id}/{gateway_id}"
 
 
 class Selector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -147,3 +147,9 @@ def test_messages_quote_as_people_do() -> None:
             if isinstance(node, ast.FormattedValue) and node.conversion == ord("r") and node not in own
         ]
     assert {place.partition(":")[0] for place in found} == set(REPRESENTED), found
+
+
+def test_urls_of_the_data_plane_are_built_in_one_place() -> None:
+    """`gateway.gateway_path`."""
+    found = [_name(path) for path in FAREBOX if re.search(r"/v1/\{\w*(?:account|call\.|visit\.)", path.read_text())]
+    assert not found

@@ -16,6 +16,7 @@ from farebox.calendar import DAY_MS
 from farebox.calls.model import Call
 from farebox.calls.stages import CallContext
 from farebox.errors import NOT_METERED, OBJECT_NOT_FOUND, Problem
+from farebox.gateway import gateway_path
 from farebox.providers.batch_forms import RESULTS_URL
 from farebox.providers.descriptions import facts_of
 from farebox.providers.formats import lenient
@@ -182,7 +183,7 @@ def objects_of(
 def as_shown(services: Services, call: Call, described: bytes) -> bytes:
     """A description as it is passed on: the URLs at which a batch of Anthropic's has its results, and a prediction its
     state, are replaced by ours."""
-    base = f"{services.base_url}/v1/{call.account_id}/{call.gateway_id}/{call.provider}"
+    base = f"{services.base_url}{gateway_path(call.account_id, call.gateway_id)}/{call.provider}"
     if (call.provider, "prediction") in PREDICTIONS:
         return with_our_urls(call.provider, base, call.path, described)
     if call.object is None or (call.object.kind, call.object.form) != ("batch", "anthropic"):

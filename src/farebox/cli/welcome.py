@@ -12,6 +12,7 @@ import msgspec
 
 from farebox.cli.server_file import write_private
 from farebox.cli.session import CliSession
+from farebox.gateway import DEFAULT_GATEWAY, gateway_path
 from farebox.model import Permission, Role
 from farebox.money import NANOS_PER_USD, format_usd
 from farebox.settings import Settings
@@ -107,7 +108,7 @@ def _is_active(session: CliSession, connection: "Connection", demo_account: Demo
 def text(welcome: Welcome, info: "Ready | HostResources", settings: Settings) -> str:
     """The greeting. The snippets are pasted as they are, so nothing in them is wrapped or colored."""
     demo_account, base_url = welcome.demo_account, info.base_url
-    compat = f"{base_url}/v1/{demo_account.account_id}/default/compat"
+    compat = f"{base_url}{gateway_path(demo_account.account_id, DEFAULT_GATEWAY)}/compat"
     command = _own_command()
     if settings.data_dir != Settings().data_dir:
         command += f" --data-dir {shlex.quote(settings.data_dir)}"

@@ -5,16 +5,15 @@ from typing import Final
 
 import msgspec
 
-from farebox.gateway import DEFAULT_GATEWAY
+from farebox.gateway import DATA_PLANE, DEFAULT_GATEWAY, gateway_path
 from farebox.http.exchange import RequestHeaders
 from farebox.http.provider_errors import Form
 from farebox.http.router import tidy_path
 
-PREFIX: Final = "/v1/"
 REST_PREFIX: Final = "/client/v4/accounts/"
 RUN: Final = "ai/run"
 """The slug for `/ai/run` with a model of a provider other than Workers AI; no URL segment looks like this."""
-_GATEWAY: Final = PREFIX + "{account_id}/{gateway_id}"
+_GATEWAY: Final = gateway_path("{account_id}", "{gateway_id}")
 _AI: Final = REST_PREFIX + "{account_id}/ai"
 _REST: Final = f"{_AI}/v1"
 _BY_HEADER: Final = "gateway by cf-aig-gateway-id"
@@ -138,13 +137,13 @@ def target_of(path: str, headers: RequestHeaders) -> CallTarget | None:
 
 def is_data_plane(path: str) -> bool:
     """Whether a request is for the data plane: `/v1/…`, or `/client/v4/accounts/{account_id}/ai/`, `v1/…` or `run…`."""
-    if path.startswith(PREFIX) and "//" not in path:
-        return len(path) > len(PREFIX)
+    if path.startswith(DATA_PLANE) and "//" not in path:
+        return len(path) > len(DATA_PLANE)
     path = tidy_path(path)
     if path.startswith(REST_PREFIX):
         rest = path.find("/", len(REST_PREFIX))
         return path.startswith(("/ai/v1/", "/ai/run/"), rest) or path[rest:] == "/ai/run"
-    return path.startswith(PREFIX)
+    return path.startswith(DATA_PLANE)
 
 
 def _is_google(path: str) -> bool:

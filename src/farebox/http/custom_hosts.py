@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from farebox.gateway import gateway_path
 from farebox.http.client_address import Clients
 from farebox.http.exchange import Exchange
 from farebox.http.permits import Understood
@@ -34,7 +35,7 @@ def on_own_host(exchange: Exchange, gateway: tuple[str, str]) -> Exchange:
     path = tidy_path(exchange.path)
     slug = path[1:].partition("/")[0]
     served = slug == "compat" or provider_of(slug) is not None or is_custom(slug)
-    exchange.path = f"/v1/{account_id}/{gateway_id}{path}" if served else NOWHERE
+    exchange.path = gateway_path(account_id, gateway_id) + path if served else NOWHERE
     memo = exchange.head.memo
     if isinstance(memo, Understood) and not _fits(memo, gateway if served else None):
         exchange.head.memo = None  # the name belongs to another gateway now

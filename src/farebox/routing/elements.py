@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
+from farebox.calendar import DAY_SECONDS, HOUR_MS
+
 ELEMENTS_MAX = 100
 RETRIES_MAX = 5
-TIMEOUT_MAX_MS = 3_600_000
-WINDOW_MAX_SECONDS = 366 * 86_400
+TIMEOUT_MAX_MS = HOUR_MS
+WINDOW_MAX_SECONDS = 366 * DAY_SECONDS
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 

@@ -14,6 +14,7 @@ import msgspec
 from farebox.calendar import DAY_MS
 from farebox.calls.model import Call
 from farebox.errors import UPSTREAM_INVALID, Problem
+from farebox.gateway import gateway_path
 from farebox.providers.catalogue import provider_of
 from farebox.providers.descriptions import GOOGLE
 from farebox.runtime.services import Services
@@ -51,7 +52,7 @@ def upload_url(services: Services, call: Call, key_id: str, size: int, url: str)
     upload = Upload(query, key_id, size, services.clock.now_ms() + DAY_MS)
     sealed = services.vault.seal(msgspec.json.encode(upload), _place(call.account_id, call.gateway_id))
     ticket = base64.urlsafe_b64encode(sealed).decode().rstrip("=")
-    base = f"{services.base_url}/v1/{call.account_id}/{call.gateway_id}/{call.provider}/{PATH}"
+    base = f"{services.base_url}{gateway_path(call.account_id, call.gateway_id)}/{call.provider}/{PATH}"
     return f"{base}?{urlencode({_ID: ticket, 'upload_protocol': 'resumable'})}"
 
 

@@ -12,7 +12,16 @@ import msgspec
 
 from farebox.calls import logs
 from farebox.errors import PROVIDER_UNKNOWN, RESUME_UNAVAILABLE, Problem, not_found
-from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, GATEWAY_ID_WORDS, Dlp, GatewayConfig, Origin, SpendLimits
+from farebox.gateway import (
+    DEFAULT_GATEWAY,
+    GATEWAY_ID,
+    GATEWAY_ID_WORDS,
+    Dlp,
+    GatewayConfig,
+    Origin,
+    SpendLimits,
+    gateway_path,
+)
 from farebox.http.control import classification, screening, spend_rules
 from farebox.http.control.gateway_exports import with_secrets
 from farebox.http.control.wire import Paging, iso, require
@@ -167,7 +176,7 @@ async def url(request: Request, _: None) -> Response:
     own = await configuration.own_providers(account_id, gateway_id)
     if provider != "compat" and configuration.provider(provider) is None and provider not in own.custom:
         raise Problem(PROVIDER_UNKNOWN, "There is no such provider")
-    return ok(f"{request.services.base_url}/v1/{account_id}/{gateway_id}/{provider}")
+    return ok(f"{request.services.base_url}{gateway_path(account_id, gateway_id)}/{provider}")
 
 
 async def _update(

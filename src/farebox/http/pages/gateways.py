@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from farebox.errors import NOT_FOUND, Problem
-from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
+from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig, gateway_path
 from farebox.http.control import gateways as api
 from farebox.http.envelope import Response
 from farebox.http.pages.fault_texts import renamed
@@ -105,7 +105,7 @@ async def connect(visit: Visit) -> Shown:
     found = await gateway(visit, visit.request.path["gateway_id"])
     gateway_id = found["id"]
     own = await services.configuration.own_providers(visit.account_id, gateway_id)
-    root = f"{services.base_url}/v1/{visit.account_id}/{gateway_id}"
+    root = services.base_url + gateway_path(visit.account_id, gateway_id)
     known = {each.slug: each.name for each in PROVIDERS if services.configuration.provider(each.slug) is not None}
     first = {"compat": "Any provider, in OpenAI’s format"} | {slug: known.pop(slug) for slug in _USUAL if slug in known}
     first |= {slug: slug for slug in own.custom}

@@ -7,6 +7,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Final
 
+from farebox.calendar import DAY_MS
 from farebox.http.envelope import Response
 from farebox.http.pages import labels
 from farebox.http.pages.operator_forms import day, invalid, refusal, run_act, text
@@ -44,7 +45,7 @@ class Preview:
     of: str
     rates: list[price_effect.RateChange]
     past: price_effect.PriceEffect
-    days: int = price_effect.PAST_MS // 86_400_000
+    days: int = price_effect.PAST_MS // DAY_MS
     looked_at: int = LOOKED_AT
 
 

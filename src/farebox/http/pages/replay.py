@@ -5,6 +5,7 @@ import shlex
 
 import msgspec
 
+from farebox.gateway import gateway_path
 from farebox.storage.calls import CallRow
 
 _BODY_MAX = 16_384
@@ -15,7 +16,7 @@ def snippets(base_url: str, call: CallRow) -> list[tuple[str, str]]:
     """How to send the call again: the name of a language, and the text. Empty if its request was not stored."""
     if call.request_body is None or len(call.request_body) > _BODY_MAX or not call.detail.path:
         return []
-    url = f"{base_url}/v1/{call.account_id}/{call.gateway_id}/{call.provider}/{call.detail.path.lstrip('/')}"
+    url = f"{base_url}{gateway_path(call.account_id, call.gateway_id)}/{call.provider}/{call.detail.path.lstrip('/')}"
     body = pretty(call.request_body)
     return [("curl", _curl(url, body)), ("Python", _python(url, body)), ("TypeScript", _typescript(url, body))]
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from farebox.gateway import DEFAULT_GATEWAY
+from farebox.gateway import DEFAULT_GATEWAY, gateway_path
 
 KEY = "TOKEN"
 """The environment variable that the snippets read the access token from."""
@@ -20,7 +20,7 @@ class Snippet:
 
 def snippets(base_url: str, account_id: str, gateway_id: str, model: str) -> list[Snippet]:
     """A snippet for each SDK; `model`: a `provider/model` that can be called."""
-    root = f"{base_url}/v1/{account_id}/{gateway_id}"
+    root = base_url + gateway_path(account_id, gateway_id)
     compat = f"{root}/compat"
     return [
         Snippet("curl", compat, _curl(compat, model, f"${KEY}")),
@@ -42,7 +42,7 @@ def example_model(*, demo: bool) -> str:
 def first_call(base_url: str, account_id: str, model: str, token: str = f"${KEY}") -> str:
     """A call through the default gateway with curl. `token`: an access token’s secret, or a variable that contains
     it."""
-    return _curl(f"{base_url}/v1/{account_id}/{DEFAULT_GATEWAY}/compat", model, token)
+    return _curl(f"{base_url}{gateway_path(account_id, DEFAULT_GATEWAY)}/compat", model, token)
 
 
 def _curl(url: str, model: str, token: str) -> str:

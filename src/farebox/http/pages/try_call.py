@@ -16,7 +16,7 @@ from farebox.calendar import DAY_MS
 from farebox.calls import logs
 from farebox.calls.quotes import quote
 from farebox.errors import ACCOUNT_FROZEN, NOT_FOUND, VALIDATION_FAILED, Problem
-from farebox.gateway import DEFAULT_GATEWAY
+from farebox.gateway import DEFAULT_GATEWAY, gateway_path
 from farebox.http.envelope import Response
 from farebox.http.exchange import HeaderList
 from farebox.http.inner_exchange import InnerExchange
@@ -147,7 +147,7 @@ async def send(visit: Visit, form: Fields) -> Response:
         raise Problem(ACCOUNT_FROZEN, "The account is frozen")
     spend(visit.services, TEST_CALLS, visit.account_id)
     secret = await _token(visit)
-    path = f"/v1/{visit.account_id}/{gateway_id}/compat/chat/completions"
+    path = f"{gateway_path(visit.account_id, gateway_id)}/compat/chat/completions"
     exchange = _PageCall(path, secret, _body(model, text), visit.request.client)
     serve = visit.request.data_plane
     assert serve is not None
