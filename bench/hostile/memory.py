@@ -176,7 +176,7 @@ async def heads(scene: Scene) -> None:
     await asyncio.gather(*(one() for _ in range(2000)))
 
 
-async def deaf(scene: Scene) -> None:
+async def unread(scene: Scene) -> None:
     """Forty responses of 7 MB that nobody reads."""
     body = chat("whole")
     first = head(scene.rich[0], f"content-length: {len(body)}") + body
@@ -248,7 +248,7 @@ ATTACKS: dict[str, tuple[str, Callable[[Scene], Awaitable[None]]]] = {
     "in-flight": ("40 × 5 MB whole, a slow provider", in_flight),
     "pipelined": ("300 slow calls, 480 KB of requests behind each", pipelined),
     "heads": ("2,000 unfinished heads of 60 KB, no token", heads),
-    "deaf": ("40 answers of 7 MB, not read", deaf),
+    "unread": ("40 answers of 7 MB, not read", unread),
     "whole": ("32 answers of 7 MB, 90,000 choices each", small_choices),
     "choices": ("8 answers of 40 MB, 500,000 choices each", choices),
 }

@@ -84,9 +84,9 @@ CREATE FUNCTION ledger_batch(
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     ends CONSTANT int := coalesce(cardinality(e_account), 0);
-    news CONSTANT int := coalesce(cardinality(h_account), 0);
+    new_holds CONSTANT int := coalesce(cardinality(h_account), 0);
     accounts CONSTANT int := cardinality(p_accounts);
-    answer bigint[] := array_fill(0::bigint, ARRAY[4 * (ends + news)]);
+    answer bigint[] := array_fill(0::bigint, ARRAY[4 * (ends + new_holds)]);
     limits bigint[];
     -- Arrays begin as null, which costs nothing; elements that were never set are null too.
     -- For each account, by its place in p_accounts. Null if there is no such account.
@@ -122,7 +122,7 @@ DECLARE
     e_row boolean[] := array_fill(false, ARRAY[ends]);  -- whether to write its call's row; full: unnest goes by position
     rows_new int := 0;
     charges int := 0;
-    h_new boolean[] := array_fill(false, ARRAY[news]);
+    h_new boolean[] := array_fill(false, ARRAY[new_holds]);
     holds_new int := 0;
     any_ended boolean := false;
     any_counted boolean := false;    -- whether any ended hold counts in budgets
@@ -151,7 +151,7 @@ DECLARE
     amount_ bigint;
     outcome int;
 BEGIN
-    IF news > 0 THEN
+    IF new_holds > 0 THEN
         PERFORM FROM lanes WHERE bucket = p_bucket AND instance_id = p_instance AND epoch = p_epoch FOR SHARE;
         fenced := NOT FOUND;
     END IF;
@@ -321,7 +321,7 @@ BEGIN
         b_added := array_fill(NULL::bigint, ARRAY[cardinality(b_scope)]);
     END IF;
 
-    FOR i IN 1 .. news LOOP
+    FOR i IN 1 .. new_holds LOOP
         j := h_account[i];
         amount_ := h_amount[i];
         outcome := 0;
