@@ -9,6 +9,7 @@ from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import audit
 from farebox.ledger.commands import Grant, Hold, Outcome, Settle
 from farebox.ledger.lanes import LaneLedger
+from farebox.metrics.metrics import Metrics
 from farebox.storage.accounts import add_account
 from farebox.storage.buckets import bucket_numbers
 from farebox.storage.database import Database
@@ -25,7 +26,7 @@ IDS = RandomIds(CLOCK)
 @asynccontextmanager
 async def opened(url: str, buckets: int = BUCKETS) -> AsyncIterator[tuple[PostgresDatabase, LaneLedger]]:
     """A gateway's database and ledger."""
-    database = await PostgresDatabase.open(url, timeout=30, buckets=buckets)
+    database = await PostgresDatabase.open(url, timeout=30, buckets=buckets, activity=Metrics().activity())
     ledger = LaneLedger(database, IDS.log_id())
     try:
         yield database, ledger

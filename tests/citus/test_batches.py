@@ -6,6 +6,7 @@ import pytest
 
 from tests.citus.cluster import BUCKETS, Cluster
 from tests.citus.kit import AMOUNT, accounts_in_every_bucket, call, differences, opened
+from tests.ledger.kit import slow_commands
 
 
 @pytest.mark.usefixtures("kept_transactions")
@@ -16,7 +17,7 @@ async def test_batches_take_the_fast_path_and_commit_on_one_node(cluster: Cluste
         before = cluster.two_phase_commits(cluster_url)
         done = await asyncio.gather(*(call(ledger, name, seconds=0.2) for name in names for _ in range(each)))
         assert cluster.two_phase_commits(cluster_url) == before
-        assert ledger.slow == 0
+        assert slow_commands(database.activity) == 0
         assert sum(done) == admitted * len(names)
         assert await differences(database) == []
     assert cluster.query("SELECT gid FROM pg_prepared_xacts", cluster_url) == []

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from farebox.ledger.lanes import LaneLedger
 from farebox.operator import administer
 from farebox.runtime import last_uses
 from farebox.runtime.response_cache import DatabaseStore
 from farebox.storage.cached_responses import CacheBounds, CachedResponse, generation_prefix
 from farebox.storage.kept_objects import KeptObject
+from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import Connection
 from tests.calls.kit import differences, set_gateway, spend_rule
 from tests.calls.test_policy_limits import add
@@ -22,6 +22,7 @@ from tests.citus.cluster import Cluster
 from tests.citus.kit import CLOCK, IDS, customers
 from tests.citus.statements import Statements
 from tests.engines import TESTER
+from tests.ledger.kit import slow_commands
 from tests.support import Customer, Farebox
 from tests.waiting import until
 
@@ -86,9 +87,9 @@ def test_calls_use_one_node(cluster: Cluster, cluster_url: str, farebox: Farebox
     for customer in everyone:
         equip(customer)
     farebox.run(last_uses.write(farebox.services))
-    before, ledger = cluster.two_phase_commits(cluster_url), farebox.services.ledger
-    assert isinstance(ledger, LaneLedger)
-    slow = ledger.slow
+    before, database = cluster.two_phase_commits(cluster_url), farebox.services.database
+    assert isinstance(database, PostgresDatabase)
+    slow = slow_commands(database.activity)
     statements.open = True
     with ThreadPoolExecutor(len(everyone)) as at_once:
         for _ in range(TIMES):
@@ -102,7 +103,7 @@ def test_calls_use_one_node(cluster: Cluster, cluster_url: str, farebox: Farebox
     farebox.run(last_uses.write(farebox.services))
     statements.open = False
     assert cluster.two_phase_commits(cluster_url) == before
-    assert ledger.slow == slow
+    assert slow_commands(database.activity) == slow
     assert any("ledger_batch" in sql for sql in statements.seen)
     for table in ("cached_responses", "kept_objects", "last_uses"):
         assert any(f"INSERT INTO {table}" in sql for sql in statements.seen), table

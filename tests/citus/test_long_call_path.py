@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.ledger.lanes import LaneLedger
 from farebox.model import Role
 from farebox.operator import administer
+from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import Connection
 from tests.calls.kit import differences, forget, set_provider, set_rates
 from tests.calls.upstream import serving
@@ -22,6 +22,7 @@ from tests.citus.kit import customers
 from tests.citus.statements import Statements
 from tests.engines import TESTER
 from tests.http.test_usage_report import by_value
+from tests.ledger.kit import slow_commands
 from tests.long_calls.kit import begin, running, spent
 from tests.long_calls.openai_objects import COST, OpenAIObjects, lines, outcome, question
 from tests.long_calls.test_predictions import VERSION, Provider
@@ -123,9 +124,9 @@ def test_long_calls_use_one_node(
         assert customer.chat().status_code == 200  # creating its gateway is configuration, which uses two phases
     paid = {customer.account_id: spent(customer) for customer in others}
     owner = person(farebox, Role.OWNER, others[0].account_id)
-    before, ledger = cluster.two_phase_commits(cluster_url), farebox.services.ledger
-    assert isinstance(ledger, LaneLedger)
-    slow = ledger.slow
+    before, database = cluster.two_phase_commits(cluster_url), farebox.services.database
+    assert isinstance(database, PostgresDatabase)
+    slow = slow_commands(database.activity)
     with ExitStack() as stack:
         statements.open = True
         figures, calls = (watching(stack, owner, of) for of in ("overview", "calls"))
@@ -148,7 +149,7 @@ def test_long_calls_use_one_node(
         statements.open = False
     assert (frozen.balance.held, spent(frozen)) == (0, 2 * SECONDS + QUEUED)
     assert cluster.two_phase_commits(cluster_url) == before
-    assert ledger.slow == slow
+    assert slow_commands(database.activity) == slow
     for table in WRITTEN:
         assert any(f"INSERT INTO {table}" in sql for sql in statements.seen), table
     assert {sql: count for sql, count in statements.tasks(cluster_url).items() if count > 1} == {}

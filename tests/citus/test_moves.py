@@ -20,6 +20,7 @@ from farebox.storage.database import migrate_now
 from farebox.storage.sql import Connection, row
 from tests.citus.cluster import BUCKETS, Cluster
 from tests.citus.kit import AMOUNT, CLOCK, IDS, accounts_in_every_bucket, call, differences, opened
+from tests.ledger.kit import slow_commands
 from tests.postgres.server import wait_for
 from tests.waiting import until
 
@@ -135,7 +136,7 @@ async def test_moves_and_a_rebalance_under_calls_and_grants(cluster: Cluster, ha
             await asyncio.to_thread(_move, cluster, half_url, bucket, mode)
         ended.set()
         assert await calls > 0
-        assert ledger.slow == 0
+        assert slow_commands(database.activity) == 0
         assert await differences(database) == []
         held = cluster.query("SELECT coalesce(sum(held), 0) FROM balances", half_url)
         assert held[0][0] == 0
@@ -179,5 +180,5 @@ async def test_a_move_waits_for_a_batch(cluster: Cluster, cluster_url: str) -> N
         await worker.close()
         await asyncio.to_thread(move.end)
         assert await calling
-        assert ledger.slow == 0
+        assert slow_commands(database.activity) == 0
         assert await differences(database) == []

@@ -12,12 +12,12 @@ from msgspec.structs import replace
 
 from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import Difference, audit
-from farebox.ledger.batches import BatchLedger
 from farebox.ledger.commands import CallWritten, Command, GiveBack, Grant, Hold, Settle, TakeBack, TopUp, Verdict
 from farebox.ledger.job_ledger import JobLedger
-from farebox.ledger.lanes import LaneLedger
 from farebox.ledger.ledger import Ledger, ledger_of
+from farebox.metrics.metrics import Metrics
 from farebox.storage.accounts import add_account
+from farebox.storage.activity import Activity
 from farebox.storage.calls import CallDetail, CallRow
 from farebox.storage.database import Database
 from farebox.storage.postgres.database import PostgresDatabase
@@ -42,7 +42,8 @@ class Books:
 
     def __init__(self, path: Path, *, jobs: bool = False) -> None:
         self.path = path
-        self.database: Database = database_at(path)
+        self.activity = Metrics().activity()
+        self.database: Database = database_at(path, self.activity)
         name = RandomIds(SystemClock()).log_id()
         self.ledger: Ledger = JobLedger(self.database) if jobs else ledger_of(self.database, name)
 
@@ -92,12 +93,12 @@ class Books:
         return [(a, b, c, d) for a, b, c, d in await self.sql(sql, (account_id,))]
 
 
-def database_at(path: Path) -> Database:
+def database_at(path: Path, activity: Activity | None = None) -> Database:
     """The file; on PostgreSQL, one database that all books of this test process use in turn (see `emptied`)."""
     if engines.engine_now() == "postgres":
-        return PostgresDatabase(shared_database(), timeout=SECONDS)
+        return PostgresDatabase(shared_database(), timeout=SECONDS, activity=activity)
     engines.lay_out(path)
-    return SqliteDatabase(path)
+    return SqliteDatabase(path, activity)
 
 
 @functools.cache
@@ -210,6 +211,11 @@ class UnusualCall(CallWritten):
 
 
 def left_to_jobs(books: Books) -> int:
-    """How many commands the fast path has left to ledger.posting so far."""
-    assert isinstance(books.ledger, BatchLedger | LaneLedger)
-    return books.ledger.slow
+    """How many of the commands that were carried out the fast path has left to ledger.posting."""
+    return slow_commands(books.activity)
+
+
+def slow_commands(activity: Activity | None) -> int:
+    """What the metric farebox_ledger_slow_commands_total counts."""
+    assert activity is not None
+    return activity.done["ledger", "slow"].value

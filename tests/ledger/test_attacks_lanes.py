@@ -33,8 +33,10 @@ async def test_a_model_name_with_a_nul_does_not_make_its_batch_slow(books: Books
     """PostgreSQL's text cannot contain NUL; jobs write the replacement character."""
     await books.fund(ANN, 100)
     await books.do(hold("a", 10))
-    await books.ledger.record(ANN, UnusualCall("refused", {"model": "x\0y"}))
-    await books.do(settle("a", 5, record=UnusualCall("a", {"model": "x\0y"})))
+    await asyncio.gather(
+        books.ledger.record(ANN, UnusualCall("refused", {"model": "x\0y"})),
+        books.do(settle("a", 5, record=UnusualCall("a", {"model": "x\0y"}))),
+    )
     assert left_to_jobs(books) == 0
     assert await books.sql("SELECT DISTINCT model FROM calls UNION ALL SELECT model FROM usage_hours") == [
         ("x\ufffdy",), ("x\ufffdy",),

@@ -41,8 +41,6 @@ class BatchLedger:
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
-        self.slow = 0
-        """Number of commands of the common kinds that were nevertheless carried out one by one by ledger.posting."""
 
     async def do(self, command: Command) -> Verdict:
         if isinstance(command, _COMMON):
@@ -78,7 +76,6 @@ class BatchLedger:
         return responses
 
     def one_of(self, connection: Connection, item: _Item) -> Verdict:
-        self.slow += 1
         if isinstance(item, _COMMON):
             return apply_left(connection, item)
         for account_id, record in item:

@@ -69,8 +69,6 @@ class LaneLedger:
         self._buckets = Buckets(database)
         self._closed = False
         self._slow: set[asyncio.Task[Verdict]] = set()
-        self.slow = 0
-        """Number of items that the function left to jobs."""
 
     async def do(self, command: Command) -> Verdict:
         values = values_of(command)
@@ -144,7 +142,6 @@ class LaneLedger:
 
     def do_slowly(self, item: Item) -> None:
         """Carry the item out as a job; its sender gets the result."""
-        self.slow += 1
         task = self._loop.create_task(self._do_slowly(item))
         self._slow.add(task)
         task.add_done_callback(partial(self._done_slowly, item))
