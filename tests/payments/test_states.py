@@ -8,14 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from farebox.payments.model import TopUp, TopUpRule
+from farebox.billing.top_up_steps import StepResult
+from farebox.payments.model import NoInvoice, TopUp, TopUpRule
 from farebox.payments.purchase import Tax
 from farebox.payments.states import DISABLED_REASONS, OPEN_TOP_UPS, PENDING_TOP_UPS, RULE_STATES, TOP_UP_STATES
 from farebox.storage import leases, tax, top_up_rules
 from farebox.storage import top_ups as store
-from farebox.storage.accounts import add_account, find_account
+from farebox.storage.accounts import account_of, add_account, find_account
 from farebox.storage.database import opened_for_command
-from farebox.storage.sql import Connection
+from farebox.storage.sql import Connection, RowMissing
 from tests.engines import settings_for
 
 ACCOUNT = "acme"
@@ -293,3 +294,31 @@ def test_rates_are_listed_changed_and_removed(connection: Connection) -> None:
     assert tax.remove_tax_rate(connection, "DE")
     assert not tax.remove_tax_rate(connection, "DE")
     assert tax.tax_of_purchase(connection, country="DE", tax_id="", seller_country="") is None
+
+
+def test_a_top_up_has_no_invoice_before_one_is_open() -> None:
+    begun = TopUp(
+        account_id="a",
+        top_up_id="t",
+        kind="manual",
+        state="submitting",
+        credit_cents=500,
+        fee_cents=0,
+        tax_cents=0,
+        lines=b"{}",
+        created_at=1,
+        updated_at=1,
+    )
+    with pytest.raises(NoInvoice, match="t has no invoice"):
+        _ = begun.invoice_id
+    assert msgspec.structs.replace(begun, payment_id="in_1").invoice_id == "in_1"
+    with pytest.raises(NoInvoice, match="paid"):
+        _ = StepResult(event="paid").known_invoice
+
+
+def test_what_a_row_names_is_there(connection: Connection) -> None:
+    assert account_of(connection, ACCOUNT).account_id == ACCOUNT
+    with pytest.raises(RowMissing, match="nobody"):
+        account_of(connection, "nobody")
+    with pytest.raises(RowMissing, match="nothing"):
+        store.top_up_of(connection, ACCOUNT, "nothing")

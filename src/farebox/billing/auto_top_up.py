@@ -120,7 +120,6 @@ def _drop_request(connection: Connection, account_id: str, text: str, at: int) -
     waiting = open_auto(connection, account_id)
     if waiting is not None and waiting.state == "requested":
         free = revoke_lease(connection, account_id, waiting.top_up_id)
-        assert free is not None
         move(connection, free, "canceled", at, next_at=None, error=text)
 
 
@@ -133,7 +132,6 @@ def _drop_waiting(connection: Connection, account_id: str, text: str, at: int) -
     waiting = open_auto(connection, account_id)
     if waiting is not None and waiting.state in ("declined", "action_required"):
         free = revoke_lease(connection, account_id, waiting.top_up_id)
-        assert free is not None
         close(connection, free, "canceled", at, code=free.decline_code, text=text)
 
 

@@ -16,7 +16,7 @@ from farebox.payments.attempts import Attempt
 from farebox.payments.guards import HISTORY, Wait, check_auto, size
 from farebox.payments.model import Card, TopUp, TopUpRule
 from farebox.settings import Settings
-from farebox.storage.accounts import find_account, posted_and_owed
+from farebox.storage.accounts import account_of, find_account, posted_and_owed
 from farebox.storage.customers import default_card
 from farebox.storage.notices import add_notice
 from farebox.storage.sql import Connection
@@ -203,8 +203,7 @@ def _pause(
 def _pause_rule(connection: Connection, rule: TopUpRule, wait: Wait, at: int, error: str | None) -> None:
     until = max(wait.until, at + 1)
     change_rule(connection, rule, "paused", at, reason=wait.reason, until=until, error=error)
-    account = find_account(connection, rule.account_id)
-    assert account is not None
+    account = account_of(connection, rule.account_id)
     if wait.reason in NOTIFIED_PAUSES:
         notice_id = f"auto_top_up_paused:{wait.reason}:{until}"
         content = {"reason": wait.reason, "until": until}

@@ -12,7 +12,6 @@ from farebox.ledger.commands import GiveBack, TakeBack, Verdict
 from farebox.ledger.posting import apply
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Dispute, TopUp
-from farebox.storage.accounts import find_account
 from farebox.storage.refunds import Clawback, clawback_of, disputes_of, may_be_charged, put_dispute, save_clawback
 from farebox.storage.sql import Connection
 from farebox.storage.top_ups import find_by_charge, find_by_intent
@@ -112,13 +111,6 @@ def missing(connection: Connection, at: int) -> str:
     yet.
     """
     return "not_paid" if may_be_charged(connection, at) else "not_ours"
-
-
-def bucket_of(connection: Connection, account_id: str) -> int:
-    """The account's bucket; the account exists."""
-    account = find_account(connection, account_id)
-    assert account is not None, f"there is no account {account_id}"
-    return account.bucket
 
 
 def _done(verdict: Verdict) -> None:

@@ -20,7 +20,7 @@ from farebox.payments.processor import ProcessorInvoice
 from farebox.payments.states import OPEN_TOP_UPS
 from farebox.runtime.services import Services
 from farebox.settings import Settings
-from farebox.storage.accounts import find_account
+from farebox.storage.accounts import account_of
 from farebox.storage.customers import default_low_balance
 from farebox.storage.findings import resolve_finding
 from farebox.storage.sql import Connection
@@ -60,10 +60,8 @@ def credit(
     whether it was credited now.
     """
     assert invoice.state == "paid"
-    account = find_account(connection, top_up.account_id)
+    account = account_of(connection, top_up.account_id)
     current = revoke_lease(connection, top_up.account_id, top_up.top_up_id)
-    assert account is not None
-    assert current is not None
     if current.state == "paid" and current.payment_id == invoice.invoice_id:
         note_charge(connection, invoice.invoice_id, invoice.payment_intent_id, invoice.charge_id)
         return current, False

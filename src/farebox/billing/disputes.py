@@ -10,14 +10,14 @@ from functools import partial
 import msgspec
 
 from farebox.billing.auto_top_up import freeze, unfreeze
-from farebox.billing.clawback import bucket_of, give_back, missing, paid_with, update_taken
+from farebox.billing.clawback import give_back, missing, paid_with, update_taken
 from farebox.billing.documents import issue_credit_note
 from farebox.payments.model import Dispute, TopUp
 from farebox.payments.processor import ProcessorDispute
 from farebox.payments.states import DISPUTE_STATES
 from farebox.runtime.services import Services
 from farebox.settings import Settings
-from farebox.storage.accounts import find_account
+from farebox.storage.accounts import account_of, find_account
 from farebox.storage.notices import add_notice
 from farebox.storage.refunds import disputes_of, find_dispute, put_dispute
 from farebox.storage.sql import Connection
@@ -54,7 +54,7 @@ def _apply(connection: Connection, settings: Settings, found: ProcessorDispute, 
     top_up = paid_with(connection, found.charge_id, found.payment_intent_id)
     if top_up is None:
         return missing(connection, found.created_at), None
-    bucket = bucket_of(connection, top_up.account_id)
+    bucket = account_of(connection, top_up.account_id).bucket
     earlier = find_dispute(connection, bucket, top_up.account_id, found.dispute_id)
     path = _path(None if earlier is None else earlier.state, found.state)
     for state in path:

@@ -35,7 +35,7 @@ from farebox.storage import refunds as store
 from farebox.storage.accounts import find_account
 from farebox.storage.operator_acts import record_act
 from farebox.storage.sql import Connection
-from farebox.storage.top_ups import find, find_by_payment
+from farebox.storage.top_ups import find, find_by_payment, top_up_of
 
 RETRY_MS = (1_000, HOUR_MS)
 """Shortest and longest wait before a refund with unknown outcome is checked again; it doubles with its age."""
@@ -256,12 +256,10 @@ async def _request_money(services: Services, processor: Processor, refund: Refun
 
 async def _intent(services: Services, processor: Processor, refund: Refund) -> str | None:
     """The payment intent of the refund's top-up; None if its invoice was paid without one."""
-    top_up = await services.database.get(partial(find, account_id=refund.account_id, top_up_id=refund.top_up_id))
-    assert top_up is not None
-    assert top_up.payment_id is not None
-    intent = await services.database.get(partial(store.intent_of, payment_id=top_up.payment_id))
+    top_up = await services.database.get(partial(top_up_of, account_id=refund.account_id, top_up_id=refund.top_up_id))
+    intent = await services.database.get(partial(store.intent_of, payment_id=top_up.invoice_id))
     if intent is None:
-        intent = (await processor.fetch_invoice(top_up.payment_id)).payment_intent_id
+        intent = (await processor.fetch_invoice(top_up.invoice_id)).payment_intent_id
     return intent
 
 

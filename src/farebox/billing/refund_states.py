@@ -3,7 +3,7 @@
 import msgspec
 import structlog
 
-from farebox.billing.clawback import bucket_of, credit_for, give_back, missing, paid_with, take_back, update_taken
+from farebox.billing.clawback import credit_for, give_back, missing, paid_with, take_back, update_taken
 from farebox.billing.documents import issue_credit_note
 from farebox.calendar import HOUR_MS, MINUTE_MS
 from farebox.payments.declines import public_failure
@@ -13,10 +13,10 @@ from farebox.payments.processor import ProcessorRefund
 from farebox.payments.states import REFUND_STATES
 from farebox.settings import Settings
 from farebox.storage import refunds as store
-from farebox.storage.accounts import find_account
+from farebox.storage.accounts import account_of, find_account
 from farebox.storage.notices import add_notice
 from farebox.storage.sql import Connection
-from farebox.storage.top_ups import find
+from farebox.storage.top_ups import top_up_of
 
 POLL_MS = (MINUTE_MS, 6 * HOUR_MS)
 """Shortest and longest wait before a refund that the processor reports as pending is checked again."""
@@ -76,7 +76,7 @@ def _requested_here(connection: Connection, found: ProcessorRefund) -> Refund | 
 
 def _from_elsewhere(connection: Connection, top_up: TopUp, found: ProcessorRefund, at: int) -> Refund:
     """Record a refund that was made at the processor, and take its share of the credit; a failed one takes none."""
-    bucket = bucket_of(connection, top_up.account_id)
+    bucket = account_of(connection, top_up.account_id).bucket
     clawback = store.clawback_of(connection, bucket, top_up)
     failed = _STATES[found.state] == "failed"
     amount = min(found.amount_cents, top_up.charge_cents - clawback.refunded)
@@ -106,7 +106,7 @@ def change(
     connection: Connection, settings: Settings, refund: Refund, update: RefundUpdate, at: int
 ) -> tuple[Refund, str]:
     """Apply the update's state and everything that follows from it; returns the refund afterwards and the outcome."""
-    bucket = bucket_of(connection, refund.account_id)
+    bucket = account_of(connection, refund.account_id).bucket
     now = store.find_refund(connection, bucket, refund.account_id, refund.refund_id)
     assert now is not None
     if update.state not in REFUND_STATES[now.state]:
@@ -122,8 +122,7 @@ def change(
         updated_at=at,
     )
     store.save_refund(connection, bucket, changed)
-    top_up = find(connection, refund.account_id, refund.top_up_id)
-    assert top_up is not None
+    top_up = top_up_of(connection, refund.account_id, refund.top_up_id)
     if update.state == "failed":
         give_back(connection, top_up, f"refund_failed:{now.refund_id}", now.credit_cents, at)
         update_taken(connection, bucket, top_up, f"{now.refund_id}:failed", at)

@@ -8,7 +8,7 @@ from typing import Final
 from farebox.calendar import HOUR_MS
 from farebox.payments.declines import public_code
 from farebox.payments.model import TopUp
-from farebox.storage.accounts import find_account
+from farebox.storage.accounts import account_of
 from farebox.storage.findings import Finding, add_finding
 from farebox.storage.notices import add_notice
 from farebox.storage.sql import Connection
@@ -58,9 +58,7 @@ def close_refused(connection: Connection, top_up: TopUp, at: int) -> TopUp:
 
 def set_mark(connection: Connection, account_id: str) -> None:
     """Set the balance's threshold mark according to the rule's current state."""
-    account = find_account(connection, account_id)
-    assert account is not None
-    rearm(connection, account.bucket, account_id)
+    rearm(connection, account_of(connection, account_id).bucket, account_id)
 
 
 def pause(connection: Connection, top_up: TopUp, text: str, at: int) -> None:
@@ -106,8 +104,7 @@ def end_confirmation(connection: Connection, top_up: TopUp, at: int) -> None:
 
 def notify(connection: Connection, top_up: TopUp, kind: str, at: int, **more: object) -> None:
     """Write the notice of a top-up, once for each kind."""
-    account = find_account(connection, top_up.account_id)
-    assert account is not None
+    account = account_of(connection, top_up.account_id)
     content: dict[str, object] = {
         "top_up_id": top_up.top_up_id,
         "payment_id": top_up.payment_id,

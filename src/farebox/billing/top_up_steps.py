@@ -16,7 +16,7 @@ from farebox.calendar import HOUR_MS
 from farebox.errors import PROCESSOR_UNAVAILABLE, Problem
 from farebox.payments import metadata
 from farebox.payments.declines import classify
-from farebox.payments.model import TopUp
+from farebox.payments.model import NoInvoice, TopUp
 from farebox.payments.processor import (
     MISSING,
     Checkout,
@@ -99,6 +99,13 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
     problem: Problem | None = None
     """The error returned to the caller that requested the page."""
 
+    @property
+    def known_invoice(self) -> ProcessorInvoice:
+        """The invoice, of an event that comes with it. Raises NoInvoice."""
+        if self.invoice is None:
+            raise NoInvoice(f"{self.event} came without an invoice")
+        return self.invoice
+
 
 # --- the invoice ------------------------------------------------------------------------------------------------------
 
@@ -145,15 +152,13 @@ async def _listed(processor: Processor, top_up: TopUp, customer_id: str) -> Proc
 async def read_opened(services: Services, top_up: TopUp, before: StepResult | None) -> StepResult:
     """The state of the invoice that has just been opened, or found: no request is made."""
     assert before is not None
-    assert before.invoice is not None
-    return _read(before.invoice, top_up)
+    return _read(before.known_invoice, top_up)
 
 
 async def fetch_invoice(services: Services, top_up: TopUp, before: StepResult | None) -> StepResult:
     """Fetch the invoice."""
-    assert top_up.payment_id is not None
     try:
-        invoice = await processor_of(services).fetch_invoice(top_up.payment_id)
+        invoice = await processor_of(services).fetch_invoice(top_up.invoice_id)
     except ProcessorUnavailable:
         return StepResult(event="no_response")
     except ProcessorRefused as refusal:
@@ -184,11 +189,10 @@ def _event_of(invoice: ProcessorInvoice, top_up: TopUp) -> StepEvent:
 
 async def charge(services: Services, top_up: TopUp, before: StepResult | None) -> StepResult:
     """Charge the card, under the attempt's key: once done, the same request gets the same response."""
-    assert top_up.payment_id is not None
     processor = processor_of(services)
     try:
         invoice = await processor.pay_invoice(
-            top_up.payment_id,
+            top_up.invoice_id,
             card_id=top_up.card_id or "",
             on_session=top_up.kind == "manual",
             key=f"{key_of(top_up)}:pay:{top_up.attempt}",
@@ -198,14 +202,14 @@ async def charge(services: Services, top_up: TopUp, before: StepResult | None) -
     except Declined as decline:
         if classify(decline.code) != "authentication":
             return StepResult(event="declined", decline_code=decline.code, decline_advice=decline.advice)
-        found = await _fetch_after_failure(processor, top_up.payment_id)
+        found = await _fetch_after_failure(processor, top_up.invoice_id)
         if found is None:
             return StepResult(event="no_response")
         if found.state == "open":
             return StepResult(event="to_confirm", invoice=found)
         invoice = found
     except ProcessorRefused as refusal:
-        found = await _fetch_after_failure(processor, top_up.payment_id)
+        found = await _fetch_after_failure(processor, top_up.invoice_id)
         if found is None:
             return StepResult(event="no_response")
         if found.state == "open" and found.payment_state not in ("processing", "succeeded", "action_required"):
@@ -246,13 +250,12 @@ async def _fetch_after_failure(processor: Processor, payment_id: str) -> Process
 
 async def void(services: Services, top_up: TopUp, before: StepResult | None) -> StepResult:
     """Void the invoice. One that was paid in the meantime is credited."""
-    assert top_up.payment_id is not None
     try:
-        invoice = await processor_of(services).void_invoice(top_up.payment_id)
+        invoice = await processor_of(services).void_invoice(top_up.invoice_id)
     except (ProcessorUnavailable, ProcessorRefused) as error:
         if isinstance(error, ProcessorRefused) and error.code == MISSING:  # such as a deleted draft
             return StepResult(event="voided")
-        log.warning("invoice could not be confirmed as void", invoice=top_up.payment_id, error=str(error))
+        log.warning("invoice could not be confirmed as void", invoice=top_up.invoice_id, error=str(error))
         return StepResult(event="not_voided")
     if invoice.state == "paid":
         return StepResult(event="paid", invoice=invoice)

@@ -26,7 +26,6 @@ from farebox.calendar import DAY_MS, HOUR_MS, MINUTE_MS
 from farebox.payments.declines import TRIES_MAX, classify, safe_text, wait_after
 from farebox.payments.guards import FAILURES_IN_A_ROW
 from farebox.payments.model import TopUp
-from farebox.payments.processor import ProcessorInvoice
 from farebox.settings import Settings
 from farebox.storage.findings import resolve_finding
 from farebox.storage.sql import Connection
@@ -60,11 +59,6 @@ def later(at: int, since: int, waits: tuple[int, int], share: int = 1) -> int:
     return at + backoff.with_age(at - since, *waits, share=share)
 
 
-def _invoice(result: StepResult) -> ProcessorInvoice:
-    assert result.invoice is not None, f"{result.event} comes with the invoice"
-    return result.invoice
-
-
 # --- begun ------------------------------------------------------------------------------------------------------------
 
 
@@ -75,7 +69,7 @@ def decide(connection: Connection, settings: Settings, top_up: TopUp, result: St
 
 def link_invoice(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """Tie the invoice to the top-up permanently, in its row and in the directory of payments."""
-    invoice_id = _invoice(result).invoice_id
+    invoice_id = result.known_invoice.invoice_id
     if not tie_payment(connection, invoice_id, top_up.account_id, top_up.top_up_id):
         report(connection, "payment_taken", top_up, invoice_id, 0, "the invoice belongs to another purchase", at)
         return close_refused(connection, top_up, at)
@@ -96,7 +90,7 @@ def await_listing(connection: Connection, settings: Settings, top_up: TopUp, res
 
 def prepare_charge(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """Start the first attempt; or leave it as it is, to repeat the one whose response is missing; or end it."""
-    invoice = _invoice(result)
+    invoice = result.known_invoice
     if invoice.state == "draft":  # its key has expired before it was complete: it may have no lines
         return close_never_charged(connection, top_up, at)
     if invoice.due_cents != top_up.charge_cents:
@@ -177,7 +171,7 @@ def require_owner_action(
     connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int
 ) -> TopUp:
     """The owner must confirm the payment on the hosted page; auto top-up is suspended in the meantime."""
-    invoice = _invoice(result)
+    invoice = result.known_invoice
     code = "authentication_required"
     text = safe_text(code)
     end_attempt(connection, top_up, "action_required", at, code)
@@ -219,7 +213,7 @@ def await_owner(connection: Connection, settings: Settings, top_up: TopUp, resul
 def decline(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """The bank declined. A manual purchase ends here; auto top-up may try again later, within the rules."""
     if result.event == "payment_failed":
-        result = failed_payment(_invoice(result))
+        result = failed_payment(result.known_invoice)
     code, advice = result.decline_code, result.decline_advice
     text = safe_text(code)
     end_attempt(connection, top_up, "declined", at, code)
@@ -271,7 +265,7 @@ def refuse(connection: Connection, settings: Settings, top_up: TopUp, result: St
 
 def credit(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """The invoice is paid, whatever the top-up's state: the payment becomes credit, once."""
-    row, _ = credit_payment.credit(connection, settings, top_up, _invoice(result), at)
+    row, _ = credit_payment.credit(connection, settings, top_up, result.known_invoice, at)
     return row
 
 
@@ -286,7 +280,7 @@ def close_canceled(connection: Connection, settings: Settings, top_up: TopUp, re
         suspend(connection, closed, "authentication_required", text, at)
     else:
         pause(connection, top_up, text, at)
-    return move(connection, closed, "canceled", at, next_at=None) if _invoice(result).state == "void" else closed
+    return move(connection, closed, "canceled", at, next_at=None) if result.known_invoice.state == "void" else closed
 
 
 def finish(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:

@@ -15,7 +15,7 @@ from farebox.calls.envelope import in_envelope
 from farebox.calls.hit_records import write_soon
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.logs import with_room
-from farebox.calls.model import Call, Sink
+from farebox.calls.model import CacheUse, Call, Sink
 from farebox.calls.record import CallRecord
 from farebox.calls.screening.screen import screening_of
 from farebox.calls.settle import end_hit
@@ -50,7 +50,7 @@ async def cached_response(services: Services, call: Call, watch: Watch) -> Cache
         return None
     if not use.skip:
         known = bool(use.name)
-        key = key_of(call)
+        key = key_of(call, use)
         found = cache.in_memory(call.account_id, key, call.started_at)
         try:
             found = found or await cache.find(call.account_id, call.gateway_id, key, call.started_at)
@@ -107,11 +107,9 @@ def _logged(services: Services, call: Call, found: CachedResponse) -> LoggedBody
     return logged
 
 
-def scope_of(call: Call) -> bytes:
+def scope_of(call: Call, use: CacheUse) -> bytes:
     """A hash of the request's head, for the current generation of the cache: after the cache is emptied, what was
     remembered of earlier requests is no longer found."""
-    use = call.cache
-    assert use is not None
     if use.key:  # the response must still be in a format that the caller reads
         parts = [b"own", use.key.encode(), call.format.name.encode() if call.format else b""]
     else:
@@ -133,10 +131,8 @@ def scope_of(call: Call) -> bytes:
     return digest.digest()
 
 
-def key_of(call: Call) -> str:
+def key_of(call: Call, use: CacheUse) -> str:
     """The key under which the response of a call that uses the cache is stored."""
-    use = call.cache
-    assert use is not None
     if not use.name:
         stream = call.parsed is not None and call.parsed.stream
         body = b"01"[stream : stream + 1] if use.key else _canonical(call.small_body)
@@ -175,7 +171,7 @@ def remember(stage: Responded, observed: Observed, headers: list[tuple[str, str]
             CachedResponse(
                 call.account_id,
                 call.gateway_id,
-                key_of(call),
+                key_of(call, use),
                 services.clock.now_ms() + use.ttl_seconds * 1000,
                 named.get("content-type", ""),
                 body,

@@ -18,7 +18,7 @@ from farebox.calls.stages import CallContext
 from farebox.errors import NOT_METERED, OBJECT_NOT_FOUND, Problem
 from farebox.gateway import gateway_path
 from farebox.providers.batch_forms import RESULTS_URL
-from farebox.providers.descriptions import facts_of
+from farebox.providers.descriptions import Facts
 from farebox.providers.formats import lenient
 from farebox.providers.formats.base import InvalidRequest, Reference
 from farebox.providers.formats.google_cache import SOUND, GoogleCache, GoogleCacheExtension, may_hold
@@ -161,13 +161,12 @@ def objects_of(
     key_id: str,
     kind: str,
     described: dict[str, Any],
-    body: bytes,
+    facts: Facts,
     *,
     size: int = 0,
 ) -> list[KeptObject]:
     """The object with this description, and the objects that it refers to."""
-    now, facts = services.clock.now_ms(), facts_of(call.provider, kind, described, body)
-    assert facts is not None, "its ID has been read"
+    now = services.clock.now_ms()
     listed = kind in LISTED and 0 < len(facts.shown) <= CONTENT_MAX
     keep_ms = None if facts.expires_at is None else max(facts.expires_at - now, 0)
     if keep_ms is None and kind in ("batch", "response", *POLLED):

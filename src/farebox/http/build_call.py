@@ -280,7 +280,7 @@ def _call(
         object=kept,
     )
     if known.cache is not None:
-        known.cache.scope = scope_of(known)
+        known.cache.scope = scope_of(known, known.cache)
     if kept is None:  # otherwise the body decides
         request.known[known.provider if request.slug in COMMON else request.slug] = known
     return _with_body(services, request, known, read)

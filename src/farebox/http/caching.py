@@ -77,5 +77,5 @@ async def serve_missed(
     use = call.cache
     if use is None or use.skip or not use.coalesce:
         return await serve_call(services, call, sink, watch, more)
-    with under_way(services.response_cache, key_of(call)):
+    with under_way(services.response_cache, key_of(call, use)):
         return await serve_call(services, call, sink, watch, more)

@@ -29,6 +29,10 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     """When it was saved, in milliseconds, by the processor's clock."""
 
 
+class NoInvoice(RuntimeError):
+    """A step was taken with an invoice that is not open yet, or that its event does not come with."""
+
+
 class TopUp(msgspec.Struct, frozen=True, kw_only=True):
     """One purchase of credit: a row of `top_ups`. Amounts in US cents, moments in milliseconds since the Unix epoch."""
 
@@ -82,6 +86,13 @@ class TopUp(msgspec.Struct, frozen=True, kw_only=True):
     """When its state last changed."""
     paid_at: int | None = None
     """When it was credited."""
+
+    @property
+    def invoice_id(self) -> str:
+        """`payment_id`, once the invoice is open. Raises NoInvoice."""
+        if self.payment_id is None:
+            raise NoInvoice(f"top-up {self.top_up_id} has no invoice yet")
+        return self.payment_id
 
     @property
     def charge_cents(self) -> int:

@@ -9,7 +9,7 @@ from farebox.model import AccessToken, Account, Balance, Permission, RateLimit
 from farebox.storage.account_keys import OF_ACCOUNT, key_of, was_moved
 from farebox.storage.buckets import bucket_of
 from farebox.storage.config import note_change
-from farebox.storage.sql import Connection, NodeUnavailable, containing, contains, row, rows
+from farebox.storage.sql import Connection, NodeUnavailable, RowMissing, containing, contains, row, rows
 
 _LABELS_AT_ONCE: Final = 500
 _TOKEN_CONTAINS: Final = f"({contains('name')} OR {contains('token_id')})"
@@ -34,6 +34,14 @@ def find_account(connection: Connection, account_id: str) -> Account | None:
         (account_id,),
     )
     return None if found is None else Account(*found)
+
+
+def account_of(connection: Connection, account_id: str) -> Account:
+    """The account that a row names. Raises RowMissing."""
+    account = find_account(connection, account_id)
+    if account is None:
+        raise RowMissing(f"there is no account {account_id}")
+    return account
 
 
 def set_frozen(connection: Connection, account_id: str, at: int | None) -> None:

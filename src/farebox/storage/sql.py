@@ -14,6 +14,10 @@ SNAPSHOT = "BEGIN /* postgres: ISOLATION LEVEL REPEATABLE READ */"
 """Begins a read of several statements that all see the same snapshot, as SQLite's transactions always do."""
 
 
+class RowMissing(LookupError):
+    """A row that another row refers to is not there, although such rows are never deleted: the database is damaged."""
+
+
 class DatabaseUnavailable(RuntimeError):
     """The database cannot be opened or written now: missing, unreachable, locked, closed; or one of the subclasses
     below."""

@@ -13,7 +13,7 @@ from farebox.payments.states import OPEN_TOP_UPS, PENDING_TOP_UPS, TOP_UP_STATES
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.activity import note_activity
 from farebox.storage.every_bucket import list_available, rows_available
-from farebox.storage.sql import Connection, row, rows
+from farebox.storage.sql import Connection, RowMissing, row, rows
 from farebox.storage.top_up_rules import rearm, request_auto, rule_of
 
 __all__ = [
@@ -63,6 +63,14 @@ def _first(connection: Connection, condition: str, values: tuple[object, ...]) -
 
 def find(connection: Connection, account_id: str, top_up_id: str) -> TopUp | None:
     return _first(connection, _KEY, _key(connection, account_id, top_up_id))
+
+
+def top_up_of(connection: Connection, account_id: str, top_up_id: str) -> TopUp:
+    """The top-up that a row names. Raises RowMissing."""
+    top_up = find(connection, account_id, top_up_id)
+    if top_up is None:
+        raise RowMissing(f"there is no top-up {top_up_id} of account {account_id}")
+    return top_up
 
 
 def find_by_payment(connection: Connection, payment_id: str) -> TopUp | None:
@@ -214,13 +222,16 @@ def claim(
     return find(connection, account_id, top_up_id) if connection.changes() == 1 else None
 
 
-def revoke_lease(connection: Connection, account_id: str, top_up_id: str) -> TopUp | None:
-    """Take a top-up away from its worker for something more important: the worker's next write raises StaleLease."""
+def revoke_lease(connection: Connection, account_id: str, top_up_id: str) -> TopUp:
+    """Take a top-up away from its worker for something more important: the worker's next write raises StaleLease.
+
+    Raises RowMissing.
+    """
     connection.execute(
         f"UPDATE top_ups SET lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_until = NULL WHERE {_KEY}",
         _key(connection, account_id, top_up_id),
     )
-    return find(connection, account_id, top_up_id)
+    return top_up_of(connection, account_id, top_up_id)
 
 
 def move(

@@ -328,7 +328,6 @@ async def settle_batch(services: Services, long: LongCall, described: dict[str, 
     stage = await as_responded(services, long, 200, b"")
     work = work_of(long)
     assert work.batch is not None
-    assert stage.held is not None
     spent, bound = _Spent(stage.context, work.batch), stage.held.estimate
     try:
         async for results in _results(services, long, work.batch, described):

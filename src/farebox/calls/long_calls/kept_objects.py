@@ -165,11 +165,12 @@ async def note(stage: Responded, call: ObjectCall, body: bytes) -> None:
     DatabaseUnavailable."""
     context = stage.context
     described = description(body)
-    if facts_of(context.call.provider, call.kind, described, body) is None:
+    facts = facts_of(context.call.provider, call.kind, described, body)
+    if facts is None:
         if call.does != "create":
             return
         raise Problem(UPSTREAM_INVALID, f"{context.call.provider} did not return the ID of the object that it keeps.")
-    objects = objects_of(context.services, context.call, stage.key_id, call.kind, described, body, size=call.size)
+    objects = objects_of(context.services, context.call, stage.key_id, call.kind, described, facts, size=call.size)
     if call.does != "create" and call.kind not in LISTED:
         objects = objects[1:]
     if objects:

@@ -135,7 +135,7 @@ async def record_accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
     if facts is None:
         raise Problem(UPSTREAM_INVALID, f"{call.provider} did not return the ID of the work.")
     object_id = facts.object_id
-    objects = objects_of(services, call, stage.key_id, kind, described, body)
+    objects = objects_of(services, call, stage.key_id, kind, described, facts)
     next_at = services.clock.now_ms() + FIRST_LOOK_MS
 
     def job(connection: Connection) -> LongCall | None:
@@ -201,8 +201,8 @@ async def process_description(services: Services, long: LongCall, body: bytes) -
 
 async def _seen_batch(services: Services, long: LongCall, described: dict[str, Any], body: bytes) -> bool:
     ended = FORMS[long.provider].ended(described) and await settle_batch(services, long, described)
-    known = facts_of(long.provider, "batch", described, body) is not None
-    objects = objects_of(services, long, long.key_id, "batch", described, body) if known else []
+    facts = facts_of(long.provider, "batch", described, body)
+    objects = [] if facts is None else objects_of(services, long, long.key_id, "batch", described, facts)
 
     def job(connection: Connection) -> None:
         keep_objects(connection, objects)
@@ -344,11 +344,8 @@ async def _in_doubt(services: Services, long: LongCall, why: str) -> None:
     policy, now = services.settings.in_doubt, services.clock.now_ms()
     command: Release | Settle = Release(account_id=long.account_id, hold_id=long.log_id, at=now)
     if policy == "charge":
-        amount = (await as_responded(services, long, 200, b"")).held
-        assert amount is not None
-        command = Settle(
-            account_id=long.account_id, hold_id=long.log_id, amount=amount.estimate.amount, at=now, note=why
-        )
+        held = (await as_responded(services, long, 200, b"")).held
+        command = Settle(account_id=long.account_id, hold_id=long.log_id, amount=held.estimate.amount, at=now, note=why)
     try:
         await services.ledger.do(command)
     except Conflict as conflict:  # it has just been settled by the provider's description

@@ -105,7 +105,13 @@ def work_of(long: LongCall) -> Work:
     return _WORK.decode(long.work)
 
 
-async def as_responded(services: Services, long: LongCall, status: int, body: bytes) -> Responded:
+class LongResponded(Responded, frozen=True):
+    """A long call whose work has ended: it is paid for by a hold."""
+
+    held: Held
+
+
+async def as_responded(services: Services, long: LongCall, status: int, body: bytes) -> LongResponded:
     """The call as if the provider had answered it only now. Raises DatabaseUnavailable."""
     work = work_of(long)
     gateway = await services.configuration.gateway(long.account_id, long.gateway_id, create=False)
@@ -149,7 +155,16 @@ async def as_responded(services: Services, long: LongCall, status: int, body: by
     most = services.settings.log_body_limit_bytes if work.logged and work.log_bodies else -1
     logged = LoggedBody(most, response_type="application/json")
     response = ReadError(status, [], body)
-    stage = Responded(context, terms, terms, held, Attempts(), False, response, logged)
+    stage = LongResponded(
+        context=context,
+        metered=terms,
+        terms=terms,
+        held=held,
+        attempts=Attempts(),
+        counts=False,
+        response=response,
+        logged=logged,
+    )
     return stage if call.gateway.otel is None else with_notes(stage)
 
 
