@@ -31,11 +31,10 @@ from farebox.ledger.commands import (
 from farebox.ledger.lots import all_unspent, draw, expire_lots
 from farebox.ledger.money import plain_id, shortage
 from farebox.ledger.rows import BalanceRow, end_hold, read_balance, read_hold, save, transfer
-from farebox.ledger.spending import spent_in_window
+from farebox.ledger.spending import add_to_window, spent_in_window
 from farebox.ledger.triggers import after_fall, after_rise, request_top_up
 from farebox.storage.activity import note_activity
 from farebox.storage.calls import UNRECORDED, add_usage
-from farebox.storage.spending import add_to_window
 from farebox.storage.sql import Connection, rows
 
 
@@ -191,7 +190,7 @@ def _count(connection: Connection, balance: BalanceRow, command: Settle, verdict
         if beyond:
             spent = spent_in_window(connection, balance, at) + verdict.amount
             verdict = replace(verdict, limit=balance.limit_amount, spent=spent)
-        add_to_window(connection, balance.bucket, balance.account_id, at, verdict.amount)
+        add_to_window(connection, balance, at, verdict.amount)
     if command.record is None:
         add_usage(connection, balance.bucket, balance.account_id, at, UNRECORDED, "", verdict.amount)
     return verdict

@@ -10,7 +10,7 @@ from typing import Final
 from farebox.calendar import DAY_MS, HOUR_MS, WEEK_MS
 from farebox.ledger.rows import BalanceRow
 from farebox.periods import Period, Zones, window
-from farebox.storage.spending import Duration, Strategy, read_window, spent_since, write_window
+from farebox.storage.spending import Duration, Strategy, read_window, spent_since
 from farebox.storage.sql import Connection
 
 SLIDING_MS: dict[Duration, int] = {"daily": DAY_MS, "weekly": WEEK_MS, "monthly": 30 * DAY_MS}
@@ -51,5 +51,21 @@ def spent_in_window(connection: Connection, balance: BalanceRow, at: int) -> int
         return stored.spent
     spent = spent_since(connection, balance.bucket, balance.account_id, start)
     if stored.start is None or start > stored.start:  # otherwise a call that began in the previous window
-        write_window(connection, balance.bucket, balance.account_id, start, until, spent)
+        _write_window(connection, balance, start, until, spent)
     return spent
+
+
+def _write_window(connection: Connection, balance: BalanceRow, start: int, until: int | None, spent: int) -> None:
+    """Store the sum of a window, so that it need not be computed again for each hold."""
+    connection.execute(
+        "UPDATE balances SET limit_from = ?, limit_until = ?, limit_spent = ? WHERE bucket = ? AND account_id = ?",
+        (start, until, spent, balance.bucket, balance.account_id),
+    )
+
+
+def add_to_window(connection: Connection, balance: BalanceRow, at: int, charge: int) -> None:
+    """Add a charge made at `at` to the stored sum, if it falls into its window."""
+    connection.execute(
+        "UPDATE balances SET limit_spent = limit_spent + ? WHERE bucket = ? AND account_id = ? AND limit_from <= ?",
+        (charge, balance.bucket, balance.account_id, at),
+    )

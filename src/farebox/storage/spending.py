@@ -95,21 +95,3 @@ def read_window(connection: Connection, bucket: int, account_id: str) -> Spendin
     assert found is not None
     duration, strategy, start, until, spent, zones = found
     return SpendingWindow(duration, strategy, start, until, spent, decode_zones(zones))
-
-
-def write_window(
-    connection: Connection, bucket: int, account_id: str, start: int, until: int | None, spent: int
-) -> None:
-    """Store the sum of a window, so that it need not be computed again for each hold."""
-    connection.execute(
-        "UPDATE balances SET limit_from = ?, limit_until = ?, limit_spent = ? WHERE bucket = ? AND account_id = ?",
-        (start, until, spent, bucket, account_id),
-    )
-
-
-def add_to_window(connection: Connection, bucket: int, account_id: str, at: int, charge: int) -> None:
-    """Add a charge made at `at` to the stored sum, if it falls into its window."""
-    connection.execute(
-        "UPDATE balances SET limit_spent = limit_spent + ? WHERE bucket = ? AND account_id = ? AND limit_from <= ?",
-        (charge, bucket, account_id, at),
-    )
