@@ -46,10 +46,10 @@ def main() -> None:
 def _load() -> None:
     """Load the modules that `farebox serve --demo`, its workers and `farebox check` use, most of which are loaded
     lazily."""
-    from farebox import lean
+    from farebox import lean_imports
     from farebox.cli.main import command
 
-    lean.load_for_server()
+    lean_imports.load_for_server()
 
     for name in MODULES:
         importlib.import_module(name)

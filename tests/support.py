@@ -14,11 +14,11 @@ import structlog
 import uvloop
 
 from farebox.clock import Clock
+from farebox.helper_processes import BeginHelper
 from farebox.ledger.commands import Grant
 from farebox.logs import Direct
 from farebox.model import AccessToken, Balance, Permission
 from farebox.money import parse_usd
-from farebox.offload import BeginHelper
 from farebox.settings import Settings
 from farebox.storage.accounts import add_account, add_token, read_balance
 from farebox.vault import TOKEN_PREFIX

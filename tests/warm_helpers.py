@@ -8,8 +8,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from farebox.memfile import MemoryFile
-from farebox.offload import HelperProcess
+from farebox.helper_processes import HelperProcess
+from farebox.memory_files import MemoryFile
 
 KEPT_MAX = 4
 

@@ -17,6 +17,7 @@ import structlog
 from farebox import logs
 from farebox.calls.exports import send_spans
 from farebox.clock import Clock, RandomIds, SystemClock
+from farebox.helper_processes import BeginHelper, HelperProcess
 from farebox.host_resources import (
     GRACE_SECONDS,
     AlreadyRunning,
@@ -32,7 +33,6 @@ from farebox.http.metrics import at_own_port
 from farebox.http.server import RunningServer
 from farebox.http.server import serve as listen
 from farebox.metrics.metrics import LoopMonitor, Metrics
-from farebox.offload import BeginHelper, HelperProcess
 from farebox.runtime.opening import open_services
 from farebox.runtime.samples import sample_services
 from farebox.runtime.services import Services

@@ -10,7 +10,7 @@ import pytest
 
 from farebox.ledger.commands import Grant, Hold, TopUp
 from farebox.operator import rerate
-from farebox.storage.statement import list_lots
+from farebox.storage.transfer_statement import list_lots
 from tests.calls.kit import differences, forget
 from tests.cli.conftest import Cli, commands_use
 from tests.engines import ON_BOTH_ENGINES, looking

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.providers.rows.by_unit import BY_UNIT
+from farebox.providers.definitions.by_unit import BY_UNIT
 from tests.calls.kit import set_provider, set_rates
 from tests.calls.upstream import Upstream
 from tests.clouds.kit import charged, free

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.providers.rows.by_unit import BY_UNIT
-from farebox.providers.rows.open_form import OPEN_FORM
+from farebox.providers.definitions.by_unit import BY_UNIT
+from farebox.providers.definitions.open_form import OPEN_FORM
 from tests.calls.kit import set_price, set_provider
 from tests.calls.upstream import Upstream
 from tests.clouds.kit import charged, free

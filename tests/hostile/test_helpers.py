@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from farebox import memfile
+from farebox import memory_files
 from farebox.decoding import TooLarge
-from farebox.memfile import LargeBody, MemoryFile, whole
-from farebox.offload import HelperDied, Pool, PoolBusy, PoolStopping, TooMuchWork
-from farebox.offload import pool as pools
-from farebox.offload.decode import decode_into
-from farebox.offload.pool import WAITING_MAX, WAITING_OF_ACCOUNT_MAX
-from farebox.offload.process import HelperProcess
+from farebox.helper_processes import HelperDied, Pool, PoolBusy, PoolStopping, TooMuchWork
+from farebox.helper_processes import pool as pools
+from farebox.helper_processes.decode import decode_into
+from farebox.helper_processes.pool import WAITING_MAX, WAITING_OF_ACCOUNT_MAX
+from farebox.helper_processes.process import HelperProcess
+from farebox.memory_files import LargeBody, MemoryFile, whole
 from tests.waiting import SECONDS, eventually
 
 A_WHILE = (b"(a+)+$", b"a" * 20 + b"b")
@@ -176,7 +176,7 @@ async def test_a_helpers_output_is_not_closed_on_the_event_loop(monkeypatch: pyt
     await pool.close()
     fd = file.fd
     with monkeypatch.context() as patch:
-        patch.setattr(memfile._closer, "close", closed.append)
+        patch.setattr(memory_files._closer, "close", closed.append)
         del file
     assert closed == [fd]
     os.close(fd)

@@ -15,7 +15,7 @@ import pytest
 import uvloop
 
 from farebox.errors import BODY_TOO_COMPLEX
-from farebox.offload import HelperProcess
+from farebox.helper_processes import HelperProcess
 from farebox.providers.audio.length import IMMEDIATE_BYTES
 from farebox.providers.formats.bounds import CONTAINERS_MAX, DEPTH_MAX, is_light
 from tests.calls.kit import differences, set_price, set_provider

@@ -14,11 +14,11 @@ import brotli
 import httpx
 import pytest
 
+from farebox.helper_processes import HelperDied
+from farebox.helper_processes.decode import decode_into
 from farebox.http import call_body
 from farebox.http.credentials import QUERY_FIELDS_MAX
 from farebox.http.server.reader import CHUNK_BYTES_MIN, CHUNKS_FREE
-from farebox.offload import HelperDied
-from farebox.offload.decode import decode_into
 from tests.calls.wire import COMPAT, Wire, chat_body
 from tests.http.serving import Recorder, serving
 from tests.support import Customer, Farebox, running_farebox

@@ -40,21 +40,21 @@ from farebox.billing import auto_top_up, top_up
 from farebox.calls.evaluations import EVALUATORS
 from farebox.calls.spending import spending_limit
 from farebox.custom_provider import CustomProviderConfig
+from farebox.detection.own_profiles import Entry, OwnProfile
 from farebox.gateway import GatewayConfig
 from farebox.log_destination import DestinationSecrets, LogDestination, destination_place
 from farebox.runtime.own_providers import secret_place
 from farebox.runtime.services import Services
-from farebox.screening.own_profiles import Entry, OwnProfile
 from farebox.storage.account_keys import AccountKey, key_of
 from farebox.storage.accounts import add_account, add_user
 from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.custom_providers import CustomProviderRow, put_provider
 from farebox.storage.datasets import DATASETS, DatasetRow, EvaluationRow, add_evaluation
 from farebox.storage.dlp_profiles import PROFILES, DlpProfileRow
+from farebox.storage.dynamic_routes import DeploymentRow, RouteRow, VersionRow, add_route, add_version
 from farebox.storage.gateways import GatewayRow, put_gateway
 from farebox.storage.log_destinations import DestinationRow, put_destination
 from farebox.storage.provider_configs import SecretRow, put_secret
-from farebox.storage.routes import DeploymentRow, RouteRow, VersionRow, add_route, add_version
 from farebox.storage.sql import Connection
 from farebox.storage.tables import tables
 from tests.http.support import attach_card, make_default

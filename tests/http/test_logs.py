@@ -6,7 +6,7 @@ import pytest
 
 from farebox.http.control.log_query import LogsQuery, log_query
 from farebox.http.validation import InvalidInput
-from farebox.storage.reports import LogCondition
+from farebox.storage.call_reports import LogCondition
 from tests.http.support import errors, http, result
 from tests.support import Customer, Farebox
 

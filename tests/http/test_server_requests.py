@@ -16,7 +16,7 @@ from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server.exchange import Http1Exchange
 from farebox.http.server.reader import PIPELINED_MAX
 from farebox.http.server.state import PAUSE_ABOVE
-from farebox.memfile import LARGE_BYTES, LargeBody, whole
+from farebox.memory_files import LARGE_BYTES, LargeBody, whole
 from tests.http.serving import Peer, Recorder, request, serving, until
 
 GET = request()

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from farebox.billing.reports import MonthUsage
+from farebox.billing.account_reports import MonthUsage
 from farebox.calls.spending.spending_limit import LimitState
 from farebox.http.pages import assets, render
 from farebox.http.pages.routes import PAGE_ROWS
@@ -19,9 +19,9 @@ from farebox.model import Account, Balance, Role
 from farebox.payments.model import Card, Dispute, Refund, TopUp, TopUpRule
 from farebox.payments.purchase import Tax, price_purchase
 from farebox.payments.states import DISPUTE_STATES, REFUND_STATES, RULE_STATES, TOP_UP_STATES
-from farebox.storage.reports import ModelUsage
+from farebox.storage.call_reports import ModelUsage
 from farebox.storage.spending import SpendingLimit
-from farebox.storage.statement import TransferRow
+from farebox.storage.transfer_statement import TransferRow
 
 NOW = 1_795_300_000_000
 HOSTILE = """"><script>alert(1)</script><img src=x onerror=alert(1)>'&{{7*7}}</title></style>"""

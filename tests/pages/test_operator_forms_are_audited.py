@@ -14,7 +14,7 @@ import pytest
 from farebox.http.pages.routes import FORM_ROWS
 from farebox.http.pages.table import OPERATOR
 from farebox.model import Role
-from farebox.operator.reports import latest as latest_report
+from farebox.operator.long_reports import latest as latest_report
 from farebox.people import membership
 from farebox.people.sessions import LinkHolder
 from farebox.storage.deliveries import add_delivery

@@ -18,7 +18,7 @@ import pytest
 from farebox.calendar import DAY_MS
 from farebox.http.pages import price_list
 from farebox.model import Role
-from farebox.operator import messages, remaining_credit, reports
+from farebox.operator import long_reports, messages, remaining_credit
 from farebox.operator.remaining_credit import ASKED
 from farebox.people import membership
 from farebox.people.sessions import LinkHolder
@@ -421,19 +421,19 @@ def test_a_server_that_stops_ends_its_report(tmp_path: Path, monkeypatch: pytest
     slow = tmp_path / "slow"
     slow.write_text("#!/bin/sh\nexec sleep 600\n")
     slow.chmod(0o755)
-    monkeypatch.setattr(reports, "SEEN_SECONDS", 0.01)
+    monkeypatch.setattr(long_reports, "SEEN_SECONDS", 0.01)
     with running_farebox(tmp_path / "data") as stopping:
         services = stopping.services
         with monkeypatch.context() as patched:
             patched.setattr(sys, "executable", str(slow))
-            assert stopping.run(reports.begin(services, "check", TESTER))
+            assert stopping.run(long_reports.begin(services, "check", TESTER))
             for pause in pauses("the report says that it runs"):
-                row, _ = stopping.run(reports.latest(services, "check"))
+                row, _ = stopping.run(long_reports.latest(services, "check"))
                 if row is not None and row.seen_at > row.started_at:
                     break
                 time.sleep(pause)
     with running_farebox(tmp_path / "data") as again:
-        row, interrupted = again.run(reports.latest(again.services, "check"))
+        row, interrupted = again.run(long_reports.latest(again.services, "check"))
         assert (row is not None and row.state, interrupted) == ("failed", False)
 
 
@@ -446,10 +446,10 @@ def test_a_report_is_canceled_even_if_its_end_cannot_be_written(
     async def away(*_: Any) -> NoReturn:
         raise DatabaseUnavailable("away")
 
-    monkeypatch.setattr(reports, "_compute", stopped)
-    monkeypatch.setattr(reports, "_end", away)
+    monkeypatch.setattr(long_reports, "_compute", stopped)
+    monkeypatch.setattr(long_reports, "_end", away)
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(reports._run(farebox.services, "check", "none"))
+        asyncio.run(long_reports._run(farebox.services, "check", "none"))
 
 
 def test_a_report_of_a_dead_process_can_be_restarted(farebox: Farebox, operator: Person) -> None:

@@ -21,8 +21,8 @@ from farebox.http.quotas import Quota
 from farebox.model import Balance, Permission, Role
 from farebox.runtime.settle_times import SettleTimes
 from farebox.storage.call_lists import find_call
+from farebox.storage.call_reports import UsageWindow
 from farebox.storage.calls import add_usage, encode_detail
-from farebox.storage.reports import UsageWindow
 from farebox.storage.sql import Connection
 from tests.pages.people import Person, person
 from tests.pages.valid import faults_of

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from farebox.http.quotas import SIGN_INS
 from farebox.model import Role
-from farebox.people import attempts, membership, passkeys, sessions
+from farebox.people import membership, passkeys, sessions, sign_in_attempts
 from farebox.people.sessions import LinkHolder
 from farebox.storage.passkeys import Passkey
 from tests.pages.authenticator import USER_PRESENT, USER_VERIFIED, Authenticator
@@ -283,7 +283,7 @@ def test_an_expired_challenge_is_refused(farebox: Farebox) -> None:
         farebox.run(
             farebox.services.database.write(
                 lambda connection: connection.execute(
-                    "UPDATE sign_in_attempts SET expires_at = expires_at - ?", (attempts.ATTEMPT_MS,)
+                    "UPDATE sign_in_attempts SET expires_at = expires_at - ?", (sign_in_attempts.ATTEMPT_MS,)
                 )
             )
         )

@@ -27,7 +27,7 @@ from farebox.model import Role
 from farebox.people import sessions
 from farebox.people.sessions import SignInSession
 from farebox.storage.sessions import SignIn
-from farebox.storage.statement import TransferRow
+from farebox.storage.transfer_statement import TransferRow
 from tests.pages.people import person
 from tests.pages.valid import faults_of
 from tests.support import Farebox, running_farebox

@@ -10,7 +10,7 @@ from fake_stripe.cards import DECLINES
 from farebox.calendar import DAY_MS, HOUR_MS, MINUTE_MS, month_start, next_month
 from farebox.money import NANOS_PER_CENT
 from farebox.payments import declines, guards
-from farebox.payments.attempts import Attempt, AttemptOutcome
+from farebox.payments.charge_attempts import Attempt, AttemptOutcome
 from farebox.payments.declines import TRIES_MAX, classify, public_code, safe_text, wait_after
 from farebox.payments.states import DISABLED_REASONS
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from farebox.pricing.count import COUNTED_BYTES_MAX, count_request
 from farebox.pricing.model import Demand
 from farebox.pricing.pricebook import PriceBook
-from farebox.pricing.tokens import count_tokens
+from farebox.pricing.token_counts import count_tokens
 
 
 @pytest.mark.parametrize(

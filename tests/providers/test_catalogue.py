@@ -3,10 +3,10 @@ import re
 import pytest
 
 from farebox.providers.catalogue import PROVIDERS, key_header, provider_of, upstream_path
+from farebox.providers.definitions.makers import MAKERS
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import compat_model
 from farebox.providers.provider import FREE, UNMETERED
-from farebox.providers.rows.makers import MAKERS
 from tests.providers.samples import BY_SLUG, metering, wire_format
 
 CALLS = [

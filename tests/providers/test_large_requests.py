@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farebox.memfile import BLOCK_BYTES, LARGE_BYTES, Body, LargeBody, MemoryFile, Piece, part_of, whole
+from farebox.memory_files import BLOCK_BYTES, LARGE_BYTES, Body, LargeBody, MemoryFile, Piece, part_of, whole
 from farebox.providers.formats import bodies
 from farebox.providers.outline import INLINE_BYTES, Outline, apply_edit, outline_of
 from farebox.providers.upstream import UpstreamFailed, UpstreamRequest

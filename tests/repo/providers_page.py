@@ -11,8 +11,8 @@ from farebox.providers import aws, azure, google
 from farebox.providers.catalogue import PROVIDERS
 from farebox.providers.formats import fal
 from farebox.providers.provider import FREE, Provider, Route
-from farebox.providers.sessions.paths import SOCKET_PATHS
 from farebox.providers.unpaid_paths import UNPAID
+from farebox.providers.websockets.paths import SOCKET_PATHS
 
 PAGE = Path(__file__).parents[2] / "docs/providers.md"
 _OWNED = r"[\w.-]+/[\w.-]+"

@@ -12,7 +12,7 @@ import pytest
 import farebox
 from farebox.demo import provider
 from farebox.demo.directives import FALSIFICATIONS, Directives
-from farebox.demo.journal import Stats
+from farebox.demo.received_calls import Stats
 from farebox.storage.schema import OLDEST, OLDEST_RELEASE, VERSION
 from tests.repo.providers_page import providers_page
 from tests.repo.reference import PAYMENTS, ROOT, cli_page, commands, pages_page, payments_page, settings_page

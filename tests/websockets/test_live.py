@@ -11,7 +11,7 @@ import pytest
 from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
-from farebox.providers.sessions.gemini_live import GeminiLiveReader
+from farebox.providers.websockets.gemini_live import GeminiLiveReader
 from tests.calls.kit import OPERATOR_KEY, log_rows, set_provider
 from tests.calls.test_token_models import limited
 from tests.engines import ON_BOTH_ENGINES

@@ -12,7 +12,7 @@ from farebox.billing.top_up_endings import close, set_mark, suspend
 from farebox.billing.top_up_price import limits_of, price_for
 from farebox.calendar import DAY_MS, month_start, next_month
 from farebox.money import NANOS_PER_CENT
-from farebox.payments.attempts import Attempt
+from farebox.payments.charge_attempts import Attempt
 from farebox.payments.guards import HISTORY, Wait, check_auto, size
 from farebox.payments.model import Card, TopUp, TopUpRule
 from farebox.settings import Settings

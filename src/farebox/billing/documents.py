@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from farebox.billing.statement import statement
+from farebox.billing.monthly_statement import statement
 from farebox.calendar import DAY_MS, month_span, utc
 from farebox.documents.content import CreditNote, DocumentLine, Invoice, Party, Statement, TaxLine
 from farebox.documents.render import rendered

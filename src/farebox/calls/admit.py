@@ -24,7 +24,7 @@ from farebox.ledger.commands import Hold, Outcome, Verdict
 from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.pricing.ceilings import output_ceiling, shows_output
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
-from farebox.pricing.tokens import has_tokenizer
+from farebox.pricing.token_counts import has_tokenizer
 from farebox.pricing.unseen import NO_UNSEEN_TOKENS, UnseenTokens, refused, tokens_for_unseen
 from farebox.runtime.services import Services
 from farebox.storage.accounts import read_balance

@@ -21,7 +21,7 @@ from farebox.calls.screening.screen import screening_of
 from farebox.calls.settle import end_hit
 from farebox.calls.stages import Responded
 from farebox.calls.watch import Watch
-from farebox.memfile import Body
+from farebox.memory_files import Body
 from farebox.metrics.families import CACHE_LOOKUPS
 from farebox.providers.formats.base import Observed
 from farebox.providers.provider import CALLER_KEY_HEADERS

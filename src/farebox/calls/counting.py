@@ -7,10 +7,10 @@ from msgspec.structs import replace
 from farebox.calls.counting_work import InputCount, count_input_tokens, count_output_tokens, price_counted
 from farebox.calls.model import Call
 from farebox.calls.price import PricedUsage, ResponseEnding, price_response
-from farebox.offload import HelperDied, PoolBusy, TooMuchWork
+from farebox.helper_processes import HelperDied, PoolBusy, TooMuchWork
 from farebox.pricing.count import COUNTED_BYTES_MAX
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
-from farebox.pricing.tokens import has_tokenizer
+from farebox.pricing.token_counts import has_tokenizer
 from farebox.providers.formats.base import Observed
 from farebox.providers.reading import RAISES
 from farebox.runtime.services import Services

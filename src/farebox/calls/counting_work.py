@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from farebox.calls.price import PricedUsage, ResponseEnding, price_response
 from farebox.pricing.chat_template import count_chat
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
-from farebox.pricing.tokens import approximate_tokens, count_tokens
+from farebox.pricing.token_counts import approximate_tokens, count_tokens
 from farebox.providers.formats.base import Observed
 from farebox.providers.reading import Place, read_text
 

@@ -15,13 +15,13 @@ from farebox.calendar import MINUTE_MS
 from farebox.calls.log_filters import Filter, conditions_of
 from farebox.money import NANOS_PER_USD
 from farebox.runtime.services import Services
+from farebox.storage.call_reports import LogFigures, LogQuery, log_figures
 from farebox.storage.datasets import (
     EvaluationRow,
     claim_evaluation,
     due_evaluations,
     finish_evaluation,
 )
-from farebox.storage.reports import LogFigures, LogQuery, log_figures
 
 AT_ONCE: Final = 10
 """Number of evaluations that one round of the job processes."""

@@ -29,10 +29,10 @@ from farebox.errors import (
     UPSTREAM_UNREACHABLE,
     Problem,
 )
-from farebox.memfile import Body
+from farebox.memory_files import Body
+from farebox.providers.cloud_tokens import TokenRefused
 from farebox.providers.outline import apply_edit
 from farebox.providers.signing import Signing
-from farebox.providers.tokens import TokenRefused
 from farebox.providers.upstream import Cause, SendProgress, UpstreamFailed, UpstreamRequest, UpstreamResponse
 
 PAUSES_MAX_SECONDS = 120.0

@@ -8,7 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from farebox.money import NANOS_PER_USD
-from farebox.storage.reports import LOG_COLUMNS, ColumnKind, LogCondition
+from farebox.storage.call_reports import LOG_COLUMNS, ColumnKind, LogCondition
 
 _FLAGS: Final = {"true": 1, "1": 1, "false": 0, "0": 0}
 _is_number = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?").fullmatch

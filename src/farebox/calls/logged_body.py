@@ -4,7 +4,7 @@ import msgspec
 
 from farebox.calls.model import Call
 from farebox.limits import logged_bytes
-from farebox.memfile import whole
+from farebox.memory_files import whole
 from farebox.providers.scrubbing import Scrubber
 from farebox.runtime.services import Services
 

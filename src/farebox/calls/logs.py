@@ -14,9 +14,9 @@ from farebox.pricing.receipt import Receipt
 from farebox.pricing.stored_receipt import whole, with_corrections
 from farebox.runtime.services import Services
 from farebox.storage import log_totals
+from farebox.storage.call_reports import LogPage, LogQuery, find_log, find_log_ids, list_logs
 from farebox.storage.calls import CallDetail, CallRow, edit_log, find_receipt, forget_logs
 from farebox.storage.corrections import corrections_of
-from farebox.storage.reports import LogPage, LogQuery, find_log, find_log_ids, list_logs
 from farebox.storage.sql import Connection, DatabaseUnavailable
 
 _DELETED_AT_ONCE = 200

@@ -8,7 +8,7 @@ import msgspec
 
 from farebox.errors import Problem
 from farebox.gateway import ServedGateway, SpendRule
-from farebox.memfile import Body
+from farebox.memory_files import Body
 from farebox.policies.decide import PolicyLimit
 from farebox.pricing.custom_cost import CustomCost
 from farebox.pricing.receipt import ReceiptAttempt

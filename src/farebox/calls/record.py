@@ -9,7 +9,7 @@ from farebox.calls.price import PricedUsage
 from farebox.ledger.commands import CallWritten, Verdict
 from farebox.logs import write_line
 from farebox.money import ceil_div
-from farebox.pricing.custom_costs import CUSTOM_COST
+from farebox.pricing.custom_provider_costs import CUSTOM_COST
 from farebox.pricing.model import Estimate, Markup, ModelPrice
 from farebox.pricing.receipt import Receipt, ReceiptAttempt, ReceiptParts, make_receipt
 from farebox.pricing.stored_receipt import stored_of

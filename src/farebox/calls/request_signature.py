@@ -5,9 +5,9 @@ from typing import Final
 from farebox.calls.operator_key import unavailable
 from farebox.calls.stages import CallContext
 from farebox.errors import KEY_UNREADABLE, Problem
+from farebox.providers.cloud_tokens import TokenRefused
 from farebox.providers.key_problem import KeyProblem
 from farebox.providers.signing import Signing, TokenSigning, signed
-from farebox.providers.tokens import TokenRefused
 from farebox.providers.upstream import UpstreamFailed, UpstreamRequest
 
 _SECONDS: Final = 15.0

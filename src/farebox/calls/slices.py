@@ -22,7 +22,7 @@ from farebox.ledger.commands import Extend, Outcome, Verdict
 from farebox.pricing.ceilings import shows_output
 from farebox.pricing.count import COUNTED_BYTES_MAX
 from farebox.pricing.model import Demand, Estimate
-from farebox.pricing.tokens import has_tokenizer
+from farebox.pricing.token_counts import has_tokenizer
 from farebox.providers.formats.base import Observed
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.length_end import length_end_of

@@ -19,7 +19,7 @@ from farebox.errors import MODEL_UNPRICED, NOT_METERED, Problem
 from farebox.pricing.bill import LONG_CACHE, at_highest, combined, doubts_of, with_fee
 from farebox.pricing.charge import charge_of, cost_of
 from farebox.pricing.compiler import STANDARD
-from farebox.pricing.custom_costs import CustomCosts
+from farebox.pricing.custom_provider_costs import CustomCosts
 from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Demand, Estimate, FurtherModel, Markup, ModelPrice
 from farebox.pricing.plausibility import check_plausible

@@ -12,13 +12,13 @@ from typer.core import TyperGroup
 from farebox.cli import (
     accounts,
     audit_log,
+    balances,
     bills,
     books,
     copying,
     fake_stripe,
     freezing,
     messages,
-    money,
     moving,
     overruns,
     payments,
@@ -101,7 +101,7 @@ def start(
 
 
 for family in (
-    serving, accounts, tokens, freezing, money, signing_in, refunds, payments, taxes, messages, providers, prices,
+    serving, accounts, tokens, freezing, balances, signing_in, refunds, payments, taxes, messages, providers, prices,
     price_sources, books, rerating, what_if, bills, overruns, status, audit_log, copying, moving, fake_stripe,
 ):  # fmt: skip
     family.register(app)

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 import farebox
-from farebox import lean
+from farebox import lean_imports
 from farebox.cli.fake_stripe import need_fake_stripe
 from farebox.cli.output import show
 from farebox.cli.session import CliSession, Stopped, make_data_dir, make_secret_key, session_of
@@ -72,7 +72,7 @@ def serve(
         with suppress(OSError, ValueError):  # standard output is closed: serve anyway
             _announce(settings, info, greeting, as_json=as_json)
 
-    lean.load_for_server()
+    lean_imports.load_for_server()
     import uvloop
 
     from farebox.cli import server_file

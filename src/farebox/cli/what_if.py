@@ -159,9 +159,9 @@ def _replayed(session: CliSession, account_id: str, scenario: "Scenario", *, sho
     from farebox.operator.administer import require_account
     from farebox.periods import UTC_NAME
     from farebox.storage.account_settings import read_settings
+    from farebox.storage.call_reports import usage_by_window
     from farebox.storage.corrections import count_calls, page_of_calls
     from farebox.storage.gateways import can_have_calls
-    from farebox.storage.reports import usage_by_window
 
     hour = scenario.start - scenario.start % HOUR_MS
     with session.reading() as connection:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from farebox import lean
+from farebox import lean_imports
 from farebox.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def main() -> None:
     start = msgspec.json.decode(line, type=WorkerStart)
 
     try:
-        lean.load_for_server()
+        lean_imports.load_for_server()
         import uvloop
 
         from farebox.app import serve_as_worker

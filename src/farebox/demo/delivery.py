@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from farebox.clock import Clock
 from farebox.demo.directives import Directives
-from farebox.demo.journal import JournalEntry, Stats
+from farebox.demo.received_calls import JournalEntry, Stats
 from farebox.demo.responding import DemoEvent, Reply
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
 

@@ -22,8 +22,8 @@ from farebox.clock import Clock, SystemClock
 from farebox.demo import anthropic, google, openai_chat, openai_media, openai_responses
 from farebox.demo.delivery import DemoDelivery
 from farebox.demo.directives import PLAIN, BadDirective, Directives, in_text, parse
-from farebox.demo.journal import DemoJournal
 from farebox.demo.prompt import BadRequest, DemoRequest, encode, json_object, objects
+from farebox.demo.received_calls import DemoJournal
 from farebox.demo.responding import FAILURE, JSON_HEADERS, DemoEndpoint, Dialect, Mark, Reply
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
 from farebox.http.server import RunningServer, serve

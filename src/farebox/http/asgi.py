@@ -14,7 +14,7 @@ from farebox.http.exchange import ClientGone, HeaderList, RequestHead
 from farebox.http.server.headers import PATH_SAFE, add_header, header_lines
 from farebox.http.server.state import Handler
 from farebox.limits.byte_budget import ByteLease
-from farebox.memfile import Body
+from farebox.memory_files import Body
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]

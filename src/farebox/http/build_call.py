@@ -23,7 +23,7 @@ from farebox.http.resumable_uploads import upload_chunk, upload_start
 from farebox.http.token_models import check_model, check_policies
 from farebox.http.trace_context import trace_of
 from farebox.http.upstream_endpoint import UpstreamEndpoint, endpoint_of
-from farebox.memfile import Body
+from farebox.memory_files import Body
 from farebox.providers.audio.length import TooLong
 from farebox.providers.catalogue import format_of, upstream_path
 from farebox.providers.descriptions import GOOGLE

@@ -9,12 +9,12 @@ from farebox.calls.large_body import check_worth_reading
 from farebox.calls.watch import Interrupted, Watch
 from farebox.decoding import KNOWN, BrokenCoding, Decoder, TooLarge, UnknownCoding, codings
 from farebox.errors import BODY_LATE, BODY_TOO_LARGE, CODING_UNKNOWN, INVALID_REQUEST, SERVER_BYTES_FULL, Problem
+from farebox.helper_processes.decode import decode_into
 from farebox.http.call_target import RUN
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.parse_body import in_helper
 from farebox.limits.byte_budget import ByteLease
-from farebox.memfile import LARGE_BYTES, Body, LargeBody, MemoryFile, whole
-from farebox.offload.decode import decode_into
+from farebox.memory_files import LARGE_BYTES, Body, LargeBody, MemoryFile, whole
 from farebox.providers.catalogue import format_of, provider_of, upstream_path
 from farebox.providers.provider import Plain
 from farebox.runtime.services import Services

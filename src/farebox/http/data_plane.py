@@ -13,8 +13,8 @@ from farebox.calls.key_selection import choose_key
 from farebox.calls.large_body import LARGE_BODY
 from farebox.calls.model import Call
 from farebox.calls.serve import serve_call
-from farebox.calls.sessions.session import Session
 from farebox.calls.watch import Interrupted, Watch, Watches
+from farebox.calls.websockets.session import Session
 from farebox.errors import (
     ACCOUNT_CALLS_FULL,
     INTERNAL,

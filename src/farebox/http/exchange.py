@@ -6,7 +6,7 @@ from typing import Protocol, TypeAlias
 from farebox.channels import Channel
 from farebox.errors import ClientGone as ClientGone
 from farebox.limits.byte_budget import ByteLease
-from farebox.memfile import Body
+from farebox.memory_files import Body
 
 HeaderList: TypeAlias = list[tuple[str, str]]
 

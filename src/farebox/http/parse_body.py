@@ -13,8 +13,8 @@ from farebox.errors import (
     ErrorKind,
     Problem,
 )
-from farebox.memfile import Body, MemoryFile
-from farebox.offload import HelperDied, PoolBusy, PoolStopping, TooMuchWork
+from farebox.helper_processes import HelperDied, PoolBusy, PoolStopping, TooMuchWork
+from farebox.memory_files import Body, MemoryFile
 from farebox.providers.audio.length import TooLong, at_once
 from farebox.providers.formats.base import InvalidRequest, TooComplex, UnknownProvider
 from farebox.providers.formats.bounds import is_light
@@ -59,8 +59,8 @@ async def in_helper(
     into: MemoryFile | None = None,
     raises: tuple[type[Exception], ...],
 ) -> T:
-    """See offload.Pool.run. Raises what is in `raises`, and Problem: BODY_TOO_COMPLEX, READERS_BUSY, SHUTTING_DOWN;
-    Interrupted if the client disconnects meanwhile: work that has not begun is then not done."""
+    """See helper_processes.Pool.run. Raises what is in `raises`, and Problem: BODY_TOO_COMPLEX, READERS_BUSY,
+    SHUTTING_DOWN; Interrupted if the client disconnects meanwhile: work that has not begun is then not done."""
     try:
         with watch.waiting(services.settings.call_timeout_ms / 1000):
             run = services.helpers.run

@@ -7,7 +7,7 @@ from farebox.calls.model import Call, TraceContext
 from farebox.calls.watch import Watch
 from farebox.gateway import ServedGateway
 from farebox.http.exchange import RequestHeaders
-from farebox.memfile import Body
+from farebox.memory_files import Body
 from farebox.model import AccessToken
 from farebox.policies.decide import Policies
 from farebox.runtime.own_providers import OwnProviders

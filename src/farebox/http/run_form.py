@@ -13,7 +13,7 @@ from farebox.errors import MODEL_NOT_FOUND, NO_ROUTE, OWN_KEY_REQUIRED, PROVIDER
 from farebox.http.build_call import compat_call, native_call
 from farebox.http.parse_body import parse_body
 from farebox.http.proxy_request import ProxyRequest, RouteName
-from farebox.memfile import part_of
+from farebox.memory_files import part_of
 from farebox.providers.catalogue import provider_of
 from farebox.providers.naming import compat_model, is_custom
 from farebox.providers.reading import read_run

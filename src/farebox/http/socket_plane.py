@@ -15,12 +15,12 @@ from farebox.calls.model import Call
 from farebox.calls.operator_key import ReadError, check_response
 from farebox.calls.request_signature import has_stale_token, no_token, with_signature
 from farebox.calls.responses.relay import relay_response
-from farebox.calls.sessions.readers import session_reader
-from farebox.calls.sessions.session import Meter, Session, UnmeteredSession, session_stage
-from farebox.calls.sessions.turns import Turns
 from farebox.calls.settle import end_without_response, settle_call
 from farebox.calls.stages import Admitted, Attempts, CallContext, Responded, Stage
 from farebox.calls.watch import Interrupted, Watch
+from farebox.calls.websockets.readers import session_reader
+from farebox.calls.websockets.session import Meter, Session, UnmeteredSession, session_stage
+from farebox.calls.websockets.turns import Turns
 from farebox.errors import INVALID_REQUEST, NO_WEBSOCKET, NOT_METERED, ClientGone, Problem
 from farebox.http.build_call import socket_call, turn_call
 from farebox.http.call_target import CallTarget
@@ -33,11 +33,11 @@ from farebox.http.subprotocols import HEADER, OfferedProtocols
 from farebox.http.universal_socket import Handle, UniversalSession
 from farebox.limits.byte_budget import ByteLease
 from farebox.providers.catalogue import upstream_path
+from farebox.providers.cloud_tokens import TokenRefused
 from farebox.providers.formats.base import Observed, ParsedRequest
 from farebox.providers.provider import FREE, UNMETERED
-from farebox.providers.sessions.paths import SocketPath, socket_path
-from farebox.providers.tokens import TokenRefused
 from farebox.providers.upstream import HandshakeRefused, UpstreamFailed, UpstreamRequest
+from farebox.providers.websockets.paths import SocketPath, socket_path
 from farebox.quoting import quoted
 from farebox.runtime.services import Services
 

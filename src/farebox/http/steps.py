@@ -45,7 +45,7 @@ from farebox.http.router import tidy_path
 from farebox.http.server.headers import split_target
 from farebox.http.sink import HttpSink
 from farebox.http.trace_context import trace_of
-from farebox.memfile import part_of
+from farebox.memory_files import part_of
 from farebox.pricing.receipt import ReceiptAttempt
 from farebox.providers.reading import AUTO_MODEL, Step, read_steps
 from farebox.quoting import quoted

@@ -19,7 +19,7 @@ from farebox.ledger.books import GIVEN_BACK, HOLD_STATES, OWN_BOOKS, RECEIVABLE,
 from farebox.ledger.differences import NODE_UNAVAILABLE, WHAT, Difference
 from farebox.storage.accounts import count_accounts
 from farebox.storage.sql import SNAPSHOT, Connection, NodeUnavailable
-from farebox.storage.statement import NO_CHARGE
+from farebox.storage.transfer_statement import NO_CHARGE
 
 __all__ = ["WHAT", "Difference", "audit"]
 

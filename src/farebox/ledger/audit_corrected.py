@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from farebox.ledger.audit_keys import IN_PAGE, Page
 from farebox.ledger.differences import Difference
 from farebox.storage.sql import Connection
-from farebox.storage.statement import NO_CHARGE
+from farebox.storage.transfer_statement import NO_CHARGE
 
 _DIFFERING = f"""
 SELECT account_id, cause, sum(recorded), sum(moved) FROM (

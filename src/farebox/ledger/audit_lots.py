@@ -6,7 +6,7 @@ from typing import Any
 from farebox.ledger.audit_keys import IN_PAGE, Key, Page
 from farebox.ledger.differences import Difference
 from farebox.storage.sql import Connection
-from farebox.storage.statement import NO_CHARGE
+from farebox.storage.transfer_statement import NO_CHARGE
 
 
 def check_lots(

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from farebox.ledger import money
+from farebox.ledger import money_movements
 from farebox.ledger.books import HOLD_STATES
 from farebox.ledger.budgets import give_back, over_budget, reserve
 from farebox.ledger.commands import (
@@ -29,7 +29,7 @@ from farebox.ledger.commands import (
     Verdict,
 )
 from farebox.ledger.lots import all_unspent, draw, expire_lots
-from farebox.ledger.money import plain_id, shortage
+from farebox.ledger.money_movements import plain_id, shortage
 from farebox.ledger.rows import BalanceRow, end_hold, read_balance, read_hold, save, transfer
 from farebox.ledger.spending import add_to_window, spent_in_window
 from farebox.ledger.triggers import after_fall, after_rise, request_top_up
@@ -240,11 +240,11 @@ def _expire(connection: Connection, balance: BalanceRow, command: Expire) -> Ver
 
 
 _HANDLERS: dict[type[Any], Callable[[Connection, BalanceRow, Any], Verdict]] = {
-    TopUp: money.top_up,
-    Grant: money.grant,
-    TakeBack: money.take_back,
-    GiveBack: money.give_back,
-    Correct: money.correct,
+    TopUp: money_movements.top_up,
+    Grant: money_movements.grant,
+    TakeBack: money_movements.take_back,
+    GiveBack: money_movements.give_back,
+    Correct: money_movements.correct,
     Hold: _hold,
     Extend: _extend,
     Settle: _settle,

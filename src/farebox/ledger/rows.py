@@ -7,7 +7,7 @@ from farebox.ledger.commands import Outcome, Verdict
 from farebox.storage.account_keys import find_key, key_of
 from farebox.storage.activity import note_activity
 from farebox.storage.sql import Connection, NodeUnavailable, locks_rows, row
-from farebox.storage.statement import NO_CHARGE
+from farebox.storage.transfer_statement import NO_CHARGE
 
 
 class BalanceRow(msgspec.Struct):

@@ -15,10 +15,10 @@ from farebox.money import NANOS_PER_USD, format_usd
 from farebox.operator.bill_formats import NAMELESS, BillLine
 from farebox.operator.rerate import every_account
 from farebox.runtime.operator_alarms import keep
+from farebox.storage.call_reports import metered_days
 from farebox.storage.operator_acts import record_act
 from farebox.storage.operator_alarms import Alarm
 from farebox.storage.provider_bills import BilledRow, billed_between, put_bill
-from farebox.storage.reports import metered_days
 from farebox.storage.sql import Connection
 
 _DATE = re.compile(r"-(20\d\d-\d\d-\d\d|20\d{6})$")

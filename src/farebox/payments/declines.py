@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from farebox import backoff
 from farebox.calendar import DAY_MS, HOUR_MS
-from farebox.payments.attempts import Attempt
+from farebox.payments.charge_attempts import Attempt
 
 DeclineClass: TypeAlias = Literal["soft", "hard", "authentication"]
 """soft: may succeed later. hard: this card must not be charged again. authentication: only with the card's owner

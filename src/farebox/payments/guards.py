@@ -11,7 +11,7 @@ import msgspec
 
 from farebox.calendar import DAY_MS, HOUR_MS, MINUTE_MS
 from farebox.money import NANOS_PER_CENT
-from farebox.payments.attempts import Attempt
+from farebox.payments.charge_attempts import Attempt
 from farebox.payments.declines import network_allows_at
 
 ATTEMPTS_MAX: Final = 2

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.pricing.tokens import count_tokens
+from farebox.pricing.token_counts import count_tokens
 
 _MODELS: Final = re.compile(r"gpt-4o(-mini)?(-20\d\d-\d\d-\d\d)?|gpt-4\.1(-mini|-nano)?(-20\d\d-\d\d-\d\d)?")
 _ROLES: Final = frozenset({"system", "user", "assistant"})

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from farebox.money import ceil_div
 from farebox.pricing.media import audio_usage, image_tokens
 from farebox.pricing.model import Demand, ModelPrice
-from farebox.pricing.tokens import approximate_tokens
+from farebox.pricing.token_counts import approximate_tokens
 from farebox.usage import Quantity
 
 MESSAGE_TOKENS = 4

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal, TypeAlias
 
-from farebox.pricing.custom_costs import CUSTOM_COST, UNPRICED
+from farebox.pricing.custom_provider_costs import CUSTOM_COST, UNPRICED
 from farebox.pricing.model import OWN
 from farebox.pricing.reprice import context_of
 

@@ -1,18 +1,18 @@
 """All known providers, and where a request goes at each.
 
-A new provider is a row in farebox.providers.rows. Paths are compared in their canonical form, the one that follows the
-provider's base URL; `moves` convert the other spellings that SDKs send. A path that no route matches exactly is
-UNMETERED, so a path that Farebox does not understand can never be called with the operator's key.
+A new provider is a row in farebox.providers.definitions. Paths are compared in their canonical form, the one that
+follows the provider's base URL; `moves` convert the other spellings that SDKs send. A path that no route matches
+exactly is UNMETERED, so a path that Farebox does not understand can never be called with the operator's key.
 """
 
 from typing import Final
 
+from farebox.providers.definitions.by_unit import BY_UNIT
+from farebox.providers.definitions.clouds import CLOUDS
+from farebox.providers.definitions.makers import DEMO, MAKERS
+from farebox.providers.definitions.open_form import OPEN_FORM
 from farebox.providers.objects import object_call
 from farebox.providers.provider import FREE, UNMETERED, Metering, Provider
-from farebox.providers.rows.by_unit import BY_UNIT
-from farebox.providers.rows.clouds import CLOUDS
-from farebox.providers.rows.makers import DEMO, MAKERS
-from farebox.providers.rows.open_form import OPEN_FORM
 
 PROVIDERS: Final[tuple[Provider, ...]] = (*MAKERS, *CLOUDS, *OPEN_FORM, *BY_UNIT, DEMO)
 

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from farebox.memfile import Body, LargeBody, Piece, whole
+from farebox.memory_files import Body, LargeBody, Piece, whole
 from farebox.providers.formats import bodies
 from farebox.providers.formats.base import TooComplex
 from farebox.providers.formats.bounds import FIELDS_MAX

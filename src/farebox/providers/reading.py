@@ -1,7 +1,8 @@
 """Everything that is read from a model call's body in one step: the provider and model in the common forms, the request
 as billing needs it, what the operator refuses, and the body to forward.
 
-All functions here are pure: small bodies are read on the event loop, others in a helper process (farebox.offload).
+All functions here are pure: small bodies are read on the event loop, others in a helper process
+(farebox.helper_processes).
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from farebox.memfile import whole
+from farebox.memory_files import whole
 from farebox.providers.catalogue import PROVIDERS, format_of, provider_of, upstream_path
 from farebox.providers.formats import bodies, bounds, duplicate_fields, multipart
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, TooComplex, WireFormat

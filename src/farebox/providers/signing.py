@@ -11,9 +11,9 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from farebox.memfile import whole
+from farebox.memory_files import whole
+from farebox.providers.cloud_tokens import Tokens
 from farebox.providers.credential import AwsKeys, Signer, TokenSource
-from farebox.providers.tokens import Tokens
 from farebox.providers.upstream import SentHead, UpstreamRequest
 
 _AT_ONCE: Final = 256 * 2**10

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import msgspec
 
-from farebox.memfile import Body
+from farebox.memory_files import Body
 
 if TYPE_CHECKING:
     from farebox.websocket import ProviderSocket, Room

@@ -14,6 +14,7 @@ import structlog
 from msgspec.structs import replace
 
 from farebox.clock import Clock
+from farebox.detection.rules import ScreeningRules
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig, ServedGateway
 from farebox.model import AccessToken, Caller, Permission
 from farebox.policies.decide import Policies
@@ -29,7 +30,6 @@ from farebox.runtime.own_providers import OwnProviders, read_own_providers
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.screening_rules import read_rules
 from farebox.runtime.stored_policies import read_policies
-from farebox.screening.rules import ScreeningRules
 from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import find_account, find_token, find_user
 from farebox.storage.config import (
@@ -43,9 +43,9 @@ from farebox.storage.config import (
 )
 from farebox.storage.custom_domains import CustomDomain, active_domains
 from farebox.storage.database import Database
+from farebox.storage.dynamic_routes import find_route_named
 from farebox.storage.gateways import GatewayRow, find_gateway, put_gateway
 from farebox.storage.model_aliases import ALIASES
-from farebox.storage.routes import find_route_named
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.vault import Vault, same
 

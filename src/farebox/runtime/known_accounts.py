@@ -8,12 +8,12 @@ from collections.abc import Hashable, Mapping
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
+from farebox.detection.rules import ScreeningRules
 from farebox.gateway import ServedGateway
 from farebox.policies.decide import Policies
 from farebox.routing.graph import Graph
 from farebox.runtime.gateway_secrets import Exporter
 from farebox.runtime.own_providers import OwnProviders
-from farebox.screening.rules import ScreeningRules
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

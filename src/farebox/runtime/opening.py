@@ -6,9 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from farebox import lean
+from farebox import lean_imports
 from farebox.addresses import networks
 from farebox.clock import Clock, Ids
+from farebox.helper_processes import BeginHelper, HelperProcess, Pool
 from farebox.jobs import Jobs
 from farebox.ledger.ledger import Ledger, ledger_of
 from farebox.limits.byte_budget import ByteBudget
@@ -16,7 +17,6 @@ from farebox.limits.concurrent import CallsInFlight
 from farebox.limits.rate import RateLimiter
 from farebox.metrics.families import SHARED_CACHE
 from farebox.metrics.metrics import Metrics
-from farebox.offload import BeginHelper, HelperProcess, Pool
 from farebox.payments.processor import Processor
 from farebox.pricing.unseen import UnseenRules, parse_rules
 from farebox.providers.capabilities import Candidate, candidates_of
@@ -167,7 +167,7 @@ def open_processor(settings: Settings, installation: str) -> Processor | None:
     """Stripe, if it is switched on; its client library is large, and is loaded only then. Raises SettingsError."""
     if not settings.stripe_secret_key:
         return None
-    with lean.without("requests"):  # an alternative HTTP client, slower to load than all the rest
+    with lean_imports.without("requests"):  # an alternative HTTP client, slower to load than all the rest
         from farebox.payments.stripe import StripeProcessor
 
     return StripeProcessor(

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from farebox.custom_provider import CUSTOM, CustomCostConfig, CustomProviderConfig
-from farebox.pricing.custom_costs import CompiledCost, CustomCosts, compile_cost
+from farebox.pricing.custom_provider_costs import CompiledCost, CustomCosts, compile_cost
 from farebox.providers.naming import custom_provider, is_versioned
 from farebox.runtime.provider_access import CustomAccess, ProviderAccess
 from farebox.storage.custom_providers import CustomCostRow, CustomProviderRow, costs_of, providers_of

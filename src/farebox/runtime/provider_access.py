@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from farebox.pricing.custom_costs import CustomCosts
+from farebox.pricing.custom_provider_costs import CustomCosts
 from farebox.providers.provider import Provider
 
 

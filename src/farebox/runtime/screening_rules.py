@@ -4,10 +4,10 @@ import asyncio
 
 import msgspec
 
+from farebox.detection.own_profiles import OwnProfile, profile_of
+from farebox.detection.profiles import BUILT_IN
+from farebox.detection.rules import ScreeningRules, profile_ids_of, rules_of
 from farebox.gateway import GatewayConfig
-from farebox.screening.own_profiles import OwnProfile, profile_of
-from farebox.screening.profiles import BUILT_IN
-from farebox.screening.rules import ScreeningRules, profile_ids_of, rules_of
 from farebox.storage.database import Database
 from farebox.storage.dlp_profiles import PROFILES
 

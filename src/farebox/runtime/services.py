@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from farebox.clock import Clock, Ids
 from farebox.errors import PAYMENTS_OFF, Problem
+from farebox.helper_processes import Pool
 from farebox.jobs import Jobs
 from farebox.ledger.ledger import Ledger
 from farebox.limits.byte_budget import ByteBudget
@@ -21,13 +22,12 @@ from farebox.limits.spend_watch import SpendWatch
 from farebox.limits.turn_models import TurnModels
 from farebox.limits.unpaid import UnpaidWork
 from farebox.metrics.metrics import Metrics
-from farebox.offload import Pool
 from farebox.payments.processor import Processor
 from farebox.pricing.learned import LearnedSizes
 from farebox.pricing.unseen import UnseenRules
 from farebox.providers.capabilities import Candidate
+from farebox.providers.cloud_tokens import Tokens
 from farebox.providers.reading import Refusals
-from farebox.providers.tokens import Tokens
 from farebox.providers.upstream import Upstream
 from farebox.runtime.classifier import Classifier
 from farebox.runtime.configuration import Configuration

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from farebox.exports.spans import Span
+from farebox.export_formats.spans import Span
 
 ACCOUNT_SPANS_MAX: Final = 4096
 """Maximum number of waiting spans of one account, over all of its destinations."""

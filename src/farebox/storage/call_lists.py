@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
+from farebox.storage.call_reports import REQUEST_CONTAINS, any_entry_contains, detail_text, entry_is, rare_text
 from farebox.storage.calls import COLUMNS, CallRow, call_of
 from farebox.storage.log_totals import id_at
-from farebox.storage.reports import REQUEST_CONTAINS, any_entry_contains, detail_text, entry_is, rare_text
 from farebox.storage.sql import Connection, row, rows
 from farebox.storage.usage_values import BODY_MAX
 

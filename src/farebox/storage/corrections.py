@@ -6,7 +6,7 @@ from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.calls import ReceiptRow, receipt_row
 from farebox.storage.log_totals import id_at
 from farebox.storage.sql import Connection, row, rows
-from farebox.storage.statement import NO_CHARGE
+from farebox.storage.transfer_statement import NO_CHARGE
 
 
 class Correction(NamedTuple):

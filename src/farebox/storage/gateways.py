@@ -11,9 +11,9 @@ from farebox.storage.cached_responses import leave_responses
 from farebox.storage.config import note_change
 from farebox.storage.custom_domains import delete_domains_of
 from farebox.storage.datasets import DATASETS, EVALUATIONS
+from farebox.storage.dynamic_routes import delete_routes_of
 from farebox.storage.model_aliases import ALIASES
 from farebox.storage.policies import POLICIES
-from farebox.storage.routes import delete_routes_of
 from farebox.storage.sql import Connection, row, rows
 
 

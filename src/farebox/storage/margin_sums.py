@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
+from farebox.storage.call_reports import detail_flag
 from farebox.storage.log_totals import id_at
-from farebox.storage.reports import detail_flag
 from farebox.storage.sql import Connection, rows
 
 _RECEIPTS_AT_ONCE = 1_000

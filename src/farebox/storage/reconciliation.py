@@ -8,7 +8,7 @@ import msgspec
 from farebox.storage.account_keys import key_of
 from farebox.storage.every_bucket import rows_everywhere
 from farebox.storage.sql import Connection, row, rows
-from farebox.storage.statement import NO_CHARGE
+from farebox.storage.transfer_statement import NO_CHARGE
 
 
 class BookedPayment(msgspec.Struct, frozen=True, kw_only=True):

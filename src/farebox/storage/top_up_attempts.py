@@ -1,6 +1,6 @@
 """The store of attempts: every attempted charge of a card, written before it is made. The guards count these."""
 
-from farebox.payments.attempts import Attempt, AttemptOutcome
+from farebox.payments.charge_attempts import Attempt, AttemptOutcome
 from farebox.payments.model import TopUp
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.sql import Connection, row, rows

@@ -20,7 +20,7 @@ import msgspec
 from farebox.calendar import SECOND_MS
 from farebox.calls.exports.delivering import deliver_all, forget, log_failure, record_failure, record_success
 from farebox.errors import KEY_RATE_LIMITED, RATE_LIMITED
-from farebox.exports.log_lines import LogLine, file_of, public_key
+from farebox.export_formats.log_lines import LogLine, file_of, public_key
 from farebox.gateway import GatewayConfig
 from farebox.log_destination import DestinationSecrets, LogDestination, destination_place
 from farebox.messages.send import UNREACHABLE
@@ -205,7 +205,7 @@ def _signed(
     destination: LogDestination, secrets: DestinationSecrets, name: str, body: bytes
 ) -> tuple[str, list[tuple[str, str]]]:
     """Runs on the encoder's thread, which loads botocore."""
-    from farebox.exports.s3 import put_request
+    from farebox.export_formats.s3 import put_request
 
     return put_request(
         destination.url,

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from farebox.calls.exports.delivering import deliver_all, forget, log_failure, record_failure, record_success
-from farebox.exports.stripe_event import METADATA, MeterEventForm, Template, ValueMissing, event_of, template_of
+from farebox.export_formats.stripe_event import METADATA, MeterEventForm, Template, ValueMissing, event_of, template_of
 from farebox.gateway import GatewayConfig
 from farebox.messages.send import UNREACHABLE
 from farebox.metrics.families import METER_EVENTS

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from farebox import backoff
-from farebox.exports.spans import Span
+from farebox.export_formats.spans import Span
 from farebox.metrics.families import SPANS
 from farebox.runtime import outgoing
 from farebox.runtime.gateway_secrets import Exporter
@@ -142,14 +142,14 @@ async def _send(services: Services, exporter: Exporter, batch: list[Span]) -> tu
 
 def _encoded(batch: list[Span], instance: str, encoding: str) -> tuple[bytes, str]:
     """Runs on the encoder's thread, which loads protobuf."""
-    from farebox.exports import otlp
+    from farebox.export_formats import otlp
 
     chosen: otlp.Encoding = "protobuf" if encoding == "protobuf" else "json"
     return otlp.encoded(batch, instance, chosen), otlp.CONTENT_TYPES[chosen]
 
 
 def _rejected(body: bytes, encoding: str) -> tuple[int, str]:
-    from farebox.exports import otlp
+    from farebox.export_formats import otlp
 
     return otlp.rejected(body, "protobuf" if encoding == "protobuf" else "json")
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from farebox.calls.model import Call, SpanNotes, TraceContext
 from farebox.calls.record import CallRecord
-from farebox.exports.spans import Span, SpanEvent, Value
+from farebox.export_formats.spans import Span, SpanEvent, Value
 from farebox.metrics.families import SPANS
 from farebox.money import NANOS_PER_USD
 from farebox.providers.formats.finish import Finish

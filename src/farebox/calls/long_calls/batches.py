@@ -26,10 +26,10 @@ from farebox.errors import (
     UPSTREAM_INVALID,
     Problem,
 )
+from farebox.helper_processes import HelperDied, PoolBusy, TooMuchWork
 from farebox.ledger.commands import Hold
-from farebox.memfile import whole
+from farebox.memory_files import whole
 from farebox.money import NANOS_PER_CENT, ceil_div, format_usd
-from farebox.offload import HelperDied, PoolBusy, TooMuchWork
 from farebox.pricing.bill import combined
 from farebox.pricing.charge import PER_MILLION, cost_of
 from farebox.pricing.estimate import estimate

@@ -18,6 +18,7 @@ from farebox.gateway import ServedGateway
 from farebox.ledger.commands import Outcome, Verdict
 from farebox.pricing.model import Estimate
 from farebox.providers.catalogue import format_of, provider_of
+from farebox.providers.cloud_tokens import TokenRefused
 from farebox.providers.credential import InvalidKey
 from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.providers.naming import stored_key_header
@@ -25,7 +26,6 @@ from farebox.providers.provider import FREE, Plain
 from farebox.providers.provider_path import filled_base_url, provider_path
 from farebox.providers.reading import Place
 from farebox.providers.signing import signed, signing_of
-from farebox.providers.tokens import TokenRefused
 from farebox.providers.upstream import SentHead, UpstreamRequest
 from farebox.quoting import quoted
 from farebox.runtime.provider_access import ProviderAccess

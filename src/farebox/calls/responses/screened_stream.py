@@ -10,14 +10,14 @@ from farebox.calls.buffered_response import FREE, STEP
 from farebox.calls.model import Sink
 from farebox.calls.screening.screen import Screening, dlp_problem
 from farebox.calls.stages import Responded
+from farebox.detection.body_text import Unreadable
+from farebox.detection.reading import RAISES
+from farebox.detection.response_text import OVERLAP, Channel, Channels, Leaf, TextWindow, leaves_of
+from farebox.detection.rules import Side
+from farebox.detection.scan import Match
 from farebox.errors import Problem
-from farebox.offload import HelperDied, PoolBusy, TooMuchWork
+from farebox.helper_processes import HelperDied, PoolBusy, TooMuchWork
 from farebox.providers.formats.frame_reader import MEDIA_TYPE
-from farebox.screening.body_text import Unreadable
-from farebox.screening.reading import RAISES
-from farebox.screening.response_text import OVERLAP, Channel, Channels, Leaf, TextWindow, leaves_of
-from farebox.screening.rules import Side
-from farebox.screening.scan import Match
 
 WINDOW_BYTES: Final = 256
 """Bytes of text after which it is screened."""

@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import msgspec
 
+from farebox.detection.rules import ScreeningPolicy, Side
+from farebox.detection.scan import Match
 from farebox.gateway import Action, Check
 from farebox.screened import DlpFinding, HazardFinding, Screened
-from farebox.screening.rules import ScreeningPolicy, Side
-from farebox.screening.scan import Match
 
 POSITIONS_MAX: Final = 10
 HEADER_BYTES_MAX: Final = 3_072

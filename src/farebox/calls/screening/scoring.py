@@ -5,10 +5,10 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from farebox.detection.rules import Side
 from farebox.metrics.families import SCORER_ASKED
 from farebox.runtime.scorer import TEXT_BYTES_MAX, Scorer, ScorerFailed, ScoringRequest
 from farebox.runtime.services import Services
-from farebox.screening.rules import Side
 
 AT_ONCE: Final = 4
 """Maximum number of parts of one text that the scorer is asked about at the same time."""

@@ -10,6 +10,20 @@ from farebox.calls.model import Call, Sink
 from farebox.calls.screening.findings import Findings
 from farebox.calls.screening.scoring import hazards_of
 from farebox.calls.watch import Watch
+from farebox.detection.body_text import Unreadable
+from farebox.detection.reading import (
+    INLINE_CANDIDATES,
+    RAISES,
+    ScanResult,
+    is_light,
+    read_request,
+    read_response,
+    scan_text,
+)
+from farebox.detection.request_text import request_text
+from farebox.detection.response_text import response_text
+from farebox.detection.rules import ScreeningRules, Side
+from farebox.detection.scan import Match, TooManyCandidates, scan
 from farebox.errors import (
     DLP_REQUEST_BLOCKED,
     DLP_RESPONSE_BLOCKED,
@@ -23,32 +37,18 @@ from farebox.errors import (
     Problem,
 )
 from farebox.gateway import Check
+from farebox.helper_processes import HelperDied, PoolBusy, TooMuchWork
 from farebox.metrics.families import SCREENED
-from farebox.offload import HelperDied, PoolBusy, TooMuchWork
 from farebox.providers.formats.base import framed_reader
 from farebox.runtime.observers import best_effort
 from farebox.runtime.scorer import ScorerFailed, ScoringRequest
 from farebox.runtime.services import Services
-from farebox.screening.body_text import Unreadable
-from farebox.screening.reading import (
-    INLINE_CANDIDATES,
-    RAISES,
-    ScanResult,
-    is_light,
-    read_request,
-    read_response,
-    scan_text,
-)
-from farebox.screening.request_text import request_text
-from farebox.screening.response_text import response_text
-from farebox.screening.rules import ScreeningRules, Side
-from farebox.screening.scan import Match, TooManyCandidates, scan
 
 HEADER: Final = "cf-aig-dlp"
 PROMPT_BYTES: Final = 2_000
 """Bytes of the end of the prompt that the scorer receives when it judges a response."""
 
-log = structlog.get_logger("farebox.screening")
+log = structlog.get_logger("farebox.detection")
 
 
 async def screening_of(services: Services, call: Call, sink: Sink, watch: Watch) -> "Screening | None":

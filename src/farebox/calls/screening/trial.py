@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 
 from farebox.calls.screening.findings import Findings
 from farebox.calls.screening.scoring import hazards_of
+from farebox.detection.rules import Side
+from farebox.detection.scan import Match, scan
 from farebox.gateway import Check, GatewayConfig
-from farebox.offload import HelperDied, PoolBusy, TooMuchWork
+from farebox.helper_processes import HelperDied, PoolBusy, TooMuchWork
 from farebox.runtime.scorer import ScorerFailed, ScoringRequest
 from farebox.runtime.services import Services
 from farebox.screened import Screened
-from farebox.screening.rules import Side
-from farebox.screening.scan import Match, scan
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ from farebox.providers.catalogue import SLUG_OF_ALIAS
 from farebox.routing.elements import Element, Limit, Rate
 from farebox.routing.graph import key_field
 from farebox.storage.account_settings import read_settings
+from farebox.storage.dynamic_routes import RouteInUse, routes_in_use
 from farebox.storage.gateways import list_gateways
 from farebox.storage.policies import POLICIES
-from farebox.storage.routes import RouteInUse, routes_in_use
 from farebox.storage.spend_alerts import Slot, slots_from
 from farebox.storage.sql import Connection
 

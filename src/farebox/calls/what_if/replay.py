@@ -30,9 +30,9 @@ from farebox.pricing.reprice import NotRepriced, PricedModel, Repriced, at_marku
 from farebox.pricing.stored_receipt import whole
 from farebox.storage.account_settings import set_zone
 from farebox.storage.accounts import add_account
+from farebox.storage.call_reports import UsageWindow
 from farebox.storage.calls import CallDetail, add_usage
 from farebox.storage.corrections import CallToPrice
-from farebox.storage.reports import UsageWindow
 from farebox.storage.scratch import forget_ended, scratch_database
 from farebox.storage.spending import SpendingLimit, set_limit
 from farebox.storage.sql import Connection

@@ -14,9 +14,9 @@ from farebox.periods import UTC_NAME
 from farebox.runtime.services import Services
 from farebox.storage import what_ifs as store
 from farebox.storage.account_settings import read_settings
+from farebox.storage.call_reports import usage_by_window
 from farebox.storage.corrections import count_calls, page_of_calls
 from farebox.storage.gateways import can_have_calls
-from farebox.storage.reports import usage_by_window
 from farebox.storage.what_ifs import WhatIfRow
 
 GONE_MS: Final = 60_000

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from farebox.billing import reports
+from farebox.billing import account_reports
 from farebox.errors import ACCESS_DENIED, Problem
 from farebox.http.auth import authenticate_token
 from farebox.http.control.wire import Paging, iso
@@ -42,7 +42,7 @@ async def verify_token(request: Request, _: None) -> Response:
 
 async def list_accounts(request: Request, query: AccountsQuery) -> Response:
     assert request.caller is not None
-    found = await reports.accounts(request.services, request.caller.accounts)
+    found = await account_reports.accounts(request.services, request.caller.accounts)
     if query.name:
         found = [account for account in found if account.name == query.name]
     window = query.window()
@@ -51,7 +51,7 @@ async def list_accounts(request: Request, query: AccountsQuery) -> Response:
 
 
 async def get_account(request: Request, _: None) -> Response:
-    found = await reports.accounts(request.services, frozenset((request.account_id,)))
+    found = await account_reports.accounts(request.services, frozenset((request.account_id,)))
     if not found:
         raise Problem(ACCESS_DENIED, "Authentication error")
     return ok(_info(found[0]))

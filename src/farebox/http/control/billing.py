@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from farebox.billing import documents, reports, top_up
+from farebox.billing import account_reports, documents, top_up
 from farebox.errors import ACCESS_DENIED, Problem
 from farebox.http.control.topups import CURRENCY, TopupConfig, disabled_reason
 from farebox.http.control.wire import Milliseconds, Paging
@@ -177,7 +177,7 @@ async def usage_history(request: Request, query: UsageQuery) -> Response:
     period: Literal["hourly", "daily"] = "daily" if query.value_grouping_window == "day" else "hourly"
     start = None if query.start_time is None else int(query.start_time)
     end = None if query.end_time is None else int(query.end_time)
-    found = await reports.usage(request.services, request.account_id, period, start, end)
+    found = await account_reports.usage(request.services, request.account_id, period, start, end)
     history = [
         UsageEntry(
             id=f"{query.value_grouping_window}-{window.start}",
@@ -224,7 +224,7 @@ async def _invoice(request: Request, bought: TopUp) -> Invoice:
 
 
 async def invoice_preview(request: Request, _: None) -> Response:
-    month = await reports.running_month(request.services, request.account_id)
+    month = await account_reports.running_month(request.services, request.account_id)
     period = Period(month.start // 1000, month.end // 1000)
     total = nanos_to_cents(month.charge)
     lines = [

@@ -15,7 +15,7 @@ from farebox.http.request import Request
 from farebox.http.validation import Fault, invalid
 from farebox.money import nanos_to_usd
 from farebox.runtime.classifier import Classifier, ModelFit
-from farebox.storage.reports import classified_calls
+from farebox.storage.call_reports import classified_calls
 
 _DAYS: Final = 31
 

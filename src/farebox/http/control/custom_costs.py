@@ -11,7 +11,7 @@ from farebox.http.control.wire import Paging, iso, require
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.http.validation import invalid
-from farebox.pricing.custom_costs import compile_cost
+from farebox.pricing.custom_provider_costs import compile_cost
 from farebox.pricing.rates import InvalidPrice
 from farebox.storage.account_keys import find_key
 from farebox.storage.custom_providers import CustomCostRow, costs_of, delete_cost, find_cost, find_provider, put_cost

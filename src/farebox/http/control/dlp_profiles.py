@@ -6,18 +6,18 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
+from farebox.detection.own_profiles import PATTERNS_OF_ACCOUNT_MAX, PROFILES_MAX, Entry, OwnProfile, pattern_of
+from farebox.detection.profiles import BUILT_IN, NAMES
+from farebox.detection.rules import profile_ids_of
+from farebox.detection.scan import check_pattern
 from farebox.gateway import GatewayConfig
+from farebox.helper_processes import HelperDied, PoolBusy, TooMuchWork
 from farebox.http.control.wire import Paging, iso, iso_or_none, require
 from farebox.http.envelope import Response, ok, page
 from farebox.http.parse_body import busy
 from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
-from farebox.offload import HelperDied, PoolBusy, TooMuchWork
 from farebox.runtime.services import Services
-from farebox.screening.own_profiles import PATTERNS_OF_ACCOUNT_MAX, PROFILES_MAX, Entry, OwnProfile, pattern_of
-from farebox.screening.profiles import BUILT_IN, NAMES
-from farebox.screening.rules import profile_ids_of
-from farebox.screening.scan import check_pattern
 from farebox.storage.dlp_profiles import PROFILES, DlpProfileRow
 from farebox.storage.gateways import list_gateways
 from farebox.storage.sql import Connection

@@ -17,8 +17,8 @@ from farebox.providers.naming import is_custom
 from farebox.providers.reading import common_path
 from farebox.routing.elements import Element, Model, in_newer_form
 from farebox.routing.graph import InvalidRoute, graph_of, is_draft
-from farebox.storage import routes as store
-from farebox.storage.routes import DeploymentRow, RouteRow, VersionRow
+from farebox.storage import dynamic_routes as store
+from farebox.storage.dynamic_routes import DeploymentRow, RouteRow, VersionRow
 from farebox.storage.sql import Connection
 
 ROUTES_MAX = 200

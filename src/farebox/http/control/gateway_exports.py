@@ -9,8 +9,8 @@ from typing import Any
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from farebox.exports.log_lines import InvalidPublicKey, public_key
-from farebox.exports.stripe_event import InvalidTemplate, template_of
+from farebox.export_formats.log_lines import InvalidPublicKey, public_key
+from farebox.export_formats.stripe_event import InvalidTemplate, template_of
 from farebox.gateway import GatewayConfig, OtelExporter, StripeMeter
 from farebox.http.control.custom_headers import checked_headers
 from farebox.http.control.urls import checked_url

@@ -9,7 +9,7 @@ from farebox.calls.log_filters import Filter, WrongValue, kind_of, value_of
 from farebox.errors import Problem
 from farebox.http.control.wire import Paging
 from farebox.http.validation import invalid, parse_json
-from farebox.storage.reports import LOG_COLUMNS, ColumnKind, LogCondition, LogQuery, Operator
+from farebox.storage.call_reports import LOG_COLUMNS, ColumnKind, LogCondition, LogQuery, Operator
 
 LOGS_PER_PAGE_MAX = 50
 _FILTERS_MAX = 50

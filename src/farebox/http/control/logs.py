@@ -18,8 +18,8 @@ from farebox.http.validation import Fault, InvalidInput
 from farebox.model import METADATA_ENTRIES_MAX, METADATA_RESERVED
 from farebox.money import nanos_to_usd
 from farebox.screened import DlpFinding, HazardFinding
+from farebox.storage.call_reports import LogExtremes
 from farebox.storage.calls import CallDetail, CallRow
-from farebox.storage.reports import LogExtremes
 
 HEAD_BYTES = 4_096
 """Bytes of a stored body that a log's detail shows."""

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from farebox.billing import reports
+from farebox.billing import account_reports
 from farebox.calls import logs
 from farebox.http.control.wire import require
 from farebox.http.envelope import Response, ok
@@ -20,8 +20,8 @@ class ExactBalance(msgspec.Struct, frozen=True):
 
 
 async def balance(request: Request, _: None) -> Response:
-    money = await reports.balance(request.services, request.account_id)
-    owed = await reports.owed(request.services, request.account_id)
+    money = await account_reports.balance(request.services, request.account_id)
+    owed = await account_reports.owed(request.services, request.account_id)
     return ok(ExactBalance(money.posted, money.held, money.available, owed))
 
 

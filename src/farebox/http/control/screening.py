@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+from farebox.detection.profiles import BUILT_IN
 from farebox.gateway import Dlp, GatewayConfig, Guardrails
 from farebox.http.validation import Fault, InvalidInput, Path
 from farebox.runtime.scorer import Scorer
-from farebox.screening.profiles import BUILT_IN
 from farebox.storage.dlp_profiles import PROFILES
 from farebox.storage.sql import Connection
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from farebox.billing import auto_top_up, cards, disputes, documents, refund, reports, top_up
+from farebox.billing import account_reports, auto_top_up, cards, disputes, documents, refund, top_up
 from farebox.calendar import DAY_MS, month_start
 from farebox.calls.spending import spending_limit
 from farebox.errors import NOT_FOUND, Problem
@@ -26,7 +26,7 @@ async def load_view(services: Services, account_id: str) -> View:
     account = await database.get(partial(find_account, account_id=account_id))
     if account is None:
         raise Problem(NOT_FOUND, f"There is no account {quoted(account_id)}")
-    transfers, _ = await reports.statement(services, account_id, 0, TRANSFERS_READ)
+    transfers, _ = await account_reports.statement(services, account_id, 0, TRANSFERS_READ)
     top_ups = await _top_ups(services, account_id)
     refunds = await refund.refunds(services, account_id)
     contested = await disputes.disputes(services, account_id)
@@ -35,8 +35,8 @@ async def load_view(services: Services, account_id: str) -> View:
     return View(
         account=account,
         now=now,
-        balance=await reports.balance(services, account_id),
-        owed=await reports.owed(services, account_id),
+        balance=await account_reports.balance(services, account_id),
+        owed=await account_reports.owed(services, account_id),
         payments_on=services.processor is not None,
         switch=services.settings.auto_topup,
         cards=await cards.cards(services, account_id),
@@ -55,7 +55,7 @@ async def load_view(services: Services, account_id: str) -> View:
         refunds=refunds,
         disputes=contested,
         transfers=transfers,
-        usage=await reports.running_month(services, account_id),
+        usage=await account_reports.running_month(services, account_id),
         links=await _links(services, account_id, top_ups, refunds, contested),
         statement=documents.statement_link(services, account_id, labels.month_key(now)),
     )

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from farebox import errors
 from farebox.calls import logs
 from farebox.calls.spending.rules import end_user
+from farebox.detection.profiles import API_KEYS
 from farebox.errors import NOT_FOUND, ErrorKind, Problem
 from farebox.http.pages import labels, replay
 from farebox.http.pages.receipts import explain_receipt
@@ -18,7 +19,6 @@ from farebox.http.pages.times import moment
 from farebox.http.pages.timing import timing_of
 from farebox.http.pages.token_names import tokens_to_choose
 from farebox.http.pages.visit import Visit
-from farebox.screening.profiles import API_KEYS
 from farebox.storage.accounts import token_labels
 from farebox.storage.call_lists import CallFilter, find_call, list_calls
 from farebox.storage.gateways import list_gateways

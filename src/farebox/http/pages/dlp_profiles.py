@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from farebox.detection.own_profiles import ENTRIES_MAX
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control import dlp_profiles as api
 from farebox.http.control.wire import Paging
@@ -15,7 +16,6 @@ from farebox.http.pages.table import Fields, Shown, redirect_with_note, shell
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput
-from farebox.screening.own_profiles import ENTRIES_MAX
 
 LIST = "/ui/dlp-profiles"
 SECTION = "/ui/gateways"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farebox.calls.screening.trial import Trial, try_text
+from farebox.detection.scan import Match
 from farebox.errors import NOT_FOUND, Problem
 from farebox.gateway import Check
 from farebox.http.control import dlp_profiles
@@ -18,7 +19,6 @@ from farebox.http.pages.own_api import all_items, submit
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput
-from farebox.screening.scan import Match
 
 POLICIES_MAX = 20
 TEXT_MAX = 8_000

@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-from farebox.billing import reports
+from farebox.billing import account_reports
 from farebox.calendar import DAY_MS
 from farebox.http.envelope import Response, Stream
 from farebox.http.exchange import ResponseStream
 from farebox.http.pages import calls, labels
 from farebox.http.pages.visit import Visit, headers_of_pages
 from farebox.people import sessions
-from farebox.storage.reports import usage_by_window
+from farebox.storage.call_reports import usage_by_window
 
 LOOK_SECONDS = 2.0
 ALIVE_SECONDS = 15.0
@@ -74,7 +74,7 @@ async def _send_changes(visit: Visit, look: Look, stream: ResponseStream, ends: 
 async def figures(visit: Visit) -> str:
     """The account's balance and what it was charged today, as texts by the names of their places on the page."""
     services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
-    balance = await reports.balance(services, account_id)
+    balance = await account_reports.balance(services, account_id)
     day = now - now % DAY_MS
     read = partial(usage_by_window, account_id=account_id, start=day, end=now + 1, window_ms=DAY_MS)
     today = await services.database.scan(read)

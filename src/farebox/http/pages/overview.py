@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from farebox.billing import reports
+from farebox.billing import account_reports
 from farebox.calendar import DAY_MS, HOUR_MS, month_start, next_month
 from farebox.calls import usage_report
 from farebox.http.envelope import Response
@@ -17,7 +17,7 @@ from farebox.http.pages.usage import token_names
 from farebox.http.pages.visit import Visit, see_other
 from farebox.model import Balance
 from farebox.runtime.services import Services
-from farebox.storage.reports import ModelUsage, UsageWindow, usage_by_model, usage_by_window
+from farebox.storage.call_reports import ModelUsage, UsageWindow, usage_by_model, usage_by_window
 from farebox.storage.usage_values import OTHER
 
 BURN_DAYS = 14
@@ -62,7 +62,7 @@ async def overview(visit: Visit) -> Shown | Response:
     if not visit.account_id:
         return see_other("/ui/accounts")
     services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
-    balance = await reports.balance(services, account_id)
+    balance = await account_reports.balance(services, account_id)
     month, day = month_start(now), now - now % DAY_MS
     last = month_start(month - 1)
     hours = await _windows(services, account_id, now - now % HOUR_MS - 23 * HOUR_MS, now + HOUR_MS, HOUR_MS)

@@ -24,7 +24,7 @@ from farebox.http.pages.visit import (
 from farebox.http.quotas import SIGN_INS, anonymous_client, spend
 from farebox.http.refusals import Pages
 from farebox.http.request import Request
-from farebox.people import attempts, membership, sessions
+from farebox.people import membership, sessions, sign_in_attempts
 from farebox.people.sessions import Browser, SignInSession
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -79,12 +79,12 @@ async def begin_attempt(request: Request, content: msgspec.Struct) -> tuple[str,
     """The header with the cookie of an attempt to sign in. Raises Problem (RATE_LIMITED) for a client address that
     begins too many."""
     spend(request.services, SIGN_INS, anonymous_client(request.client))
-    return attempt_cookie(request, await attempts.begin(request.services, content))
+    return attempt_cookie(request, await sign_in_attempts.begin(request.services, content))
 
 
 async def take_attempt(request: Request, kind: type[T]) -> T | None:
     """The attempt that this browser has begun."""
-    return await attempts.take(request.services, request.cookie(cookie_name(request, ATTEMPT_COOKIE)), kind)
+    return await sign_in_attempts.take(request.services, request.cookie(cookie_name(request, ATTEMPT_COOKIE)), kind)
 
 
 def failed(problem: Problem, _: Pages) -> Response:

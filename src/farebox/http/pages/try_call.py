@@ -30,8 +30,8 @@ from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import is_custom
 from farebox.providers.reading import CommonBody, ParsedBody, Place, read_common
 from farebox.storage.accounts import add_token, find_token
+from farebox.storage.call_reports import usage_by_model
 from farebox.storage.gateways import list_gateways
-from farebox.storage.reports import usage_by_model
 from farebox.storage.sql import Connection
 from farebox.vault import TOKEN_PREFIX
 

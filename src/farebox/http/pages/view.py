@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal, TypeAlias
 
-from farebox.billing.reports import MonthUsage
+from farebox.billing.account_reports import MonthUsage
 from farebox.calls.spending.spending_limit import LimitState
 from farebox.model import Account, Balance
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card, Dispute, Refund, TopUp, TopUpRule
 from farebox.payments.states import PENDING_TOP_UPS
-from farebox.storage.statement import TransferRow
+from farebox.storage.transfer_statement import TransferRow
 
 MOVEMENTS = 10
 TRANSFERS_READ = 50

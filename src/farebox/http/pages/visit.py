@@ -26,8 +26,8 @@ from farebox.http.request import Request
 from farebox.ingress import path_of
 from farebox.model import Operator, Role
 from farebox.people import sessions
-from farebox.people.attempts import ATTEMPT_MS
 from farebox.people.sessions import SESSION_MS, SignInSession
+from farebox.people.sign_in_attempts import ATTEMPT_MS
 from farebox.runtime.services import Services
 
 HOME = "/ui/overview"

@@ -11,7 +11,7 @@ from farebox.http.server.incoming import Incoming
 from farebox.http.server.lifecycle import BODY, BodyState, Lifecycle
 from farebox.http.server.upgraded import UpgradedConnection, UpgradedWire
 from farebox.limits.byte_budget import ByteLease
-from farebox.memfile import LARGE_BYTES, Body, whole
+from farebox.memory_files import LARGE_BYTES, Body, whole
 
 JOINED_MAX = 64 * 2**10
 """Maximum bytes of a body that are copied behind its head, to be sent as one piece."""

@@ -1,6 +1,6 @@
 """The received part of a request's body: small ones as bytes, a large one in a memory file."""
 
-from farebox.memfile import BLOCK_BYTES, Body, LargeBody, MemoryFile
+from farebox.memory_files import BLOCK_BYTES, Body, LargeBody, MemoryFile
 
 _PIECE_MIN = 2**10
 """Smaller pieces are joined: as separate objects, tiny pieces would take many times their size."""

@@ -13,7 +13,7 @@ from farebox.http.server.cached_head import CachedHead, cacheable_head
 from farebox.http.server.exchange import Http1Exchange, Wire
 from farebox.http.server.headers import add_header, is_host, named_host, split_target
 from farebox.http.server.request_lines import RequestLines
-from farebox.memfile import LARGE_BYTES
+from farebox.memory_files import LARGE_BYTES
 
 PIPELINED_MAX = 64
 """Maximum number of requests that wait for the one before them."""

@@ -13,7 +13,7 @@ from typing import cast
 import httptools
 import structlog
 
-from farebox.memfile import Body
+from farebox.memory_files import Body
 from farebox.providers.http1.opening import Opened
 from farebox.providers.http1.response import PAUSE_ABOVE, Http1Response
 from farebox.providers.upstream import Cause, SendProgress, UpstreamFailed

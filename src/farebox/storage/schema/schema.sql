@@ -193,7 +193,7 @@ CREATE TABLE operator_acts_head (         -- one row: the latest act, so that mi
     digest TEXT NOT NULL                  -- its digest
 );
 
-CREATE TABLE operator_reports (           -- reports that take long, the latest of each kind (operator.reports)
+CREATE TABLE operator_reports (           -- reports that take long, the latest of each kind (operator.long_reports)
     kind       TEXT PRIMARY KEY,          -- check, margins
     report_id  TEXT NOT NULL,
     state      TEXT NOT NULL,             -- running, done, failed
