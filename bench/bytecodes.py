@@ -17,7 +17,7 @@ SKIPPED, COUNTED = 600, 400
 """Requests before counting starts, and requests counted: all of one kind, model calls or reads."""
 BY_THE_CLOCK = (
     *("/asyncio/", "/concurrent/", "/contextlib.py", "/threading.py", "/queue.py", "/_weakrefset.py"),
-    *("farebox/worker.py", "farebox/jobs.py", "farebox/metrics/figures.py", "farebox/runtime/configuration.py"),
+    *("farebox/periodic_jobs.py", "farebox/jobs.py", "farebox/metrics/figures.py", "farebox/runtime/configuration.py"),
 )
 RARE = 0.05
 """Functions that run less than once in twenty requests are left out."""

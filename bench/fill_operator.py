@@ -1,4 +1,4 @@
-"""Adds what the operator's pages show of a large installation: messages with deliveries, findings, alarms, acts."""
+"""Adds what the operator's pages show of a large installation: messages with deliveries, findings, alarms, actions."""
 
 from pathlib import Path
 from typing import Final
@@ -9,7 +9,7 @@ from farebox.clock import SystemClock
 from farebox.model import Operator
 from farebox.storage.database import opened_for_command
 from farebox.storage.findings import Finding, add_finding
-from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_actions import record_action
 from farebox.storage.operator_alarms import Alarm, put_alarm
 from farebox.storage.sql import Connection
 
@@ -32,7 +32,7 @@ def fill_operator(folder: Path, engine: Engine) -> None:
             about = f"bench/{number}"
             put_alarm(connection, Alarm(kind="cost_differs", about=about, content={}, first_at=now, last_at=now))
         for number in range(ACTS):
-            record_act(connection, _BY, "credit.grant", now, account_id="bench", after={"amount": number})
+            record_action(connection, _BY, "credit.grant", now, account_id="bench", after={"amount": number})
 
 
 def _messages(connection: Connection, now: int) -> None:

@@ -1,7 +1,7 @@
 """`python -m bench.first_paint`: what the pages cost on a large database, and how many bytes they send.
 
-Fills a database of 100,000 accounts and a million calls (bench.fill), with messages and acts of the operator. Signs in
-as the owner of the account with a tenth of all calls, and as the operator, and opens every page of both, one request
+Fills a database of 100,000 accounts and a million calls (bench.fill), with messages and actions of the operator. Signs
+in as the owner of the account with a tenth of all calls, and as the operator, and opens every page of both, one request
 after another. For each request it measures the time, and the processor time of the server and the database together,
 minus what they use when idle: this is the figure to compare on a machine that also runs other programs. A bare handler
 on the same server (bench.bare) is measured in the same way.
@@ -211,11 +211,11 @@ class Pages:
         return found
 
     def _catch_up(self) -> None:
-        """Wait until the job has added new calls to the kept sums: reads that add them cost more."""
+        """Wait until the job has added new calls to the stored aggregates: reads that add them cost more."""
         deadline = time.monotonic() + CAUGHT_UP_SECONDS
         while ask.get(self._served, _USAGE_BY_TOKEN, self._made)["result"]["as_of"] is not None:
             if time.monotonic() > deadline:
-                raise Broken("the kept sums of usage did not catch up")
+                raise Broken("the stored aggregates of usage did not catch up")
             time.sleep(1)
 
     def _measure(self, name: str, path: str) -> None:

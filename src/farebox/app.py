@@ -33,12 +33,12 @@ from farebox.http.metrics import at_own_port
 from farebox.http.server import RunningServer
 from farebox.http.server import serve as listen
 from farebox.metrics.metrics import LoopMonitor, Metrics
+from farebox.periodic_jobs import run_periodic_jobs
 from farebox.runtime.opening import open_services
 from farebox.runtime.samples import sample_services
 from farebox.runtime.services import Services
 from farebox.settings import Settings, secret_key
 from farebox.vault import Vault
-from farebox.worker import run_periodic_jobs
 
 GC_ALLOCATIONS = 20_000
 SWITCH_SECONDS = 0.000_5

@@ -24,7 +24,7 @@ from farebox.storage.customers import CustomerProfile
 from farebox.storage.deliveries import add_delivery
 from farebox.storage.findings import Finding, add_finding
 from farebox.storage.notices import add_notice
-from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_actions import record_action
 from farebox.storage.operator_alarms import Alarm, put_alarm
 from farebox.storage.sql import Connection
 from tests.browser.axe import faults_of
@@ -74,7 +74,7 @@ def furnished(farebox: Farebox) -> tuple[Customer, dict[str, str]]:
 
 
 def _trouble(connection: Connection, account_id: str) -> None:
-    """Add problems for the operator, and acts in the audit log."""
+    """Add problems for the operator, and actions in the audit log."""
     long = "x" * 120
     add_finding(
         connection,
@@ -84,7 +84,7 @@ def _trouble(connection: Connection, account_id: str) -> None:
     add_notice(connection, 0, account_id, long, "low_balance", {}, 1)
     add_delivery(connection, 0, account_id, long, f"mailto:{long}@example.com", 2**60)
     by = Operator(f"{'long' * 12}@{'example' * 5}.com", "page")
-    record_act(connection, by, "account.set", 1, account_id=account_id, before={"name": long}, after={"name": LONG})
+    record_action(connection, by, "account.set", 1, account_id=account_id, before={"name": long}, after={"name": LONG})
 
 
 def _own(customer: Customer) -> dict[str, str]:

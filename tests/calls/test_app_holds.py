@@ -29,10 +29,10 @@ from farebox.errors import (
 from farebox.ledger.recovery import expire_due
 from farebox.money import parse_usd
 from farebox.operator.administer import set_frozen
+from farebox.periodic_jobs import log
 from farebox.storage.app_holds import AppHold
 from farebox.storage.call_reports import usage_by_model
 from farebox.storage.spending import SpendingLimit, set_limit
-from farebox.worker import log
 from tests.calls.kit import differences
 from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.support import Customer, running_farebox

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import uvloop
 
-from farebox import worker
+from farebox import periodic_jobs
 from farebox.limits.fair_memory import ENTRY_BYTES, FairMemory
 from farebox.model import Role
 from farebox.runtime.response_cache import DatabaseStore
@@ -209,7 +209,7 @@ def test_how_long_responses_are_reused(farebox: Farebox, customer: Customer, mon
     with monkeypatch.context() as later:
         later.setattr(CLOCK, "ahead_ms", 61_000)
         assert status(post(customer)) == "HIT"
-        farebox.run(worker._forget_responses(farebox.services))
+        farebox.run(periodic_jobs._forget_responses(farebox.services))
         assert len(stored(customer)) == 1
         later.setattr(CLOCK, "ahead_ms", 601_000)
         assert status(post(customer)) == "MISS"
@@ -311,27 +311,27 @@ def test_a_sum_that_is_wrong_is_corrected_while_others_store(
     farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after the loss of a Citus coordinator between the commits of a node and its own."""
-    monkeypatch.setattr(worker, "SUM_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(periodic_jobs, "SUM_AGAIN_SECONDS", 0.1)
     store, database = Store(farebox), farebox.services.database
     for wrong in ("bytes - 7000000", "bytes + 7000000", "0"):
         farebox.run(database.write(lambda c: c.execute(f"UPDATE cache_sum SET bytes = {wrong}")))  # noqa: B023
         with ThreadPoolExecutor(4) as at_once:
             storing = [at_once.submit(store.keep, [store.entry(customer, number)]) for number in range(4)]
-            farebox.run(worker._forget_responses(farebox.services))
+            farebox.run(periodic_jobs._forget_responses(farebox.services))
             for each in storing:
                 each.result()
-        farebox.run(worker._forget_responses(farebox.services))
+        farebox.run(periodic_jobs._forget_responses(farebox.services))
         assert store.everyone == counted(farebox)
 
 
 def test_a_sum_that_is_missing_is_counted(
     farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "SUM_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(periodic_jobs, "SUM_AGAIN_SECONDS", 0.1)
     store = Store(farebox)
     store.keep([store.entry(customer, 1)])
     farebox.run(farebox.services.database.write(lambda connection: connection.execute("DELETE FROM cache_sum")))
-    farebox.run(worker._forget_responses(farebox.services))
+    farebox.run(periodic_jobs._forget_responses(farebox.services))
     assert store.everyone == counted(farebox) > 0
 
 
@@ -346,14 +346,14 @@ def test_a_difference_that_is_gone_at_the_second_look_was_no_error(
     sleep = CLOCK.sleep
 
     async def arrive(seconds: float) -> None:
-        if seconds == worker.SUM_AGAIN_SECONDS and not seen:
+        if seconds == periodic_jobs.SUM_AGAIN_SECONDS and not seen:
             seen.append(await database.scan(sum_difference))
             await database.write(partial(add_to_sum, size=-7_000_000))
         else:
             await sleep(seconds)
 
     monkeypatch.setattr(CLOCK, "sleep", arrive)
-    farebox.run(worker._correct_sum(farebox.services))
+    farebox.run(periodic_jobs._correct_sum(farebox.services))
     assert seen == [-7_000_000]
     assert store.everyone == counted(farebox)
     farebox.run(database.write(partial(correct_sum, difference=-7_000_000)))
@@ -363,8 +363,8 @@ def test_a_difference_that_is_gone_at_the_second_look_was_no_error(
 def test_a_right_sum_is_not_locked(farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
     store, written = Store(farebox), list[Connection]()
     store.keep([store.entry(customer, 1)])
-    monkeypatch.setattr(worker, "correct_sum", lambda connection, **_: written.append(connection))
-    farebox.run(worker._correct_sum(farebox.services))
+    monkeypatch.setattr(periodic_jobs, "correct_sum", lambda connection, **_: written.append(connection))
+    farebox.run(periodic_jobs._correct_sum(farebox.services))
     assert written == []
 
 
@@ -450,7 +450,7 @@ def test_an_emptied_cache_gives_nothing_and_is_deleted_in_steps(farebox: Farebox
     left = partial(forget_leftovers, account_id=customer.account_id, gateway_id="default")
     assert farebox.run(services.database.write(left)) is True
     assert len(stored(customer)) == 151
-    farebox.run(worker._forget_responses(services))
+    farebox.run(periodic_jobs._forget_responses(services))
     assert stored(customer) == [("default", new.size)]
     assert (total(customer), store.has(customer, 7)) == (new.size, True)
 

@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 
-from farebox.operator.administer import ActRefused
+from farebox.operator.administer import ActionRefused
 from farebox.operator.moving import move_account
 from farebox.settings import Settings, load
 from farebox.storage.account_keys import AccountKey, find_key
@@ -16,7 +16,7 @@ from farebox.storage.accounts import add_account
 from farebox.storage.bucket_moves import lock_rows
 from farebox.storage.buckets import bucket_numbers
 from farebox.storage.database import opened_for_command
-from farebox.storage.operator_acts import list_acts
+from farebox.storage.operator_actions import list_actions
 from farebox.storage.sql import Connection, rows
 from farebox.storage.tables import Table, tables
 from tests import engines
@@ -150,8 +150,8 @@ def test_every_row_is_moved(settings: Settings) -> None:
     expected = sum(table.in_buckets for table in tables()) - 1
     assert move(settings, ACME, NUMBERS[3]) == expected
     with opened_for_command(settings) as connection:
-        (act,) = list_acts(connection, limit=10)
-        assert (act.act, act.account_id, act.before, act.after) == (
+        (action,) = list_actions(connection, limit=10)
+        assert (action.act, action.account_id, action.before, action.after) == (
             "account.move", ACME, '{"bucket": 0}', f'{{"bucket": {NUMBERS[3]}}}',
         )  # fmt: skip
         assert everything(connection) == {
@@ -198,6 +198,6 @@ def test_invalid_moves_are_refused(settings: Settings) -> None:
         (ACME, -1, ROWS_MAX, f"there is no bucket -1: the buckets are {NUMBERS[0]}, {NUMBERS[1]}"),
         (ACME, NUMBERS[1], 0, "--rows-max"),
     ):
-        with pytest.raises(ActRefused, match=why):
+        with pytest.raises(ActionRefused, match=why):
             move(settings, account_id, to, rows_max)
     assert move(settings, ACME, 0) == 0

@@ -14,10 +14,10 @@ from farebox.http.exchange import HeaderList
 from farebox.http.server.headers import header_lines, sendable
 from farebox.jobs import Jobs
 from farebox.metrics.metrics import Metrics
+from farebox.periodic_jobs import Periodic, _every
 from farebox.runtime.observers import best_effort
 from farebox.runtime.waiters import Waiters
 from farebox.storage.sql import DatabaseUnavailable
-from farebox.worker import Periodic, _every
 from tests.calls.kit import differences, log_row, price_of
 from tests.calls.wire import chat_body, post
 from tests.engines import ON_BOTH_ENGINES

@@ -17,7 +17,7 @@ from farebox.http.router import Access
 from farebox.http.routes import SERVED
 from farebox.model import Permission
 from farebox.operator import tokens
-from farebox.operator.administer import ActRefused
+from farebox.operator.administer import ActionRefused
 from farebox.storage.custom_domains import CustomDomain, put_domain
 from tests.calls.kit import log_rows
 from tests.engines import ON_BOTH_ENGINES
@@ -371,7 +371,7 @@ def test_what_is_no_gateway_of_the_account_is_refused(owner: Customer, member: C
 
 def test_a_token_is_not_created_for_a_gateway_that_is_not_there(owner: Customer) -> None:
     for gateway_id in ("nowhere", "team-a\0", "Team"):
-        with pytest.raises(ActRefused, match="has no gateway") as refused:
+        with pytest.raises(ActionRefused, match="has no gateway") as refused:
             limited(owner, gateway_id)
         assert refused.value.of == "gateways"
 

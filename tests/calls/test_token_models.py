@@ -7,7 +7,7 @@ import pytest
 
 from farebox.model import Permission
 from farebox.operator import tokens
-from farebox.operator.administer import ActRefused
+from farebox.operator.administer import ActionRefused
 from tests.calls.kit import set_price
 from tests.support import Customer, Farebox, running_farebox
 
@@ -70,7 +70,7 @@ def test_models_are_limited_on_the_callers_own_key_and_on_paths_without_a_model(
 
 @pytest.mark.parametrize("model", ["gpt-4o", "openai/", "openai/gpt-*", "*", "/x", "open ai/x", "nobody/x"])
 def test_invalid_models_are_refused(farebox: Farebox, model: str) -> None:
-    with pytest.raises(ActRefused, match="is not a model"):
+    with pytest.raises(ActionRefused, match="is not a model"):
         limited(farebox, model)
 
 

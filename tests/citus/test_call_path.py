@@ -12,9 +12,9 @@ from farebox.operator import administer
 from farebox.runtime import last_uses
 from farebox.runtime.response_cache import DatabaseStore
 from farebox.storage.cached_responses import CacheBounds, CachedResponse, generation_prefix
-from farebox.storage.kept_objects import KeptObject
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import Connection
+from farebox.storage.stored_objects import StoredObject
 from tests.calls.kit import differences, set_gateway, spend_rule
 from tests.calls.test_policy_limits import add
 from tests.calls.test_spend_rules import limits_of
@@ -52,10 +52,10 @@ def call(customer: Customer, text: str, body: dict[str, Any], *, skip: bool = Fa
 def store_objects(farebox: Farebox, everyone: list[Customer]) -> None:
     """Have all accounts concurrently record objects that a provider keeps for them."""
     at = CLOCK.now_ms()
-    objects = [KeptObject(one.account_id, "default", "openai", "file", IDS.log_id(), "", at) for one in everyone]
+    objects = [StoredObject(one.account_id, "default", "openai", "file", IDS.log_id(), "", at) for one in everyone]
 
     async def keep() -> None:
-        await asyncio.gather(*(farebox.services.kept.keep([one]) for one in objects))
+        await asyncio.gather(*(farebox.services.stored.keep([one]) for one in objects))
 
     farebox.run(keep())
 

@@ -14,7 +14,7 @@ from farebox.payments.processor import ProcessorEvent
 from farebox.settings import load
 from farebox.storage.database import opened_for_command
 from farebox.storage.notices import add_notice
-from farebox.storage.operator_acts import OperatorAct, changed_acts, list_acts, record_act
+from farebox.storage.operator_actions import OperatorAction, changed_actions, list_actions, record_action
 from farebox.storage.operator_alarms import Alarm, put_alarm
 from farebox.storage.processor_events import add_event
 from farebox.storage.sql import Connection, rows
@@ -58,11 +58,11 @@ ACTS = {
     "bill report": ("alarm.raise", ["openai", "--from", "2026-11-01", "--to", "2026-11-03", "--alarm"]),
     "status": ("alarm.resolve", ["--resolve", "all"]),
 }
-"""Command → the act, and arguments with which it is performed. Later commands use what earlier ones created."""
+"""Command → the action, and arguments with which it is performed. Later commands use what earlier ones created."""
 OF_PAYMENTS = {"refund", "payments reconcile"}
-"""Acts that need a processor: tests/pages/test_operator_pages.py, tests/payments/test_reconcile.py."""
+"""Actions that need a processor: tests/pages/test_operator_pages.py, tests/payments/test_reconcile.py."""
 OF_BUCKETS = {"account move"}
-"""Acts that need PostgreSQL: tests/calls/test_moved_accounts.py."""
+"""Actions that need PostgreSQL: tests/calls/test_moved_accounts.py."""
 READING = {
     "account list", "account show", "audit", "balance", "check", "invoice", "member list",
     "messages list", "overruns", "payments events", "payments findings", "price audit", "price list", "markup list",
@@ -93,9 +93,9 @@ def _furnish() -> None:
         put_alarm(connection, Alarm(kind="overrun", about="x", content={}, first_at=1, last_at=1))
 
 
-def _latest() -> OperatorAct:
+def _latest() -> OperatorAction:
     with opened_for_command(load()) as connection:
-        return list_acts(connection, limit=1)[0]
+        return list_actions(connection, limit=1)[0]
 
 
 def test_every_act_is_in_the_audit_log(cli: Cli, tmp_path: Path) -> None:
@@ -104,16 +104,16 @@ def test_every_act_is_in_the_audit_log(cli: Cli, tmp_path: Path) -> None:
     result = {"object": "organization.costs.result", "amount": {"value": 9.0, "currency": "usd"}, "line_item": "gpt-x"}
     bill.write_text(json.dumps({"object": "page", "data": [{"object": "bucket", **bucket, "results": [result]}]}))
     made: dict[str, str] = {"{bill}": str(bill)}
-    for number, (command, (act, arguments)) in enumerate(ACTS.items(), start=1):
+    for number, (command, (action, arguments)) in enumerate(ACTS.items(), start=1):
         if number == 2:
             _furnish()
         ended = cli(*command.split(), *(made.get(each, each) for each in arguments))
         assert ended.status == (1 if command == "bill report" else 0), (command, ended.err)
         latest = _latest()
-        assert (latest.number, latest.act, latest.way) == (number, act, "command")
+        assert (latest.number, latest.act, latest.way) == (number, action, "command")
         assert "@" in latest.who
         assert latest.before or latest.after, command
-        made.setdefault(f"{{{act}}}", latest.subject)
+        made.setdefault(f"{{{action}}}", latest.subject)
     assert KEY not in (log := cli("audit", "--last", "1000", "--json").out)
     assert "fbx_" not in log
     assert cli("check", "--json").json["audit_log"] == []
@@ -138,37 +138,37 @@ def test_a_command_without_effect_is_no_act(cli: Cli, acme: str) -> None:
 @pytest.mark.parametrize(
     ("sql", "said"),
     [
-        ("UPDATE operator_acts SET who = 'nobody' WHERE number = 2", ["act 2 is not as it was written"]),
-        ("DELETE FROM operator_acts WHERE number = 2", ["act 2 is missing"]),
-        ("UPDATE operator_acts SET after = NULL WHERE number = 3", ["act 3 is not as it was written"]),
-        ("DELETE FROM operator_acts WHERE number = 4", ["act 4 is missing"]),
-        ("DELETE FROM operator_acts_head", ["act 4 is not as it was written"]),
-        ("UPDATE operator_acts_head SET digest = 'x'", ["act 4 is not as it was written"]),
+        ("UPDATE operator_acts SET who = 'nobody' WHERE number = 2", ["action 2 is not as it was written"]),
+        ("DELETE FROM operator_acts WHERE number = 2", ["action 2 is missing"]),
+        ("UPDATE operator_acts SET after = NULL WHERE number = 3", ["action 3 is not as it was written"]),
+        ("DELETE FROM operator_acts WHERE number = 4", ["action 4 is missing"]),
+        ("DELETE FROM operator_acts_head", ["action 4 is not as it was written"]),
+        ("UPDATE operator_acts_head SET digest = 'x'", ["action 4 is not as it was written"]),
     ],
 )
 def test_the_check_finds_a_changed_audit_log(cli: Cli, acme: str, sql: str, said: list[str]) -> None:
     with opened_for_command(load(), writing=True) as connection:
         for name in ("one", "two", "three"):
-            record_act(connection, TESTER, "account.set", 1, account_id=acme, after={"name": name})
+            record_action(connection, TESTER, "account.set", 1, account_id=acme, after={"name": name})
     assert cli("check").status == 0
     with opened_for_command(load(), writing=True) as connection:
         connection.execute(sql)
-        assert len(list_acts(connection, limit=2)) == 2
+        assert len(list_actions(connection, limit=2)) == 2
     ended = cli("check")
     assert ended.status == 1
     assert [line for line in said if line in ended.out] == said
-    if "operator_acts_head" not in sql:  # later acts do not hide it
+    if "operator_acts_head" not in sql:  # later actions do not hide it
         assert cli("grant", "--account", acme, "--amount", "5").status == 0
         assert [line for line in said if line in cli("check").out] == said
 
 
 def test_acts_written_during_the_check_are_not_reported(acme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened_for_command(load(), writing=True) as connection:
-        record_act(connection, TESTER, "account.set", 1, account_id=acme)
+        record_action(connection, TESTER, "account.set", 1, account_id=acme)
 
     def write() -> None:
         with opened_for_command(load(), writing=True) as other:
-            record_act(other, TESTER, "account.set", 2, account_id=acme)
+            record_action(other, TESTER, "account.set", 2, account_id=acme)
 
     def page(connection: Connection, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         if values == (0,):
@@ -178,12 +178,12 @@ def test_acts_written_during_the_check_are_not_reported(acme: str, monkeypatch: 
             write()  # written after the last page was read
         return found
 
-    monkeypatch.setattr("farebox.storage.operator_acts.rows", page)
+    monkeypatch.setattr("farebox.storage.operator_actions.rows", page)
     with opened_for_command(load()) as connection:
-        assert list(changed_acts(connection)) == []
+        assert list(changed_actions(connection)) == []
     with opened_for_command(load(), writing=True) as connection:
         connection.execute("DELETE FROM operator_acts")
         connection.execute("DELETE FROM operator_acts_head")
-    with opened_for_command(load()) as connection:  # the first act of all
-        assert list(changed_acts(connection)) == []
-        assert len(list_acts(connection, limit=9)) == 2
+    with opened_for_command(load()) as connection:  # the first action of all
+        assert list(changed_actions(connection)) == []
+        assert len(list_actions(connection, limit=9)) == 2

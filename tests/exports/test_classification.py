@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from farebox import worker
+from farebox import periodic_jobs
 from farebox.calls.exports import classify, delivering
 from tests.calls.kit import log_rows
 from tests.engines import ON_BOTH_ENGINES
@@ -29,8 +29,8 @@ def classifier() -> Iterator[Receiver]:
 def farebox(engine: str, classifier: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     settings = {"classifier_url": f"{classifier.url}/classify", "classifier_key": "the-key"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "TICK_SECONDS", 0.05)
-        patch.setattr(worker, "QUEUE_SECONDS", 0.05)
+        patch.setattr(periodic_jobs, "TICK_SECONDS", 0.05)
+        patch.setattr(periodic_jobs, "QUEUE_SECONDS", 0.05)
         with running_farebox(tmp_path_factory.mktemp("classifying"), **settings) as served:
             yield served
 

@@ -401,5 +401,5 @@ def test_logs_are_pushed_to_a_bucket(customer: Customer, store: Store, monkeypat
 
 def test_rarely_needed_modules_are_loaded_on_use() -> None:
     few = ("botocore", "google.protobuf", "opentelemetry", "webauthn", "authlib", "joserfc", "jinja2")
-    code = f"import sys, farebox.app, farebox.worker; print([name for name in {few} if name in sys.modules])"
+    code = f"import sys, farebox.app, farebox.periodic_jobs; print([name for name in {few} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

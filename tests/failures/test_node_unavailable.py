@@ -13,7 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from farebox import worker
+from farebox import periodic_jobs
 from farebox.ledger import lanes
 from farebox.model import Role
 from farebox.storage.account_keys import key_of
@@ -310,7 +310,7 @@ def test_due_work_is_found_without_the_lost_node_and_a_report_fails(world: World
 def test_the_sum_of_cached_responses_is_left_until_all_nodes_are_there(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "SUM_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(periodic_jobs, "SUM_AGAIN_SECONDS", 0.1)
     world.execute("INSERT INTO cache_totals SELECT bucket, account_id, 1000 FROM balances")
     services, total = world.farebox.services, "SELECT sum(bytes)::bigint FROM {}"
 
@@ -325,10 +325,10 @@ def test_the_sum_of_cached_responses_is_left_until_all_nodes_are_there(
     assert wrong()
     before = sums()
     world.take_away()
-    world.farebox.run(worker._correct_sum(services))
+    world.farebox.run(periodic_jobs._correct_sum(services))
     assert sums() == before
     world.bring_back()
-    world.farebox.run(worker._correct_sum(services))
+    world.farebox.run(periodic_jobs._correct_sum(services))
     assert not wrong()
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import uvloop
 
-from farebox import app, worker
+from farebox import app, periodic_jobs
 from farebox.calls.responses import drain, relay
 from farebox.calls.watch import Interrupted, Watch, Watches
 from farebox.ledger.commands import Command, Hold, Verdict
@@ -164,7 +164,7 @@ async def test_a_hold_expires_a_minute_after_the_longest_duration_of_its_call(tm
         assert (longest, hold > 0) == (1_800_000, True)
         for minutes, held in ((2, hold), (29, hold), (30.9, hold), (31.1, 0)):
             clock.ahead_ms = round(minutes * 60_000)
-            farebox.run(worker._expire_due(farebox.services))
+            farebox.run(periodic_jobs._expire_due(farebox.services))
             assert customer.balance.held == held, minutes
         gate.open()
         response = await call

@@ -16,6 +16,7 @@ from farebox.http.exchange import Exchange
 from farebox.http.server import Limits, serve
 from farebox.http.server.connection import ClientConnection as ServedConnection
 from farebox.jobs import Jobs
+from farebox.periodic_jobs import periodic_jobs
 from farebox.providers.http1 import connection, pool
 from farebox.providers.upstream import UpstreamRequest
 from farebox.runtime.operator_alarms import raise_alarm
@@ -24,7 +25,6 @@ from farebox.storage.queues import QUEUES
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import connect
 from farebox.storage.sqlite.writer import Writer
-from farebox.worker import periodic_jobs
 from tests import processes
 from tests.support import Farebox, free_port, running_on
 from tests.waiting import eventually, until
@@ -136,7 +136,7 @@ def test_jobs_survive_an_unexpected_database_error(served: Farebox, monkeypatch:
 def test_the_log_fails_while_the_database_is_away(served: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the outage nor the end of a job can be logged."""
     database = served.services.database
-    for module in ("farebox.worker", "farebox.jobs", "farebox.runtime.operator_alarms"):
+    for module in ("farebox.periodic_jobs", "farebox.jobs", "farebox.runtime.operator_alarms"):
         monkeypatch.setattr(f"{module}.log", Failing(ValueError))
     for method in ("get", "scan", "write"):
         monkeypatch.setattr(database, method, Failing(DatabaseUnavailable))

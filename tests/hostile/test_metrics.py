@@ -24,12 +24,12 @@ from farebox.ledger.posting import apply
 from farebox.metrics import families
 from farebox.metrics.families import FAMILIES, JOBS, LAYOUT
 from farebox.metrics.metrics import Metrics
+from farebox.periodic_jobs import periodic_jobs
 from farebox.settings import SettingsError, load
 from farebox.storage.accounts import find_account
 from farebox.storage.figures import read_figures
 from farebox.storage.notices import add_notice
 from farebox.storage.sql import Connection, DatabaseUnavailable, rows
-from farebox.worker import periodic_jobs
 from tests import processes
 from tests.calls.wire import chat_body, start
 from tests.engines import looking

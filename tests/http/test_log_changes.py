@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from farebox.ledger.audit import audit
+from farebox.periodic_jobs import _forget_logs
 from farebox.storage.account_keys import key_of
 from farebox.storage.sql import Connection
-from farebox.worker import _forget_logs
 from tests.calls.kit import set_gateway
 from tests.engines import ON_BOTH_ENGINES, looking, write_now
 from tests.http.support import errors, http, result

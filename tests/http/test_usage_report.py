@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.calls import kept_usage
+from farebox.calls import usage_aggregates
 from farebox.model import Permission, Role
 from farebox.storage import usage_values
 from farebox.storage.calls import forget_logs
@@ -131,15 +131,15 @@ def test_calls_deleted_from_the_log_stay_counted(farebox: Farebox, varied: Custo
 def test_the_job_catches_up_from_far_behind(
     farebox: Farebox, varied: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_usage, "STEP", 1)
-    monkeypatch.setattr(kept_usage, "STEPS_OF_A_READ", 2)
+    monkeypatch.setattr(usage_aggregates, "STEP", 1)
+    monkeypatch.setattr(usage_aggregates, "STEPS_OF_A_READ", 2)
     first = report(varied, "gateway")
     assert first["as_of"] is not None, "two grants: no charge is counted yet"
     assert first["usage"] == []
-    monkeypatch.setattr(kept_usage, "BEHIND", 1)
-    monkeypatch.setattr(kept_usage, "STEP", 500)
-    monkeypatch.setattr(kept_usage, "_ACCOUNTS", 10_000)  # the server also has those of other tests
-    farebox.run(kept_usage.work(farebox.services))
+    monkeypatch.setattr(usage_aggregates, "BEHIND", 1)
+    monkeypatch.setattr(usage_aggregates, "STEP", 500)
+    monkeypatch.setattr(usage_aggregates, "_ACCOUNTS", 10_000)  # the server also has those of other tests
+    farebox.run(usage_aggregates.work(farebox.services))
     assert sum(calls for calls, _ in by_value(varied, "user").values()) == 4
     assert report(varied, "user")["as_of"] is None
 

@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from farebox.operator.shared_keys import remove_key, set_key
+from farebox.periodic_jobs import _forget_objects
 from farebox.providers.formats.openai_chat import OpenAIChat
 from farebox.providers.formats.references import references_in
 from farebox.storage.sql import Connection, rows
-from farebox.worker import _forget_objects
 from tests.calls.kit import differences, forget, set_gateway
 from tests.clouds.kit import charged, free
 from tests.engines import ON_BOTH_ENGINES, TESTER, looking
@@ -29,7 +29,7 @@ TEXT = "Hello there " * 500
 
 
 class Case(NamedTuple):
-    """An operation on a kept object."""
+    """An operation on a stored provider object."""
 
     kind: str
     name: str
@@ -308,7 +308,7 @@ def test_expired_objects_are_forgotten(
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(made[0])
     assert known() == sorted(made)
-    monkeypatch.setattr("farebox.worker.KEPT_MAX", 2)
+    monkeypatch.setattr("farebox.periodic_jobs.KEPT_MAX", 2)
     farebox.run(_forget_objects(services))
     assert known() == sorted(made[2:])
 

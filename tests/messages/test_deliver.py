@@ -13,7 +13,7 @@ from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.messages.send import UNREACHABLE
 from farebox.messages.sign import message_id
 from farebox.operator import deliver, endpoints, messages
-from farebox.operator.administer import ActRefused
+from farebox.operator.administer import ActionRefused
 from farebox.runtime.services import Services
 from farebox.storage.deliveries import claim, due_deliveries, finish
 from farebox.storage.notices import new_notices
@@ -381,11 +381,11 @@ async def test_plain_http_is_refused_unless_private_is_allowed(tmp_path: Path, c
 
 async def test_another_accounts_endpoint_is_not_found(services: Services, receiver: Receiver) -> None:
     made = await endpoints.create(services, ANN, url=receiver.url, kinds=())
-    for act in (endpoints.remove, endpoints.test):
+    for action in (endpoints.remove, endpoints.test):
         with pytest.raises(Problem) as refused:
-            await act(services, BOB, made.endpoint.endpoint_id)
+            await action(services, BOB, made.endpoint.endpoint_id)
         assert refused.value.kind is NOT_FOUND
-    with pytest.raises(ActRefused):
+    with pytest.raises(ActionRefused):
         await services.database.write(lambda c: endpoints.remove_endpoint(c, "we_none", by=TESTER, at=START))
 
 

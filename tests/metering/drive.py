@@ -17,7 +17,7 @@ from farebox.providers.catalogue import format_of, provider_of, upstream_path
 from farebox.providers.formats.base import InvalidRequest, Reference
 from farebox.providers.provider import Plain
 from farebox.storage.accounts import add_account, add_token, read_balance
-from farebox.storage.kept_objects import KeptObject, keep_objects
+from farebox.storage.stored_objects import StoredObject, keep_objects
 from farebox.vault import TOKEN_PREFIX
 from tests.engines import engine_now
 from tests.long import LONG
@@ -142,7 +142,7 @@ async def _open_accounts(bench: Bench, credits: list[str]) -> list[tuple[str, st
 async def _hand_out(bench: Bench, rows: Iterable[tuple[Case, tuple[str, str]]]) -> None:
     """Record the objects to which the rows' requests refer as handed out to their accounts by earlier calls."""
     kept = [
-        KeptObject(account_id, "default", case.provider, kind, object_id, "", 0)
+        StoredObject(account_id, "default", case.provider, kind, object_id, "", 0)
         for case, (account_id, _) in rows
         for kind, object_id in references_of(case)
     ]

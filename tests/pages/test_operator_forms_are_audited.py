@@ -1,6 +1,6 @@
 """Every form of the operator's pages leaves a row in the audit log: who, what, and the state before and after.
 
-The forms are those of the table; a new one fails until it says here which act it is.
+The forms are those of the table; a new one fails until it says here which action it is.
 """
 
 import json
@@ -20,7 +20,7 @@ from farebox.people.sessions import LinkHolder
 from farebox.storage.deliveries import add_delivery
 from farebox.storage.findings import Finding, add_finding
 from farebox.storage.notices import add_notice
-from farebox.storage.operator_acts import OperatorAct, list_acts
+from farebox.storage.operator_actions import OperatorAction, list_actions
 from farebox.storage.operator_alarms import Alarm, put_alarm
 from farebox.storage.sql import Connection
 from tests.engines import ON_BOTH_ENGINES
@@ -44,7 +44,7 @@ class Place:
 
 
 Sent = tuple[str, Callable[[Place], Mapping[str, str]], str]
-"""The act, the form's fields, and the states that there are: before, after."""
+"""The action, the form's fields, and the states that there are: before, after."""
 
 
 def _finding(place: Place) -> Mapping[str, str]:
@@ -137,24 +137,24 @@ def test_every_form_of_the_operator_s_is_known() -> None:
 
 
 def test_every_form_of_the_operator_s_is_in_the_audit_log(place: Place) -> None:
-    for path, (act, fields, states) in ACTS.items():
+    for path, (action, fields, states) in ACTS.items():
         earlier = _latest(place.farebox).number
         sent = place.operator.send(path.format(account_id=place.customer.account_id), **fields(place))
         assert sent.status_code in (200, 303), (path, sent.text)
         found = _latest(place.farebox)
         assert found.number > earlier, f"{path} left nothing in the audit log"
-        assert (found.act, found.who, found.way) == (act, WHO, "page"), path
+        assert (found.act, found.who, found.way) == (action, WHO, "page"), path
         stated = {"before": found.before, "after": found.after}
         assert [name for name, text in stated.items() if text is not None] == states.split(), path
         assert not any("sk-0123456789abcdef" in (text or "") for text in (found.before, found.after)), path
         assert all(text is None or isinstance(json.loads(text), dict) for text in (found.before, found.after))
-        assert act in place.operator.get("/ui/audit").text
+        assert action in place.operator.get("/ui/audit").text
         _wait_for_reports(place.farebox)
 
 
-def _latest(farebox: Farebox) -> OperatorAct:
-    found = farebox.run(farebox.services.database.scan(lambda connection: list_acts(connection, limit=1)))
-    return found[0] if found else OperatorAct(0, 0, "", "", "", "", "", None, None, "")
+def _latest(farebox: Farebox) -> OperatorAction:
+    found = farebox.run(farebox.services.database.scan(lambda connection: list_actions(connection, limit=1)))
+    return found[0] if found else OperatorAction(0, 0, "", "", "", "", "", None, None, "")
 
 
 def _wait_for_reports(farebox: Farebox) -> None:

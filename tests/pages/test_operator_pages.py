@@ -1,4 +1,4 @@
-"""The operator's pages: each act works, is refused with a reason, and is in the audit log with its author."""
+"""The operator's pages: each action works, is refused with a reason, and is in the audit log with its author."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ from farebox.storage.findings import Finding, add_finding, open_findings
 from farebox.storage.log_totals import id_at
 from farebox.storage.margin_sums import stated_costs
 from farebox.storage.notices import add_notice
-from farebox.storage.operator_acts import OperatorAct, list_acts
+from farebox.storage.operator_actions import OperatorAction, list_actions
 from farebox.storage.operator_alarms import Alarm, open_alarms, put_alarm
 from farebox.storage.operator_reports import ReportRow, begin_report
 from farebox.storage.sql import Connection, DatabaseUnavailable
@@ -57,14 +57,14 @@ def customer(farebox: Farebox) -> Customer:
     return farebox.funded("5")
 
 
-def acts_on(farebox: Farebox, account_id: str) -> list[OperatorAct]:
+def actions_on(farebox: Farebox, account_id: str) -> list[OperatorAction]:
     return farebox.run(
-        farebox.services.database.scan(lambda connection: list_acts(connection, account_id=account_id, limit=50))
+        farebox.services.database.scan(lambda connection: list_actions(connection, account_id=account_id, limit=50))
     )
 
 
-def latest(farebox: Farebox) -> OperatorAct:
-    return farebox.run(farebox.services.database.scan(lambda connection: list_acts(connection, limit=1)))[0]
+def latest(farebox: Farebox) -> OperatorAction:
+    return farebox.run(farebox.services.database.scan(lambda connection: list_actions(connection, limit=1)))[0]
 
 
 @pytest.mark.both_engines
@@ -114,14 +114,14 @@ def test_an_account_is_created_found_and_given_credit(farebox: Farebox, operator
     ):
         assert said in unescape(operator.submit(f"{path}/correct", **fields))
     assert "write it as" in unescape(operator.submit(f"{path}/grant", amount="1", expires="tomorrow"))
-    acts = acts_on(farebox, account_id)
-    assert [act.act for act in acts] == ["credit.correct", "credit.grant", "account.create"]
-    assert {(act.who, act.way) for act in acts} == {(ROOT, "page")}
-    assert json.loads(acts[0].before or "") == {"posted_usd": "12.50"}
-    assert json.loads(acts[0].after or "")["posted_usd"] == "10.00"
+    actions = actions_on(farebox, account_id)
+    assert [action.act for action in actions] == ["credit.correct", "credit.grant", "account.create"]
+    assert {(action.who, action.way) for action in actions} == {(ROOT, "page")}
+    assert json.loads(actions[0].before or "") == {"posted_usd": "12.50"}
+    assert json.loads(actions[0].after or "")["posted_usd"] == "10.00"
     log = unescape(operator.get("/ui/audit", of=account_id).text)
     assert "Welcome" in log
-    assert "credit.grant" not in operator.get("/ui/audit", of=account_id, before=str(acts[1].number)).text
+    assert "credit.grant" not in operator.get("/ui/audit", of=account_id, before=str(actions[1].number)).text
     assert "credit.grant" in operator.get("/ui/audit", of=account_id, before="9" * 5000).text
 
 
@@ -129,8 +129,8 @@ def test_a_link_to_an_account_opens_it_and_is_logged(farebox: Farebox, operator:
     page = operator.send(f"/ui/accounts/{customer.account_id}/link", role="viewer").text
     link = re.search(r"http://\S+/ui/open\?link=[\w-]+", page)
     assert link is not None
-    assert (act := acts_on(farebox, customer.account_id)[0]).act == "link.create"
-    assert link[0].rpartition("=")[2] not in f"{act}"
+    assert (action := actions_on(farebox, customer.account_id)[0]).act == "link.create"
+    assert link[0].rpartition("=")[2] not in f"{action}"
     assert "Choose one of the roles" in operator.submit(f"/ui/accounts/{customer.account_id}/link", role="operator")
 
 
@@ -170,7 +170,7 @@ def test_a_frozen_account_makes_no_calls_holds_and_purchases(
     assert "no longer frozen" in operator.submit(f"{path}/freeze", do="unfreeze")
     assert "is frozen" not in owner.get("/ui/overview").text
     assert customer.chat("Hello").status_code == 200
-    assert [act.act for act in acts_on(farebox, customer.account_id)] == ["account.unfreeze", "account.freeze"]
+    assert [action.act for action in actions_on(farebox, customer.account_id)] == ["account.unfreeze", "account.freeze"]
 
 
 def test_money_needs_a_recent_proof(farebox: Farebox, operator: Person, customer: Customer) -> None:
@@ -191,7 +191,7 @@ def test_money_needs_a_recent_proof(farebox: Farebox, operator: Person, customer
             assert asked.headers["location"].startswith("/ui/confirm?next="), form
     finally:
         confirmed(clock)
-    assert acts_on(farebox, customer.account_id) == []
+    assert actions_on(farebox, customer.account_id) == []
 
 
 def test_a_purchase_is_refunded(farebox: Farebox, operator: Person, customer: Customer) -> None:
@@ -214,8 +214,8 @@ def test_a_purchase_is_refunded(farebox: Farebox, operator: Person, customer: Cu
     done = operator.submit(f"{path}/refund", top_up=top_up[1], amount="8", reason="bought twice", key="once")
     assert "Took 8.00 USD of credit" in done
     assert farebox.balance(customer.account_id).available == 17 * 10**9
-    (act,) = acts_on(farebox, customer.account_id)
-    assert (act.act, act.who, json.loads(act.after or "")["credit_cents"]) == ("credit.refund", ROOT, 800)
+    (action,) = actions_on(farebox, customer.account_id)
+    assert (action.act, action.who, json.loads(action.after or "")["credit_cents"]) == ("credit.refund", ROOT, 800)
     assert "bought twice" in operator.get("/ui/money", view="refunds").text
     assert operator.get("/ui/money", view="nothing").status_code == 404
 
@@ -262,8 +262,8 @@ def test_findings_are_accepted_or_corrected(farebox: Farebox, operator: Person, 
     assert still_open() == []
     assert found("a", 151)
     assert still_open() == ["a"]
-    acts = [act.act for act in acts_on(farebox, customer.account_id)]
-    assert acts == ["finding.correct", "credit.correct", "finding.accept"]
+    actions = [action.act for action in actions_on(farebox, customer.account_id)]
+    assert actions == ["finding.correct", "credit.correct", "finding.accept"]
 
 
 def test_prices_and_markups_are_previewed_and_set(
@@ -304,8 +304,8 @@ def test_prices_and_markups_are_previewed_and_set(
         assert note is not None, fields
         assert said in note[0], fields
         assert not re.search("`|<code>|ideogram", note[0])
-    acts = acts_on(farebox, customer.account_id)
-    assert [act.act for act in acts] == ["markup.set", "price.set"]
+    actions = actions_on(farebox, customer.account_id)
+    assert [action.act for action in actions] == ["markup.set", "price.set"]
 
 
 def list_own(farebox: Farebox, account_id: str) -> tuple[int, int]:

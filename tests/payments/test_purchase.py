@@ -12,11 +12,11 @@ from farebox.billing import top_up
 from farebox.errors import KEY_REUSED, PROCESSOR_UNAVAILABLE, TOP_UP_FAILED, VALIDATION_FAILED, Problem
 from farebox.payments.model import TopUp
 from farebox.payments.purchase import Tax, percent, price_purchase
+from farebox.periodic_jobs import run_periodic_jobs
 from farebox.runtime import leases
 from farebox.runtime.services import Services
 from farebox.storage.leases import list_leases
 from farebox.storage.sql import DatabaseUnavailable
-from farebox.worker import run_periodic_jobs
 from tests.engines import ON_BOTH_ENGINES
 from tests.payments.kit import DAY, HOUR, MINUTE, Shop, open_shop
 from tests.waiting import eventually

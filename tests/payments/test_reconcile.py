@@ -19,7 +19,7 @@ from farebox.payments.model import TopUp
 from farebox.payments.processor import ProcessorInvoice, ProcessorUnavailable
 from farebox.storage import processor_events as inbox
 from farebox.storage.findings import Finding, list_findings, open_findings
-from farebox.storage.operator_acts import list_acts
+from farebox.storage.operator_actions import list_actions
 from tests.payments.kit import CHARGES, HOUR, Shop, open_shop
 
 DAY = 24 * HOUR
@@ -335,8 +335,8 @@ async def test_reconciling_by_hand(shop: Shop, cli: Cli) -> None:
     await shop.buy(5_000)
     reported = await asyncio.to_thread(cli, "reconcile", "--json")
     assert reported["clean"] is True
-    (act, *_) = shop.read(lambda connection: list_acts(connection, limit=1))
-    assert (act.act, act.after, act.way) == ("reconcile.begin", '{"days": 30}', "command")
+    (action, *_) = shop.read(lambda connection: list_actions(connection, limit=1))
+    assert (action.act, action.after, action.way) == ("reconcile.begin", '{"days": 30}', "command")
     assert reported["theirs"] == reported["ours"] == {"captured_cents": 5_000, "refunded_cents": 0, "disputed_cents": 0}
     await sql(shop, "UPDATE top_ups SET fee_cents = 7")
     reported = await asyncio.to_thread(lambda: cli("reconcile", "--days", "3", status=1))

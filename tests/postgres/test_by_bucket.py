@@ -3,14 +3,14 @@
 import asyncio
 from functools import partial
 
-from farebox.runtime.kept_objects import KeptObjects
 from farebox.runtime.response_cache import DatabaseStore
+from farebox.runtime.stored_objects import StoredObjects
 from farebox.storage.buckets import bucket_numbers
 from farebox.storage.cached_responses import CacheBounds, CachedResponse, generation_prefix
 from farebox.storage.gateways import GatewayRow, find_gateway, put_gateway
-from farebox.storage.kept_objects import KeptObject
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import rows
+from farebox.storage.stored_objects import StoredObject
 from tests.citus.cluster import BUCKETS
 from tests.citus.kit import accounts_in_every_bucket, opened
 
@@ -38,8 +38,8 @@ async def test_each_bucket_is_written_in_its_own_transaction(postgres_url: str) 
         names = await accounts_in_every_bucket(database, ledger, buckets=BUCKETS, credit=1)
         responses = [await response_of(database, name) for name in names]
         await DatabaseStore(database).keep(responses, CacheBounds(2**30, 2**30))
-        objects = KeptObjects(database)
-        kept = [KeptObject(name, "default", "openai", "file", "file-1", "", 1) for name in names]
+        objects = StoredObjects(database)
+        kept = [StoredObject(name, "default", "openai", "file", "file-1", "", 1) for name in names]
         await asyncio.gather(*(objects.keep([one]) for one in kept))
         for table in ("cached_responses", "kept_objects"):
             written = await buckets_by_transaction(database, table)

@@ -38,7 +38,7 @@ from farebox.settings import Settings
 from farebox.storage import customers as store
 from farebox.storage.accounts import find_account
 from farebox.storage.customers import CustomerProfile
-from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_actions import record_action
 from farebox.storage.sql import Connection
 
 T = TypeVar("T")
@@ -349,7 +349,7 @@ def put_profile(
     store.put_profile(connection, account_id, checked, at)
     if by is not None:
         was, now = msgspec.to_builtins(before), msgspec.to_builtins(checked)
-        record_act(connection, by, "profile.set", at, account_id=account_id, before=was, after=now)
+        record_action(connection, by, "profile.set", at, account_id=account_id, before=was, after=now)
     return checked
 
 

@@ -29,7 +29,7 @@ from farebox.payments.processor import (
 from farebox.runtime.services import Services, processor_of
 from farebox.storage import reconciliation as books
 from farebox.storage.findings import Finding, add_finding, open_findings, resolve_all_but
-from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_actions import record_action
 from farebox.storage.reconciliation import BookedClawback, BookedPayment
 from farebox.storage.sql import Connection
 
@@ -107,10 +107,10 @@ async def reconcile(services: Services, *, since: int) -> list[Finding]:
 
 async def examine_for(services: Services, days: int, *, by: Operator) -> Reconciliation:
     """As `reconcile`, for an operator who asks for this many days, and with the sums of both sides."""
-    processor_of(services)  # raises without a processor, before the act is recorded
+    processor_of(services)  # raises without a processor, before the action is recorded
     at = services.clock.now_ms()
     await services.database.write(
-        lambda connection: record_act(connection, by, "reconcile.begin", at, after={"days": days})
+        lambda connection: record_action(connection, by, "reconcile.begin", at, after={"days": days})
     )
     return await examine(services, since=at - days * DAY_MS)
 

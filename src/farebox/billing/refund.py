@@ -33,7 +33,7 @@ from farebox.quoting import quoted
 from farebox.runtime.services import Services, processor_of
 from farebox.storage import refunds as store
 from farebox.storage.accounts import find_account
-from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_actions import record_action
 from farebox.storage.sql import Connection
 from farebox.storage.top_ups import find, find_by_payment, top_up_of
 
@@ -192,7 +192,7 @@ def _insert(connection: Connection, request: _RefundRequest) -> tuple[Refund, bo
 
 def _record(connection: Connection, by: Operator, made: Refund) -> None:
     state = {name: getattr(made, name) for name in ("top_up_id", "credit_cents", "amount_cents", "reason")}
-    record_act(
+    record_action(
         connection,
         by,
         "credit.refund",

@@ -37,7 +37,7 @@ BY_CALLER: Final = (CLIENT_GONE, CALLER_TIMEOUT, BLOCKED, CANCELLED)
 Reply = Literal["error", "unreadable", "timeout", "nothing"]
 
 
-class EarlyEnd(msgspec.Struct, frozen=True):
+class EndedWithoutResponse(msgspec.Struct, frozen=True):
     """How a call ends whose response is not passed on."""
 
     outcome: str
@@ -51,19 +51,22 @@ class EarlyEnd(msgspec.Struct, frozen=True):
     """The status in the call's log row, unless a problem or a provider's response has one."""
 
 
-_BY_RELAY: Final = EarlyEnd("")
-_Rows = tuple[tuple[type[BaseException] | Reason, EarlyEnd], ...]
+_BY_RELAY: Final = EndedWithoutResponse("")
+_Rows = tuple[tuple[type[BaseException] | Reason, EndedWithoutResponse], ...]
 _BEFORE_RESPONSE: Final[_Rows] = (
-    (Problem, EarlyEnd("refused")),
-    (InvalidRequest, EarlyEnd("refused", reply="unreadable")),  # a body is read more closely when money is short
-    ("client_gone", EarlyEnd("released", CLIENT_GONE, "nothing")),
-    ("silence", EarlyEnd("released", SILENCE, "timeout", UPSTREAM_TIMEOUT.status)),
-    ("too_long", EarlyEnd("released", TOO_LONG, "timeout", UPSTREAM_TIMEOUT.status)),
+    (Problem, EndedWithoutResponse("refused")),
+    (
+        InvalidRequest,
+        EndedWithoutResponse("refused", reply="unreadable"),
+    ),  # a body is read more closely when money is short
+    ("client_gone", EndedWithoutResponse("released", CLIENT_GONE, "nothing")),
+    ("silence", EndedWithoutResponse("released", SILENCE, "timeout", UPSTREAM_TIMEOUT.status)),
+    ("too_long", EndedWithoutResponse("released", TOO_LONG, "timeout", UPSTREAM_TIMEOUT.status)),
     # whether the hold exists is unknown
-    (DatabaseUnavailable, EarlyEnd("released", HOLD_IN_DOUBT, status=DATABASE_UNAVAILABLE.status)),
-    (asyncio.CancelledError, EarlyEnd("released", SERVER_STOPPED)),
+    (DatabaseUnavailable, EndedWithoutResponse("released", HOLD_IN_DOUBT, status=DATABASE_UNAVAILABLE.status)),
+    (asyncio.CancelledError, EndedWithoutResponse("released", SERVER_STOPPED)),
     # a bug of ours, which the edge reports
-    (Exception, EarlyEnd("released", INTERNAL_ERROR, status=INTERNAL.status)),
+    (Exception, EndedWithoutResponse("released", INTERNAL_ERROR, status=INTERNAL.status)),
 )
 """Ends until the head of the response arrives: by the error or, if a wait was interrupted, by the reason. The first
 matching row applies."""
@@ -72,14 +75,14 @@ _WHILE_RELAYING: Final[_Rows] = (
     # the relay has settled, or its attempt has broken off: the hold is then in doubt, as after a crash
     (DatabaseUnavailable, _BY_RELAY),
     (asyncio.CancelledError, _BY_RELAY),
-    (Exception, EarlyEnd("released", INTERNAL_ERROR)),  # without effect if the charge is already posted
+    (Exception, EndedWithoutResponse("released", INTERNAL_ERROR)),  # without effect if the charge is already posted
 )
 """Ends from then on."""
-FREE: Final = EarlyEnd("free")
+FREE: Final = EndedWithoutResponse("free")
 """The provider responded with an error, and the request's next step is tried."""
 
 
-def early_end(stage: Priced, error: BaseException) -> EarlyEnd:
+def ended_without_response(stage: Priced, error: BaseException) -> EndedWithoutResponse:
     """How a call ends if this error was raised when it had reached this stage."""
     rows = _WHILE_RELAYING if isinstance(stage, Responded) else _BEFORE_RESPONSE
     reason = error.reason if isinstance(error, Interrupted) else None

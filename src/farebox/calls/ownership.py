@@ -29,9 +29,9 @@ from farebox.providers.predictions import KINDS as POLLED
 from farebox.providers.predictions import with_our_urls
 from farebox.runtime.observers import best_effort
 from farebox.runtime.services import Services
-from farebox.storage.kept_objects import KeptObject
 from farebox.storage.long_calls import LongCall
 from farebox.storage.sql import DatabaseUnavailable
+from farebox.storage.stored_objects import StoredObject
 
 KEPT_DAYS: Final = 30
 """How long IDs of responses and their parts are remembered: as long as OpenAI keeps responses."""
@@ -83,9 +83,9 @@ async def checked_references(context: CallContext) -> CallContext:
     return replace(context, call=call)
 
 
-def _like(call: Call, kept: KeptObject) -> Call:
-    """The call with the properties of a kept object that its price depends on. Raises Problem (OBJECT_NOT_FOUND,
-    NOT_METERED)."""
+def _like(call: Call, kept: StoredObject) -> Call:
+    """The call with the properties of a stored provider object that its price depends on. Raises Problem
+    (OBJECT_NOT_FOUND, NOT_METERED)."""
     wire, parsed = call.format, call.parsed
     if isinstance(wire, GoogleCache) and kept.kind == "file" and not may_hold(description(kept.content or b"{}")):
         raise Problem(NOT_METERED, f"Not on the operator's key: {SOUND}.")
@@ -97,10 +97,10 @@ def _like(call: Call, kept: KeptObject) -> Call:
         raise not_found(kept.kind, kept.object_id) from unknown
 
 
-async def find_owned(services: Services, call: Call, reference: Reference) -> KeptObject:
+async def find_owned(services: Services, call: Call, reference: Reference) -> StoredObject:
     """The object that the call refers to. Raises Problem (OBJECT_NOT_FOUND), DatabaseUnavailable."""
     kind, object_id = reference
-    kept = await services.kept.find(
+    kept = await services.stored.find(
         call.account_id, call.gateway_id, call.provider, kind, object_id, services.clock.now_ms()
     )
     if kept is None:
@@ -108,7 +108,7 @@ async def find_owned(services: Services, call: Call, reference: Reference) -> Ke
     return kept
 
 
-def with_key(call: Call, kept: KeptObject) -> Call:
+def with_key(call: Call, kept: StoredObject) -> Call:
     """The call with the key that created the object, if the operator has several: the object is unknown under any other
     key."""
     for key in call.keys:
@@ -130,7 +130,7 @@ async def keep_handed_out(services: Services, call: Call, key_id: str, handed_ou
     now = services.clock.now_ms()
     objects = [created_object(call, key_id, kind, object_id, now, KEPT_DAYS * DAY_MS) for kind, object_id in handed_out]
     try:
-        await services.kept.keep(objects)
+        await services.stored.keep(objects)
     except DatabaseUnavailable as error:
         services.database.report_failure(error)
         with best_effort("the log"):
@@ -147,10 +147,10 @@ def created_object(
     *,
     size: int = 0,
     content: bytes | None = None,
-) -> KeptObject:
+) -> StoredObject:
     """An object created by the call."""
     expires_at = None if keep_ms is None else at + keep_ms
-    return KeptObject(
+    return StoredObject(
         call.account_id, call.gateway_id, call.provider, kind, object_id, key_id, at, expires_at, size, content
     )
 
@@ -164,7 +164,7 @@ def objects_of(
     facts: Facts,
     *,
     size: int = 0,
-) -> list[KeptObject]:
+) -> list[StoredObject]:
     """The object with this description, and the objects that it refers to."""
     now = services.clock.now_ms()
     listed = kind in LISTED and 0 < len(facts.shown) <= CONTENT_MAX

@@ -8,13 +8,13 @@ import asyncio
 from collections.abc import Callable
 
 from farebox.calls.admit import hold_credit, reserve
-from farebox.calls.endings import FREE, early_end
+from farebox.calls.endings import FREE, ended_without_response
 from farebox.calls.forward import reach_provider
 from farebox.calls.logs import with_room
 from farebox.calls.long_calls.batches import hold_batch
-from farebox.calls.long_calls.kept_objects import checked_objects, pass_object, prepare_object
 from farebox.calls.long_calls.long_calls import begin, record_refused
 from farebox.calls.long_calls.relay import relay_begun
+from farebox.calls.long_calls.stored_objects import checked_objects, pass_object, prepare_object
 from farebox.calls.model import Call, Sink
 from farebox.calls.near_models import near_models
 from farebox.calls.responses.relay import relay_response
@@ -120,7 +120,7 @@ async def _end_early(stage: Stage, error: BaseException) -> bool:
     if the caller has gone."""
     if isinstance(stage, Admitted) and stage.goes_on and isinstance(error, asyncio.CancelledError):
         raise error  # whether the provider has begun is unknown: the long call's row decides the end of the hold
-    end = early_end(stage, error)
+    end = ended_without_response(stage, error)
     if end.reply == "unreadable":
         error = Problem(INVALID_REQUEST, str(error))
     if end.outcome:

@@ -5,7 +5,14 @@ from msgspec.structs import replace
 from farebox.calls.attempts import record_attempts
 from farebox.calls.causes import cause_of
 from farebox.calls.counting import may_count, price_by_count
-from farebox.calls.endings import BALANCE_ENDED, BY_CALLER, CLIENT_CLOSED_STATUS, CLIENT_GONE, SERVER_STOPPED, EarlyEnd
+from farebox.calls.endings import (
+    BALANCE_ENDED,
+    BY_CALLER,
+    CLIENT_CLOSED_STATUS,
+    CLIENT_GONE,
+    SERVER_STOPPED,
+    EndedWithoutResponse,
+)
 from farebox.calls.exports.spans import queue_span
 from farebox.calls.key_selection import note_use
 from farebox.calls.logged_body import LoggedBody, logged_request, logged_response
@@ -103,7 +110,7 @@ def _unpriced(stage: Responded, observed: Observed) -> PricedUsage:
     return replace(NOTHING, source="provider", usage=observed.usage or {}) if logged else NOTHING
 
 
-async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | None = None) -> None:
+async def end_without_response(stage: Priced, end: EndedWithoutResponse, problem: Problem | None = None) -> None:
     """End a call without a response, or with one that is not passed on, and release its hold. If the caller gave up
     while the provider was working, what is certain is charged first: by policy, as for a response of which nothing
     arrived.

@@ -1,7 +1,7 @@
 """Usage reports for owners: by hour, day or month, and by properties of the calls. All times are UTC.
 
 Usage by provider and model comes from the hourly sums, which are written with the calls; by anything else, from the
-sums that are kept after the calls (calls.kept_usage).
+sums that are kept after the calls (calls.usage_aggregates).
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, Literal, TypeAlias
 
 from farebox.calendar import DAY_MS, HOUR_MS, month_start, next_month
-from farebox.calls import kept_usage
+from farebox.calls import usage_aggregates
 from farebox.runtime.services import Services
 from farebox.storage.sql import Connection
 from farebox.storage.usage_sums import usage_sums
@@ -119,7 +119,7 @@ async def read(services: Services, account_id: str, by: str, periods: Sequence[P
 
 async def refresh(services: Services, account_id: str, by: str) -> int | None:
     """Bring the sums up to date. Returns up to what time they are complete (milliseconds) if that was not possible."""
-    return None if by in OF_CALLS else await kept_usage.refresh(services, account_id)
+    return None if by in OF_CALLS else await usage_aggregates.refresh(services, account_id)
 
 
 async def keys_of(services: Services, account_id: str, of: Period) -> list[str]:

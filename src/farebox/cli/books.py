@@ -142,7 +142,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
         show(_checked_row(checked, database), as_json=True, text="")
     else:
         _print_checked(checked, database)
-    if checked.differences or checked.acts:
+    if checked.differences or checked.actions:
         raise typer.Exit(1)
     if not checked.accounts:
         raise typer.Exit(EMPTY_STATUS)
@@ -155,21 +155,21 @@ def _checked_row(checked: "CheckResult", database: str) -> dict[str, object]:
         "database": database,
         "accounts": checked.accounts,
         "differences": [{**asdict(each), "message": each.message} for each in checked.differences],
-        "audit_log": [{"number": number, "what": what} for number, what in checked.acts],
+        "audit_log": [{"number": number, "what": what} for number, what in checked.actions],
     }
 
 
 def _print_checked(checked: "CheckResult", database: str) -> None:
     from farebox.ledger.differences import NODE_UNAVAILABLE
-    from farebox.operator.checking import act_text
+    from farebox.operator.checking import action_text
     from farebox.storage.sql import NodeUnavailable
 
     for difference in checked.differences:
         typer.echo(difference.message)
-    for number, what in checked.acts:
-        typer.echo(act_text(number, what))
+    for number, what in checked.actions:
+        typer.echo(action_text(number, what))
     unchecked = sum(difference.what == NODE_UNAVAILABLE for difference in checked.differences)
-    differ = len(checked.differences) - unchecked + len(checked.acts)
+    differ = len(checked.differences) - unchecked + len(checked.actions)
     outcome = counted(differ, "difference") if differ else "the books balance"
     if unchecked:
         outside = f"the accounts outside of {counted(unchecked, 'bucket')}"

@@ -6,11 +6,11 @@ from farebox.settings import SettingsError
 
 def in_one_line(error: Exception) -> str:
     """The message of an exception; an unexpected one gets its type, and how to see more."""
-    from farebox.operator.administer import ActRefused
+    from farebox.operator.administer import ActionRefused
     from farebox.storage.sql import DatabaseUnavailable, SchemaMismatch
     from farebox.vault import SecretUnreadable
 
-    foreseen = (DatabaseUnavailable, ActRefused, SchemaMismatch, SecretUnreadable, SettingsError, Stopped)
+    foreseen = (DatabaseUnavailable, ActionRefused, SchemaMismatch, SecretUnreadable, SettingsError, Stopped)
     text = " ".join(str(error).split())
     if isinstance(error, DatabaseUnavailable) and type(error) is not DatabaseUnavailable:
         return f"{text} ({error.remedy})"

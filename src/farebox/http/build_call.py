@@ -85,7 +85,7 @@ async def native_call(services: Services, request: ProxyRequest) -> Call:
 
 
 async def _object(services: Services, request: ProxyRequest, access: ProviderAccess, path: str) -> ObjectCall | None:
-    """The kept object that the call is about, if it is about one. Raises Problem."""
+    """The stored provider object that the call is about, if it is about one. Raises Problem."""
     found = object_call(access.provider.objects, request.method, path)
     if request.method in ("GET", "HEAD"):
         return found

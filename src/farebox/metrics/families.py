@@ -41,7 +41,7 @@ JOBS: Final = (
     "spend_alerts_sweep", "sqlite_writer", "top_ups", "trouble", "undelivered", "upstream_sweeper", "usage_values",
     OTHER,
 )  # fmt: skip
-"""Background work: the jobs of farebox.worker, and other tasks supervised by farebox.jobs."""
+"""Background work: the jobs of farebox.periodic_jobs, and other tasks supervised by farebox.jobs."""
 
 _provider = Label("provider", (*(provider.slug for provider in PROVIDERS), OTHER))
 _SECONDS: Final = tuple(

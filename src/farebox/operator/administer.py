@@ -1,8 +1,8 @@
 """What an operator does: accounts, users, grants, providers, prices, markups.
 
 Plain functions that run inside the caller's open transaction: the command line opens one, a server sends them as jobs
-of the writer. Each either completes or raises ActRefused, and then has changed nothing that is committed. Each act is
-written to the audit log in the same commit, with the operator who did it (`by`).
+of the writer. Each either completes or raises ActionRefused, and then has changed nothing that is committed. Each
+action is written to the audit log in the same commit, with the operator who did it (`by`).
 """
 
 import re
@@ -22,7 +22,7 @@ from farebox.quoting import quoted
 from farebox.storage import account_settings, accounts, config, top_up_rules
 from farebox.storage.account_settings import AccountSettings
 from farebox.storage.config import ProviderKeyRow, ProviderRow
-from farebox.storage.operator_acts import ActName, State, record_act
+from farebox.storage.operator_actions import ActionName, State, record_action
 from farebox.storage.sql import Connection
 from farebox.vault import TOKEN_PREFIX, Vault
 
@@ -36,7 +36,7 @@ _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _PLACEHOLDER = re.compile(r"\{[a-z]+\}")
 
 
-class ActRefused(Exception):
+class ActionRefused(Exception):
     """Nothing was done; the message says why, and what to do about it."""
 
     def __init__(self, message: str, *, of: str = "", words: str = "") -> None:
@@ -80,18 +80,18 @@ def create_account(
 ) -> Account:
     """Create an account, with the given ID or a new one, in one of `buckets` buckets."""
     if not 0 < len(name.strip()) <= NAME_MAX:
-        raise ActRefused(f"an account needs a name of 1 to {NAME_MAX} characters")
+        raise ActionRefused(f"an account needs a name of 1 to {NAME_MAX} characters")
     account_id = ids.account_id() if account_id is None else account_id
     if not _ACCOUNT_ID.fullmatch(account_id):
-        raise ActRefused(
+        raise ActionRefused(
             f"{quoted(account_id)} cannot be an account ID: it is part of URLs, use 1 to 64 letters, digits, - or _"
         )
     if accounts.find_account(connection, account_id) is not None:
-        raise ActRefused(
+        raise ActionRefused(
             f"the account {quoted(account_id)} already exists: choose another ID, or leave it out to get a new one"
         )
     made = accounts.add_account(connection, account_id, name.strip(), at, buckets)
-    record_act(connection, by, "account.create", at, account_id=account_id, after={"name": made.name})
+    record_action(connection, by, "account.create", at, account_id=account_id, after={"name": made.name})
     return made
 
 
@@ -110,12 +110,12 @@ def set_account(
     require_account(connection, account_id)
     stored = account_settings.read_settings(connection, account_id)
     if time_zone is not None and not is_zone(time_zone):
-        raise ActRefused(f"there is no time zone {quoted(time_zone)}: use an IANA name such as Europe/Berlin")
+        raise ActionRefused(f"there is no time zone {quoted(time_zone)}: use an IANA name such as Europe/Berlin")
     changes = time_zone is not None and stored is not None and time_zone != stored.zone
     if changes and not account_settings.set_zone(
         connection, account_id, str(time_zone), at if since is None else since
     ):
-        raise ActRefused("the time zone was changed too often: wait some weeks")
+        raise ActionRefused("the time zone was changed too often: wait some weeks")
     if spend_alerts is not None:
         account_settings.set_alerts(connection, account_id, wanted=spend_alerts)
     found = account_settings.read_settings(connection, account_id)
@@ -123,7 +123,7 @@ def set_account(
     assert found is not None
     before, after = _settings(stored), _settings(found)
     if before != after:
-        record_act(connection, by, "account.set", at, account_id=account_id, before=before, after=after)
+        record_action(connection, by, "account.set", at, account_id=account_id, before=before, after=after)
     return found
 
 
@@ -133,18 +133,18 @@ def _settings(settings: AccountSettings) -> dict[str, object]:
 
 def set_frozen(connection: Connection, *, by: Operator, account_id: str, frozen: bool, reason: str, at: int) -> bool:
     """Freeze an account, so that it can make no calls, holds or purchases, or unfreeze it; returns whether that changed
-    anything. Calls in flight are completed and charged. Raises ActRefused."""
+    anything. Calls in flight are completed and charged. Raises ActionRefused."""
     account = require_account(connection, account_id)
     if frozen is (account.frozen_at is not None):
         return False
     if frozen and not reason.strip():
-        raise ActRefused("freezing an account needs a reason: the audit log keeps it")
+        raise ActionRefused("freezing an account needs a reason: the audit log keeps it")
     accounts.set_frozen(connection, account_id, at if frozen else None)
     if not frozen:
         top_up_rules.end_pause(connection, account_id, "account_frozen", at)
-    act: ActName = "account.freeze" if frozen else "account.unfreeze"
+    action: ActionName = "account.freeze" if frozen else "account.unfreeze"
     before, after = {"frozen_at": account.frozen_at}, {"frozen_at": at if frozen else None, "reason": reason.strip()}
-    record_act(connection, by, act, at, account_id=account_id, before=before, after=after)
+    record_action(connection, by, action, at, account_id=account_id, before=before, after=after)
     return True
 
 
@@ -172,7 +172,7 @@ def create_user(
     An existing user keeps their accounts; their earlier key stops working.
     """
     if not _EMAIL.fullmatch(email):
-        raise ActRefused(f"{quoted(email)} is not an e-mail address")
+        raise ActionRefused(f"{quoted(email)} is not an e-mail address")
     for account_id in account_ids:
         require_account(connection, account_id)
     key = TOKEN_PREFIX + ids.secret()
@@ -180,13 +180,13 @@ def create_user(
     accounts.add_user(connection, email, vault.hash_token(key), list(account_ids), at)
     was = None if before is None else {"accounts": sorted(before[1])}
     now = {"accounts": sorted({*account_ids, *(() if before is None else before[1])}), "key": "new"}
-    record_act(connection, by, "user.create", at, subject=email, before=was, after=now)
+    record_action(connection, by, "user.create", at, subject=email, before=was, after=now)
     return key
 
 
-def _no_account(account_id: str) -> ActRefused:
+def _no_account(account_id: str) -> ActionRefused:
     why = f"there is no account {quoted(account_id)}"
-    return ActRefused(f"{why}: `farebox account list` shows all", words=f"{why}: the page Accounts shows all")
+    return ActionRefused(f"{why}: `farebox account list` shows all", words=f"{why}: the page Accounts shows all")
 
 
 # --- money ------------------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def grant(
     if not posted.repeated:  # a repeat may come after the expiry: the first request decides
         must_be_ahead(expires_at, at)
         if posted.balance.posted > _BALANCE_MAX:
-            raise ActRefused(f"the account would have more than {_BALANCE_MAX // NANOS_PER_USD:,} USD: grant less")
+            raise ActionRefused(f"the account would have more than {_BALANCE_MAX // NANOS_PER_USD:,} USD: grant less")
     return posted
 
 
@@ -238,42 +238,42 @@ def correct(
 ) -> PostingResult:
     """Correct an earlier charge: a positive amount is given back, a negative one is charged. Repeats as for grants."""
     if correction_id is not None and correction_id.startswith("rerate:"):
-        raise ActRefused("IDs that begin with `rerate:` are those of `farebox rerate`: choose another ID")
+        raise ActionRefused("IDs that begin with `rerate:` are those of `farebox rerate`: choose another ID")
     if not reason.strip():
-        raise ActRefused("a correction needs a reason: it is recorded in the books")
+        raise ActionRefused("a correction needs a reason: it is recorded in the books")
     correction_id = ids.log_id() if correction_id is None else correction_id
     command = Correct(account_id=account_id, correction_id=correction_id, amount=amount, at=at, reason=reason.strip())
     return _post(connection, by, "credit.correct", correction_id, command, {"reason": command.reason})
 
 
 def _post(
-    connection: Connection, by: Operator, act: ActName, cause_id: str, command: Grant | Correct, terms: State
+    connection: Connection, by: Operator, action: ActionName, cause_id: str, command: Grant | Correct, terms: State
 ) -> PostingResult:
-    """Post the command and record the act; a repeat is not an act."""
+    """Post the command and record the action; a repeat is not an action."""
     if not _CAUSE_ID.fullmatch(cause_id):  # the ledger numbers the parts of a transfer with `/2`, `/3` after its ID
-        raise ActRefused(f"{quoted(cause_id)} cannot be an ID: use 1 to 128 letters, digits, or one of . _ : @ -")
+        raise ActionRefused(f"{quoted(cause_id)} cannot be an ID: use 1 to 128 letters, digits, or one of . _ : @ -")
     before = accounts.read_balance(connection, command.account_id)
     try:
         verdict = apply(connection, command)
     except Conflict as error:
         what = "grant" if isinstance(command, Grant) else "correction"
         made = f"this {what} has already been made, of {format_usd(error.amount)} USD"
-        raise ActRefused(
+        raise ActionRefused(
             f"{error}: repeat it exactly, or choose another ID", words=f"{made}: open the page again to make another"
         ) from error
     if verdict.outcome is Outcome.UNKNOWN:
         raise _no_account(command.account_id)
     if not verdict.ok:
-        raise ActRefused(
+        raise ActionRefused(
             f"account {quoted(command.account_id)} has {format_usd(verdict.available)} USD available "
             f"and {format_usd(verdict.held)} USD held, which does not cover it"
         )
     posted = PostingResult(cause_id, verdict)
     if not posted.repeated:
-        record_act(
+        record_action(
             connection,
             by,
-            act,
+            action,
             command.at,
             account_id=command.account_id,
             subject=cause_id,
@@ -284,9 +284,9 @@ def _post(
 
 
 def must_be_ahead(expires_at: int | None, at: int) -> None:
-    """Raises ActRefused if the expiry is in the past."""
+    """Raises ActionRefused if the expiry is in the past."""
     if expires_at is not None and expires_at <= at:
-        raise ActRefused("the expiry is in the past: give a later date")
+        raise ActionRefused("the expiry is in the past: give a later date")
 
 
 # --- configuration ----------------------------------------------------------------------------------------------------
@@ -307,18 +307,18 @@ def set_provider(
     """
     slug, default_url = _provider(name)
     if api_key and (wrong := key_problem(slug, api_key)):
-        raise ActRefused(wrong)
+        raise ActionRefused(wrong)
     if slug == "demo":
-        raise ActRefused("the demo provider sets itself up: run `farebox serve --demo`")
+        raise ActionRefused("the demo provider sets itself up: run `farebox serve --demo`")
     before = {row.name: row for row in config.list_providers(connection)}.get(slug)
     if base_url is None:
         url = default_url if before is None else before.base_url
     else:
         url = _checked_url(base_url)
     if not url:
-        raise ActRefused(f"{slug} is a server of your own: set its base URL, such as http://127.0.0.1:11434/v1")
+        raise ActionRefused(f"{slug} is a server of your own: set its base URL, such as http://127.0.0.1:11434/v1")
     if "{account}" in url:
-        raise ActRefused(f"{slug} has a URL of your own: set the base URL {url} with your account ID in it")
+        raise ActionRefused(f"{slug} has a URL of your own: set the base URL {url} with your account ID in it")
     if api_key is None:
         key = None if before is None else before.api_key
     else:
@@ -326,7 +326,7 @@ def set_provider(
     row = ProviderRow(slug, url, key, at, 1 if before is None else before.weight)
     config.set_provider(connection, row)
     was = None if before is None else provider_state(before)
-    record_act(
+    record_action(
         connection, by, "provider.set", at, subject=slug, before=was, after=provider_state(row, new_key=bool(api_key))
     )
     return row
@@ -339,7 +339,7 @@ def provider_state(row: ProviderRow | ProviderKeyRow, *, new_key: bool = False) 
 
 
 def provider_slug(name: str) -> str:
-    """The provider's own name, from its name or an alias. Raises ActRefused."""
+    """The provider's own name, from its name or an alias. Raises ActionRefused."""
     return _provider(name)[0]
 
 
@@ -351,7 +351,7 @@ def _provider(name: str) -> tuple[str, str]:
     if provider is None:
         known = ", ".join(item.slug for item in PROVIDERS)
         why = f"there is no provider {quoted(name)}"
-        raise ActRefused(f"{why}: use one of {known}", words=f"{why}: use a name such as openai or anthropic")
+        raise ActionRefused(f"{why}: use one of {known}", words=f"{why}: use a name such as openai or anthropic")
     return provider.slug, provider.base_url
 
 
@@ -361,9 +361,9 @@ def _checked_url(text: str) -> str:
     try:
         url = urlsplit(_PLACEHOLDER.sub("x", text))
     except ValueError as error:
-        raise ActRefused(wrong) from error
+        raise ActionRefused(wrong) from error
     if url.scheme not in ("http", "https") or not is_base(url) or re.search(r"\s", text):
-        raise ActRefused(wrong)
+        raise ActionRefused(wrong)
     if url.query or url.fragment or url.username is not None:
-        raise ActRefused("a base URL has no query, fragment or user name: store the key separately")
+        raise ActionRefused("a base URL has no query, fragment or user name: store the key separately")
     return text.rstrip("/")

@@ -16,7 +16,7 @@ from farebox.operator.bill_formats import NAMELESS, BillLine
 from farebox.operator.rerate import every_account
 from farebox.runtime.operator_alarms import keep
 from farebox.storage.call_reports import metered_days
-from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_actions import record_action
 from farebox.storage.operator_alarms import Alarm
 from farebox.storage.provider_bills import BilledRow, billed_between, put_bill
 from farebox.storage.sql import Connection
@@ -84,7 +84,7 @@ def import_bill(
     done = ImportResult(len(days), len(billed), changed, sum(row.amount or 0 for row in billed))
     if changed:
         subject = f"{provider}/{source}" if source else provider
-        record_act(connection, by, "bill.import", at, subject=subject, after=done._asdict())
+        record_action(connection, by, "bill.import", at, subject=subject, after=done._asdict())
     return done
 
 
@@ -129,7 +129,7 @@ def alarms(provider: str, found: Iterable[Drift], percent: int, nanos: int, at: 
 def raise_alarms(connection: Connection, raised: list[Alarm], at: int, *, by: Operator) -> None:
     """Store the alarms of days that differ."""
     keep(connection, raised)
-    record_act(connection, by, "alarm.raise", at, after={"alarms": [each.about for each in raised]})
+    record_action(connection, by, "alarm.raise", at, after={"alarms": [each.about for each in raised]})
 
 
 def canonical(provider: str, model: str) -> str:

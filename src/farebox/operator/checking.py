@@ -7,7 +7,7 @@ from farebox.ledger.audit import audit
 from farebox.ledger.differences import Difference
 from farebox.storage.accounts import count_accounts
 from farebox.storage.database import damages_of
-from farebox.storage.operator_acts import changed_acts
+from farebox.storage.operator_actions import changed_actions
 from farebox.storage.sql import Connection, DatabaseDamaged
 
 
@@ -18,13 +18,13 @@ class CheckResult(NamedTuple):
     """What is wrong with the database itself; the rest was not checked then."""
     accounts: int
     differences: list[Difference]
-    acts: list[tuple[int, str]]
+    actions: list[tuple[int, str]]
     """Rows of the audit log that are not as they were written: `missing` or `changed`, by number."""
 
     @property
     def clean(self) -> bool:
         """Whether nothing is wrong, and there was something to check."""
-        return bool(self.accounts) and not (self.damage or self.differences or self.acts)
+        return bool(self.accounts) and not (self.damage or self.differences or self.actions)
 
 
 def check(connection: Connection, progress: Callable[[int, int], None] | None = None) -> CheckResult:
@@ -34,11 +34,11 @@ def check(connection: Connection, progress: Callable[[int, int], None] | None = 
         if damage := damages_of(connection):
             return CheckResult(damage, 0, [], [])
         accounts = count_accounts(connection)
-        return CheckResult([], accounts, list(audit(connection, progress=progress)), list(changed_acts(connection)))
+        return CheckResult([], accounts, list(audit(connection, progress=progress)), list(changed_actions(connection)))
     except DatabaseDamaged as error:
         return CheckResult([" ".join(str(error).split())], 0, [], [])
 
 
-def act_text(number: int, what: str) -> str:
+def action_text(number: int, what: str) -> str:
     """A difference of the audit log as a sentence."""
-    return f"audit log: act {number} {'is missing' if what == 'missing' else 'is not as it was written'}"
+    return f"audit log: action {number} {'is missing' if what == 'missing' else 'is not as it was written'}"

@@ -16,14 +16,14 @@ from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.messages.send import WebhookResult, check_url, post
 from farebox.messages.sign import KEY_BYTES, secret_from, signed_headers
 from farebox.model import Operator
-from farebox.operator.administer import ActRefused, require_account
+from farebox.operator.administer import ActionRefused, require_account
 from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.settings import Settings
 from farebox.storage import webhook_endpoints
 from farebox.storage.deliveries import abandon_target
 from farebox.storage.notices import ALARM_KINDS, KINDS
-from farebox.storage.operator_acts import State, record_act
+from farebox.storage.operator_actions import State, record_action
 from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import Endpoint, endpoints_of, find_endpoint
 from farebox.vault import Vault
@@ -33,7 +33,7 @@ ENDPOINTS_MAX = 10
 REMOVED = "the endpoint was removed"
 
 
-class EndpointRefused(ActRefused):
+class EndpointRefused(ActionRefused):
     """The endpoint is invalid; `field` names the invalid field."""
 
     def __init__(self, field: str, message: str) -> None:
@@ -87,7 +87,7 @@ def add_endpoint(
     )
     webhook_endpoints.add_endpoint(connection, endpoint)
     if by is not None:
-        record_act(
+        record_action(
             connection,
             by,
             "webhook.add",
@@ -107,12 +107,12 @@ def remove_endpoint(connection: Connection, endpoint_id: str, *, at: int, by: Op
     """Stop sending messages there, including pending ones."""
     found = find_endpoint(connection, endpoint_id)
     if found is None:
-        raise ActRefused(f"there is no endpoint {quoted(endpoint_id)}: `farebox webhook list` shows the IDs")
+        raise ActionRefused(f"there is no endpoint {quoted(endpoint_id)}: `farebox webhook list` shows the IDs")
     webhook_endpoints.remove_endpoint(connection, endpoint_id)
     abandon_target(connection, endpoint_id, REMOVED)
     if by is not None:
         account_id = found.account_id or ""
-        record_act(
+        record_action(
             connection, by, "webhook.remove", at, account_id=account_id, subject=endpoint_id, before=_state(found)
         )
 

@@ -7,10 +7,10 @@ import msgspec
 
 from farebox.clock import Ids
 from farebox.model import Operator
-from farebox.operator.administer import ActRefused, PostingResult, correct
+from farebox.operator.administer import ActionRefused, PostingResult, correct
 from farebox.storage import config, findings, processor_events, tax
 from farebox.storage.findings import Finding
-from farebox.storage.operator_acts import ActName, State, record_act
+from farebox.storage.operator_actions import ActionName, State, record_action
 from farebox.storage.operator_alarms import open_alarms
 from farebox.storage.operator_alarms import resolve_alarms as resolve
 from farebox.storage.sql import Connection
@@ -22,19 +22,19 @@ def set_tax(connection: Connection, rate: TaxRate, *, by: Operator) -> None:
     before = tax.list_tax_rates(connection)
     tax.set_tax_rate(connection, rate)
     was = next((_tax(each) for each in before if each.country == rate.country), None)
-    record_act(connection, by, "tax.set", rate.updated_at, subject=rate.country, before=was, after=_tax(rate))
+    record_action(connection, by, "tax.set", rate.updated_at, subject=rate.country, before=was, after=_tax(rate))
 
 
 def remove_tax(connection: Connection, country: str, *, by: Operator, at: int) -> None:
-    """Remove a country's tax rate. Raises ActRefused if there is none."""
+    """Remove a country's tax rate. Raises ActionRefused if there is none."""
     before = next((each for each in tax.list_tax_rates(connection) if each.country == country), None)
     if before is None:
-        raise ActRefused(
+        raise ActionRefused(
             f"there is no tax rate for {country}: `farebox tax list` shows all",
             words=f"there is no tax rate for {country}",
         )
     tax.remove_tax_rate(connection, country)
-    record_act(connection, by, "tax.remove", at, subject=country, before=_tax(before))
+    record_action(connection, by, "tax.remove", at, subject=country, before=_tax(before))
 
 
 def _tax(rate: TaxRate) -> State:
@@ -46,7 +46,7 @@ def set_supplement(connection: Connection, text: str, *, by: Operator, at: int) 
     """Replace the loaded price supplement by `text`, which must be valid; an empty text restores the shipped one."""
     before = config.find_supplement(connection)
     config.add_supplement(connection, text, at)
-    record_act(connection, by, "supplement.set", at, before=_supplement(before), after=_supplement(text))
+    record_action(connection, by, "supplement.set", at, before=_supplement(before), after=_supplement(text))
 
 
 def _supplement(text: str) -> State:
@@ -64,7 +64,7 @@ def replay_events(
     count = processor_events.make_due(connection, at=at, event_id=event_id, since=since)
     if count:
         after = {"events": count, "since": since}
-        record_act(connection, by, "event.replay", at, subject=event_id or "", after=after)
+        record_action(connection, by, "event.replay", at, subject=event_id or "", after=after)
     return count
 
 
@@ -79,7 +79,7 @@ def resolve_alarms(
     ]
     count = resolve(connection, at, kind=kind, about=about)
     if closed:
-        record_act(connection, by, "alarm.resolve", at, subject=kind or "all", before={"open": closed})
+        record_action(connection, by, "alarm.resolve", at, subject=kind or "all", before={"open": closed})
     return count
 
 
@@ -90,10 +90,10 @@ def accept_finding(
     connection: Connection, finding_id: str, amount_cents: int, note: str, *, by: Operator, at: int
 ) -> Finding:
     """Resolve an open finding that is correct: it opens again only if its amount changes. `amount_cents` is the amount
-    that the operator saw. Raises ActRefused."""
+    that the operator saw. Raises ActionRefused."""
     found = _open_finding(connection, finding_id, amount_cents)
     if not note:
-        raise ActRefused("say why it is as it should be: the audit log keeps it")
+        raise ActionRefused("say why it is as it should be: the audit log keeps it")
     findings.accept_finding(connection, found, at)
     _record_finding(connection, "finding.accept", found, {"note": note}, by=by, at=at)
     return found
@@ -111,10 +111,10 @@ def correct_finding(
     at: int,
 ) -> PostingResult:
     """Give `amount` nano-dollars back to the account of a finding, or charge them if below zero, and accept the
-    finding. `amount_cents` is the finding's amount that the operator saw. Raises ActRefused."""
+    finding. `amount_cents` is the finding's amount that the operator saw. Raises ActionRefused."""
     found = _open_finding(connection, finding_id, amount_cents)
     if found.account_id is None:
-        raise ActRefused("this finding names no account to correct: accept it, or refund the payment")
+        raise ActionRefused("this finding names no account to correct: accept it, or refund the payment")
     account_id, why = found.account_id, reason or found.detail
     posted = correct(connection, ids, by=by, account_id=account_id, amount=amount, reason=why, at=at)
     findings.accept_finding(connection, found, at)
@@ -125,23 +125,23 @@ def correct_finding(
 def _open_finding(connection: Connection, finding_id: str, amount_cents: int) -> Finding:
     found = next((each for each in findings.open_findings(connection) if each.finding_id == finding_id), None)
     if found is None:
-        raise ActRefused(
+        raise ActionRefused(
             "there is no such open finding: `farebox payments findings` shows them",
             words="this finding is no longer open: reload the page",
         )
     if found.amount_cents != amount_cents:  # reconciliation has run again since then
-        raise ActRefused("the amount of this finding has changed in the meantime: read it again")
+        raise ActionRefused("the amount of this finding has changed in the meantime: read it again")
     return found
 
 
 def _record_finding(
-    connection: Connection, act: ActName, found: Finding, after: State, *, by: Operator, at: int
+    connection: Connection, action: ActionName, found: Finding, after: State, *, by: Operator, at: int
 ) -> None:
     before = {"kind": found.kind, "amount_cents": found.amount_cents, "detail": found.detail}
-    record_act(
+    record_action(
         connection,
         by,
-        act,
+        action,
         at,
         account_id=found.account_id or "",
         subject=found.finding_id,

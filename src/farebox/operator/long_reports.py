@@ -13,7 +13,7 @@ from farebox.model import Operator
 from farebox.operator.report_process import Kind, ReportLine, ReportTask
 from farebox.runtime.services import Services
 from farebox.storage import operator_reports as store
-from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_actions import record_action
 from farebox.storage.operator_reports import ReportRow
 from farebox.storage.sql import Connection, DatabaseUnavailable
 
@@ -37,7 +37,7 @@ async def begin(services: Services, kind: Kind, by: Operator) -> bool:
         begun = ReportRow(kind, report_id, "running", by.who, 0, 0, None, at, at)
         if not store.begin_report(connection, begun, gone_before=at - GONE_MS):
             return False
-        record_act(connection, by, "report.begin", at, subject=kind)
+        record_action(connection, by, "report.begin", at, subject=kind)
         return True
 
     if not await services.database.write(job):

@@ -32,7 +32,7 @@ from farebox.storage.notices import (
     list_notices,
     new_notices,
 )
-from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_actions import record_action
 from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import endpoints_of
 
@@ -101,7 +101,7 @@ def replay_notice(
     claim_delivery(connection, notice)
     count = _send_again(connection, notice, _targets(connection, settings, notice), at)
     after = {"deliveries": count}
-    record_act(connection, by, "message.resend", at, account_id=account_id, subject=notice_id, after=after)
+    record_action(connection, by, "message.resend", at, account_id=account_id, subject=notice_id, after=after)
     return count
 
 
@@ -126,7 +126,9 @@ def replay_given_up(
     count = sum(retry(connection, item, at) for item in items)
     if count:
         after = {"deliveries": count}
-        record_act(connection, by, "message.resend", at, account_id=account_id or "", subject="given up", after=after)
+        record_action(
+            connection, by, "message.resend", at, account_id=account_id or "", subject="given up", after=after
+        )
     return count
 
 

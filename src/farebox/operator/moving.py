@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from farebox.model import Operator
-from farebox.operator.administer import ActRefused, require_account
+from farebox.operator.administer import ActionRefused, require_account
 from farebox.storage.bucket_moves import lock_rows, move_rows
 from farebox.storage.buckets import bucket_numbers
-from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_actions import record_action
 from farebox.storage.sql import Connection
 
 
@@ -30,19 +30,19 @@ def move_account(
     account = require_account(connection, account_id)
     numbers = bucket_numbers(buckets)
     if len(numbers) == 1:
-        raise ActRefused("there is only one bucket (FAREBOX_BUCKETS=1)")
+        raise ActionRefused("there is only one bucket (FAREBOX_BUCKETS=1)")
     if to not in numbers:
-        raise ActRefused(f"there is no bucket {to}: the buckets are {', '.join(map(str, numbers))}")
+        raise ActionRefused(f"there is no bucket {to}: the buckets are {', '.join(map(str, numbers))}")
     if to == account.bucket:
         return MoveResult(account_id, to, to, 0)
     locked = lock_rows(connection, account.bucket, account_id)
     count = sum(locked.values())
     if count > rows_max:
-        raise ActRefused(
+        raise ActionRefused(
             f"the account has {count:,} rows, and its calls wait while they are moved: do it at a quiet hour, with "
             f"`--rows-max {count + count // 10}`"
         )
     move_rows(connection, account_id, account.bucket, to, locked)
     before, after = {"bucket": account.bucket}, {"bucket": to}
-    record_act(connection, by, "account.move", at, account_id=account_id, before=before, after=after)
+    record_action(connection, by, "account.move", at, account_id=account_id, before=before, after=after)
     return MoveResult(account_id, account.bucket, to, count)

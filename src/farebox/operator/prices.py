@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from farebox.clock import Ids
 from farebox.model import Operator
-from farebox.operator.administer import ActRefused, provider_slug, require_account
+from farebox.operator.administer import ActionRefused, provider_slug, require_account
 from farebox.storage import config
 from farebox.storage.config import MarkupRow, PriceRow
-from farebox.storage.operator_acts import ActName, record_act
+from farebox.storage.operator_actions import ActionName, record_action
 from farebox.storage.sql import Connection
 
 
@@ -39,7 +39,7 @@ def set_price(
     try:
         check_price(OwnPrice(row.price_id, provider, model, account_id, row.rates, row.valid_from, output_max))
     except InvalidPrice as error:
-        raise ActRefused(f"{provider}/{model} cannot be charged with these prices: {error}") from error
+        raise ActionRefused(f"{provider}/{model} cannot be charged with these prices: {error}") from error
     before = _latest(
         each
         for each in config.list_prices(connection)
@@ -75,7 +75,7 @@ def set_markup(
     try:
         check_markup(OwnMarkup(row.markup_id, account_id, provider, model, parts_per_million, row.valid_from))
     except InvalidPrice as error:
-        raise ActRefused("a markup is at least -100 and at most 99,900 percent of the cost") from error
+        raise ActionRefused("a markup is at least -100 and at most 99,900 percent of the cost") from error
     before = _latest(
         each
         for each in config.list_markups(connection)
@@ -105,15 +105,17 @@ def _latest(found: Iterable[P]) -> P | None:
 
 
 def _record_price(
-    connection: Connection, by: Operator, act: ActName, at: int, subject: str, row: P, before: P | None
+    connection: Connection, by: Operator, action: ActionName, at: int, subject: str, row: P, before: P | None
 ) -> None:
-    """Record the act, together with the latest earlier price for the same model."""
+    """Record the action, together with the latest earlier price for the same model."""
     was = None if before is None else asdict(before)
-    record_act(connection, by, act, at, account_id=row.account_id or "", subject=subject, before=was, after=asdict(row))
+    record_action(
+        connection, by, action, at, account_id=row.account_id or "", subject=subject, before=was, after=asdict(row)
+    )
 
 
 def _check_scope(connection: Connection, account_id: str | None, model: str | None) -> None:
     if account_id is not None:
         require_account(connection, account_id)
     if model is not None and not model.strip():
-        raise ActRefused("the model needs a name, such as gpt-5-mini or gpt-5*")
+        raise ActionRefused("the model needs a name, such as gpt-5-mini or gpt-5*")

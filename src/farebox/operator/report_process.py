@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from farebox.clock import SystemClock
-from farebox.operator.checking import act_text, check
+from farebox.operator.checking import action_text, check
 from farebox.operator.margins import margins
 from farebox.settings import Settings
 from farebox.storage.database import opened_for_command
@@ -68,7 +68,7 @@ def run(task: ReportTask) -> ReportLine:
 
 def _checked(connection: Connection) -> CheckReport:
     found = check(connection, progress)
-    sentences = [each.message for each in found.differences] + [act_text(*act) for act in found.acts]
+    sentences = [each.message for each in found.differences] + [action_text(*action) for action in found.actions]
     return CheckReport(
         accounts=found.accounts,
         damage=found.damage,

@@ -29,7 +29,7 @@ from farebox.storage import corrections as store
 from farebox.storage.accounts import find_account, list_accounts
 from farebox.storage.corrections import CallToPrice, Correction, LotDraws
 from farebox.storage.notices import add_notice
-from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_actions import record_action
 from farebox.storage.sql import Connection
 from farebox.usage import Usage
 
@@ -175,7 +175,7 @@ def begin(connection: Connection, spec: Spec, new_id: str, at: int, *, by: Opera
     """The ID of the re-rating: that of an interrupted one, if it had the same request."""
     rerate_id = store.begin_rerate(connection, msgspec.json.encode(spec).decode(), new_id, at)
     after = msgspec.to_builtins(spec)
-    record_act(connection, by, "rerate.begin", at, account_id=spec.account_id or "", subject=rerate_id, after=after)
+    record_action(connection, by, "rerate.begin", at, account_id=spec.account_id or "", subject=rerate_id, after=after)
     return rerate_id
 
 

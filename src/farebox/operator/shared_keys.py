@@ -5,13 +5,13 @@ import re
 from typing import Final
 
 from farebox.model import Operator
-from farebox.operator.administer import ActRefused, provider_slug, provider_state
+from farebox.operator.administer import ActionRefused, provider_slug, provider_state
 from farebox.operator.provider_keys import key_problem
 from farebox.quoting import quoted
 from farebox.runtime.operator_access import provider_place
 from farebox.storage import config
 from farebox.storage.config import ProviderKeyRow, ProviderRow
-from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_actions import record_action
 from farebox.storage.sql import Connection
 from farebox.vault import Vault
 
@@ -22,7 +22,7 @@ KEYS_MAX: Final = 50
 """Most further keys at one provider."""
 
 
-class OfFirstKey(ActRefused):
+class OfFirstKey(ActionRefused):
     """The request is about the first key, which is set with the provider itself."""
 
 
@@ -40,24 +40,24 @@ def set_key(
     api_key: str | None = None,
     weight: int | None = None,
 ) -> ProviderKeyRow | ProviderRow:
-    """Add a key, or change one; None leaves a value unchanged. Raises ActRefused."""
+    """Add a key, or change one; None leaves a value unchanged. Raises ActionRefused."""
     slug = provider_slug(provider)
     if weight is not None and not 0 <= weight <= WEIGHT_MAX:
-        raise ActRefused(f"the weight is a whole number from 0 to {WEIGHT_MAX:,}")
+        raise ActionRefused(f"the weight is a whole number from 0 to {WEIGHT_MAX:,}")
     if api_key is not None and (wrong := key_problem(slug, api_key)):
-        raise ActRefused(wrong)
+        raise ActionRefused(wrong)
     if name == FIRST:
         return _set_first(connection, vault, by, slug, at, api_key, weight)
     if not _is_name(name):
-        raise ActRefused(
+        raise ActionRefused(
             f"{quoted(name)} is not a valid name for a key: use 1 to 64 letters, digits, dots, hyphens and underscores"
         )
     keys = {key.name: key for key in config.list_provider_keys(connection) if key.provider == slug}
     before = keys.get(name)
     if before is None and api_key is None:
-        raise ActRefused(f"{_name(slug)} has no key {quoted(name)}: give the key itself, too")
+        raise ActionRefused(f"{_name(slug)} has no key {quoted(name)}: give the key itself, too")
     if before is None and len(keys) >= KEYS_MAX:
-        raise ActRefused(f"{_name(slug)} has {KEYS_MAX} further keys, the maximum: remove one")
+        raise ActionRefused(f"{_name(slug)} has {KEYS_MAX} further keys, the maximum: remove one")
     if before is None and slug not in {row.name for row in config.list_providers(connection)}:
         raise OfFirstKey(f"{_name(slug)} has no key yet: set the provider’s first key before further ones")
     sealed = vault.encrypt(api_key, provider_place(slug, name)) if api_key is not None else None
@@ -93,7 +93,7 @@ def _record(
     subject = f"{row.provider}/{row.name}" if isinstance(row, ProviderKeyRow) else f"{row.name}/{FIRST}"
     was = None if before is None else provider_state(before)
     after = provider_state(row, new_key=new_key)
-    record_act(connection, by, "provider_key.set", at, subject=subject, before=was, after=after)
+    record_action(connection, by, "provider_key.set", at, subject=subject, before=was, after=after)
 
 
 def _set_first(
@@ -111,14 +111,14 @@ def _set_first(
 
 
 def remove_key(connection: Connection, *, by: Operator, provider: str, name: str, at: int) -> None:
-    """Remove a further key. Raises ActRefused."""
+    """Remove a further key. Raises ActionRefused."""
     slug = provider_slug(provider)
     if name == FIRST:
         raise OfFirstKey(f"{FIRST} is the provider’s first key, which is not removed as a further one")
     keys = config.list_provider_keys(connection)
     before = next((key for key in keys if (key.provider, key.name) == (slug, name)), None)
     if before is None:
-        raise ActRefused(f"{_name(slug)} has no key {quoted(name)}")
+        raise ActionRefused(f"{_name(slug)} has no key {quoted(name)}")
     config.delete_provider_key(connection, slug, name)
     was = provider_state(before)
-    record_act(connection, by, "provider_key.remove", at, subject=f"{slug}/{name}", before=was)
+    record_action(connection, by, "provider_key.remove", at, subject=f"{slug}/{name}", before=was)

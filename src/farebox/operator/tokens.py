@@ -13,14 +13,14 @@ from msgspec.structs import asdict
 from farebox.clock import Ids
 from farebox.gateway import GATEWAY_ID
 from farebox.model import AccessToken, Operator, Permission, RateLimit
-from farebox.operator.administer import ActRefused, must_be_ahead, require_account
+from farebox.operator.administer import ActionRefused, must_be_ahead, require_account
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import compat_model
 from farebox.quoting import quoted
 from farebox.storage import accounts
 from farebox.storage.config import lock_configuration
 from farebox.storage.gateways import missing_gateways
-from farebox.storage.operator_acts import State, record_act
+from farebox.storage.operator_actions import State, record_action
 from farebox.storage.sql import Connection
 from farebox.vault import TOKEN_PREFIX, Vault
 
@@ -69,11 +69,11 @@ def create_token(
 ) -> NewToken:
     """Create an access token of the account. Only its hash is kept: the secret cannot be shown again. If `models` is
     not empty, it may call only these: `provider/model` or `provider/*`; `gateways` restricts it in the same way. `by`,
-    as below: the operator who does it, if an operator does. Raises ActRefused."""
+    as below: the operator who does it, if an operator does. Raises ActionRefused."""
     lock_configuration(connection)  # a gateway that is being deleted is not named
     require_account(connection, account_id)
     if not permissions:
-        raise ActRefused("a token needs at least one permission: " + ", ".join(Permission))
+        raise ActionRefused("a token needs at least one permission: " + ", ".join(Permission))
     allowed = _allowed(models) if models else None
     reached = _reached(connection, account_id, gateways) if gateways else None
     must_be_ahead(expires_at, at)
@@ -84,14 +84,14 @@ def create_token(
     )
     accounts.add_token(connection, token, vault.hash_token(secret))
     if by is not None:
-        record_act(connection, by, "token.create", at, account_id=account_id, subject=token_id, after=_state(token))
+        record_action(connection, by, "token.create", at, account_id=account_id, subject=token_id, after=_state(token))
     return NewToken(token, secret)
 
 
 def _allowed(models: Sequence[str]) -> tuple[str, ...]:
-    """The models, each once. Raises ActRefused."""
+    """The models, each once. Raises ActionRefused."""
     if not 1 <= len(models) <= TOKEN_MODELS_MAX:
-        raise ActRefused(f"a token may call 1 to {TOKEN_MODELS_MAX} models, or all", of="models")
+        raise ActionRefused(f"a token may call 1 to {TOKEN_MODELS_MAX} models, or all", of="models")
     return tuple(dict.fromkeys(_allowed_model(model) for model in models))
 
 
@@ -99,11 +99,11 @@ def _allowed_model(model: str) -> str:
     """The model in the form that calls are compared with: the provider's slug, and the provider's name of the model."""
     if not _MODEL.fullmatch(model):
         why = f"{quoted(model)} is not a model: write provider/model, or provider/* for all models of a provider"
-        raise ActRefused(why, of="models")
+        raise ActionRefused(why, of="models")
     try:
         return "/".join(compat_model(model))
     except InvalidRequest as error:
-        raise ActRefused(no_model(model), of="models") from error
+        raise ActionRefused(no_model(model), of="models") from error
 
 
 def no_model(model: str) -> str:
@@ -114,25 +114,25 @@ def no_model(model: str) -> str:
 
 
 def _reached(connection: Connection, account_id: str, gateways: Sequence[str]) -> tuple[str, ...]:
-    """The gateways, each once. Raises ActRefused unless the account has all of them."""
+    """The gateways, each once. Raises ActionRefused unless the account has all of them."""
     if not 1 <= len(gateways) <= TOKEN_GATEWAYS_MAX:
-        raise ActRefused(f"a token reaches 1 to {TOKEN_GATEWAYS_MAX} gateways, or all", of="gateways")
+        raise ActionRefused(f"a token reaches 1 to {TOKEN_GATEWAYS_MAX} gateways, or all", of="gateways")
     named = [each for each in gateways if len(each) <= _GATEWAY_LENGTH and _is_gateway(each)]
     missing = [each for each in gateways if each not in named] or missing_gateways(connection, account_id, named)
     if missing:
-        raise ActRefused(f"the account has no gateway {quoted(missing[0])}: create it first", of="gateways")
+        raise ActionRefused(f"the account has no gateway {quoted(missing[0])}: create it first", of="gateways")
     return tuple(dict.fromkeys(named))
 
 
 def set_token(
     connection: Connection, token_id: str, changes: TokenChanges, *, at: int, by: Operator | None = None
 ) -> AccessToken:
-    """Change what the token may do. Raises ActRefused."""
+    """Change what the token may do. Raises ActionRefused."""
     lock_configuration(connection)
     found = _find(connection, token_id)
     changed = change_token(connection, found, changes, at=at)
     if by is not None and changed != found:
-        record_act(
+        record_action(
             connection,
             by,
             "token.set",
@@ -146,10 +146,10 @@ def set_token(
 
 
 def _find(connection: Connection, token_id: str) -> AccessToken:
-    """Raises ActRefused."""
+    """Raises ActionRefused."""
     found = accounts.token_by_id(connection, token_id)
     if found is None:
-        raise ActRefused(f"there is no token {quoted(token_id)}: `farebox token list` shows the IDs")
+        raise ActionRefused(f"there is no token {quoted(token_id)}: `farebox token list` shows the IDs")
     return found
 
 
@@ -167,7 +167,7 @@ def _state(token: AccessToken) -> State:
 
 def change_token(connection: Connection, token: AccessToken, changes: TokenChanges, *, at: int) -> AccessToken:
     """Like `set_token`, for a token that was found after `lock_configuration`: a gateway that is being deleted is not
-    named, and one that has been taken out of the token does not come back. Raises ActRefused."""
+    named, and one that has been taken out of the token does not come back. Raises ActionRefused."""
     given: dict[str, Any] = {name: value for name, value in asdict(changes).items() if value is not UNSET}
     if changes.models is not UNSET and changes.models is not None:
         given["models"] = _allowed(changes.models)
@@ -175,7 +175,7 @@ def change_token(connection: Connection, token: AccessToken, changes: TokenChang
         given["gateways"] = _reached(connection, token.account_id, changes.gateways)
     if changes.expires_at is not UNSET:
         if not token.active(at):
-            raise ActRefused("the token is revoked or has expired, which cannot be undone: create a new one")
+            raise ActionRefused("the token is revoked or has expired, which cannot be undone: create a new one")
         must_be_ahead(changes.expires_at, at)
     changed = dataclasses.replace(token, **given)
     accounts.change_token(connection, changed)
@@ -184,12 +184,12 @@ def change_token(connection: Connection, token: AccessToken, changes: TokenChang
 
 def revoke_token(connection: Connection, token_id: str, *, at: int, by: Operator) -> None:
     """Revoke the token with immediate effect. Revoking it twice keeps the time of the first revocation. Raises
-    ActRefused."""
+    ActionRefused."""
     found = _find(connection, token_id)
     accounts.revoke_token(connection, token_id, at)
     if found.revoked_at is None:
         after = _state(dataclasses.replace(found, revoked_at=at))
-        record_act(
+        record_action(
             connection,
             by,
             "token.revoke",

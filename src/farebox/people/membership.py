@@ -12,7 +12,7 @@ from farebox.storage import members, passkeys, sessions
 from farebox.storage.accounts import find_account
 from farebox.storage.config import lock_configuration
 from farebox.storage.members import INSTALLATION, Member
-from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_actions import record_action
 from farebox.storage.sql import Connection
 
 MEMBERS_MAX = 500
@@ -65,7 +65,7 @@ def put(
     members.put_member(connection, member)
     if by is not None:
         was = None if before is None else {"role": before}
-        record_act(
+        record_action(
             connection,
             by,
             "member.set",
@@ -158,7 +158,7 @@ def drop(connection: Connection, account_id: str, email: str, at: int, *, by: Op
         passkeys.remove_all(connection, email)
     if by is not None and before is not None:
         was = {"role": before.role}
-        record_act(connection, by, "member.remove", at, account_id=account_id, subject=email, before=was)
+        record_action(connection, by, "member.remove", at, account_id=account_id, subject=email, before=was)
     return before is not None
 
 

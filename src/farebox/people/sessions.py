@@ -17,7 +17,7 @@ from farebox.storage import members
 from farebox.storage import sessions as store
 from farebox.storage.accounts import find_account, find_token
 from farebox.storage.members import INSTALLATION
-from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_actions import record_action
 from farebox.storage.sessions import SignIn, SignInMethod
 from farebox.storage.sql import Connection
 from farebox.vault import Vault, same
@@ -28,7 +28,7 @@ INVITATION_MS = 3 * DAY_MS
 SESSION_MS = 12 * HOUR_MS
 IDLE_MS = 2 * HOUR_MS
 CONFIRMED_MS = HOUR_MS
-"""How long after a proof of identity acts that concern money or keys are allowed."""
+"""How long after a proof of identity actions that concern money or keys are allowed."""
 _TOUCH_MS = 60_000
 """Precision of `seen_at`: most page views need no write."""
 _AGENT_MAX = 200
@@ -122,7 +122,7 @@ def new_link(
             "operator": holder.operator,
             "expires_at": sign_in.expires_at,
         }
-        record_act(
+        record_action(
             connection, by, "link.create", at, account_id=holder.account_id, subject=sign_in.session_id, after=after
         )
     return f"{base_url}{path}?link={secret}"

@@ -1,4 +1,4 @@
-"""How providers describe kept objects: the ID, the size, the expiry, and what a list shows."""
+"""How providers describe stored provider objects: the ID, the size, the expiry, and what a list shows."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -50,7 +50,7 @@ def _brief(video: Mapping[str, Any], body: bytes) -> bytes:
 
 
 def _facts_of_google(kind: str, found: Mapping[str, Any], body: bytes) -> Facts | None:
-    """Google gives kept objects names such as `files/abc` and `batches/abc`. A file that has just been uploaded is in a
+    """Google gives its objects names such as `files/abc` and `batches/abc`. A file that has just been uploaded is in a
     separate field, and the responses in a batch do not belong in lists."""
     if kind == "file" and isinstance(found.get("file"), dict):
         found = found["file"]

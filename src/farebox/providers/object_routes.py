@@ -1,4 +1,4 @@
-"""The paths about kept objects at each provider."""
+"""The paths about stored provider objects at each provider."""
 
 import re
 from typing import Final, TypeAlias

@@ -1,4 +1,4 @@
-"""Kept objects, whose IDs providers hand out: the paths about them, and how requests refer to them.
+"""Stored provider objects, whose IDs providers hand out: the paths about them, and how requests refer to them.
 
 An object created with the operator's key belongs to the account for which it was created (calls.ownership). A route
 says what a path does; a path that is not among a provider's routes is not called with the operator's key.
@@ -33,7 +33,7 @@ PURPOSES: Final[Mapping[str, frozenset[str]]] = {
 
 
 class ObjectRoute(NamedTuple):
-    """A path about kept objects."""
+    """A path about stored provider objects."""
 
     method: str
     pattern: re.Pattern[str]

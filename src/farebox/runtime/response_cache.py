@@ -191,7 +191,7 @@ class ResponseCache:
 
     async def _remove_some(self, account_id: str, gateway_id: str) -> None:
         more = False
-        with best_effort("the cache"):  # if it fails, the job in worker.py does the rest
+        with best_effort("the cache"):  # if it fails, the job in periodic_jobs.py does the rest
             remove = partial(forget_leftovers, account_id=account_id, gateway_id=gateway_id)
             more = await self._database.write(remove)
         if not more:

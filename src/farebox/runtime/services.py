@@ -33,7 +33,6 @@ from farebox.runtime.classifier import Classifier
 from farebox.runtime.configuration import Configuration
 from farebox.runtime.identity_provider import IdentityProvider
 from farebox.runtime.journal import Journal
-from farebox.runtime.kept_objects import KeptObjects
 from farebox.runtime.pending_alarms import Alarms
 from farebox.runtime.queue_search import QueueSearch
 from farebox.runtime.readiness import Readiness
@@ -41,6 +40,7 @@ from farebox.runtime.response_cache import ResponseCache, ResponseStore
 from farebox.runtime.scorer import Scorer
 from farebox.runtime.settle_times import SettleTimes
 from farebox.runtime.span_queue import SpanQueue
+from farebox.runtime.stored_objects import StoredObjects
 from farebox.runtime.tasks import Tasks
 from farebox.runtime.waiters import Waiters
 from farebox.settings import Settings
@@ -75,7 +75,7 @@ class Services:
     """Whether calls can be served."""
     tokens: Tokens = field(init=False)
     """Access tokens for cloud providers."""
-    kept: KeptObjects = field(init=False)
+    stored: StoredObjects = field(init=False)
     """The owners of IDs that providers hand out under the operator's keys."""
     response_cache: ResponseCache = field(init=False)
     """Cached responses of gateways."""
@@ -142,7 +142,7 @@ class Services:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", Tokens(self.upstream, self.clock))
-        object.__setattr__(self, "kept", KeptObjects(self.database))
+        object.__setattr__(self, "stored", StoredObjects(self.database))
         object.__setattr__(self, "queue_search", QueueSearch(self.database, self.clock))
         object.__setattr__(self, "readiness", Readiness(self.database, self.journal))
         object.__setattr__(

@@ -1,4 +1,4 @@
-"""Totals of the calls of all accounts, read from the kept sums."""
+"""Totals of the calls of all accounts, read from the stored aggregates."""
 
 from typing import NamedTuple
 
@@ -40,8 +40,8 @@ class PastUsage(NamedTuple):
 def past_usage(
     connection: Connection, *, provider: str | None, model: str | None, account_id: str | None, since: int
 ) -> PastUsage:
-    """The totals of calls since the hour `since`, of one account or of all, from the kept sums. `model` may end with
-    `*`. At most LOOKED_AT sums are read."""
+    """The totals of calls since the hour `since`, of one account or of all, from the stored aggregates. `model` may end
+    with `*`. At most LOOKED_AT sums are read."""
     wanted = "*" if model is None else model
     escaped = "".join(f"!{sign}" if sign in "!%_" else sign for sign in wanted.rstrip("*"))
     test = (provider, escaped + ("%" if wanted.endswith("*") else ""))

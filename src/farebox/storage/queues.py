@@ -31,7 +31,7 @@ _IN_BUCKET: Final[dict[str, tuple[str, ...]]] = {
 _EVENTS: Final = "processor_events"
 """The queue that belongs to no bucket."""
 QUEUES: Final = frozenset({*_IN_BUCKET, _EVENTS})
-"""The names of the queues. The jobs of farebox.worker that process them have the same names."""
+"""The names of the queues. The jobs of farebox.periodic_jobs that process them have the same names."""
 
 _TABLES: Final = frozenset(
     {_EVENTS, *(condition.split(" ", 1)[0] for conditions in _IN_BUCKET.values() for condition in conditions)}

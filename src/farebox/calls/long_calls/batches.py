@@ -42,8 +42,8 @@ from farebox.providers.objects import ObjectCall
 from farebox.providers.upstream import UpstreamFailed
 from farebox.quoting import quoted
 from farebox.runtime.services import Services
-from farebox.storage.kept_objects import count_objects
 from farebox.storage.long_calls import LongCall, open_long_calls
+from farebox.storage.stored_objects import count_objects
 from farebox.usage import AbsurdUsage, Quantity
 
 BATCHES_MAX: Final = 50

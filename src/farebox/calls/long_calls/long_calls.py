@@ -37,7 +37,6 @@ from farebox.quoting import quoted
 from farebox.runtime.services import Services
 from farebox.runtime.tasks import gather_all
 from farebox.storage.account_keys import key_of
-from farebox.storage.kept_objects import find_object, keep_objects
 from farebox.storage.long_calls import (
     LongCall,
     add_long_call,
@@ -51,6 +50,7 @@ from farebox.storage.long_calls import (
     run_long_call,
 )
 from farebox.storage.sql import Connection, DatabaseUnavailable
+from farebox.storage.stored_objects import find_object, keep_objects
 
 ENDED: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
 """States in which a response uses nothing more."""

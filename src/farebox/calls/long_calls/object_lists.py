@@ -10,7 +10,7 @@ from farebox.calls.ownership import description, not_found
 from farebox.errors import INVALID_REQUEST, Problem
 from farebox.providers.descriptions import GOOGLE
 from farebox.providers.objects import ObjectCall
-from farebox.storage.kept_objects import KeptObject
+from farebox.storage.stored_objects import StoredObject
 
 _PAGES: Final = {
     ("openai", "file"): (10_000, 10_000),
@@ -35,12 +35,12 @@ Query = Sequence[tuple[str, str]]
 class ListPage(msgspec.Struct):
     """A part of a list."""
 
-    of: list[KeptObject]
+    of: list[StoredObject]
     total: int
     more: bool
 
 
-def page_of(found: list[KeptObject], call: ObjectCall, query: Query) -> ListPage:
+def page_of(found: list[StoredObject], call: ObjectCall, query: Query) -> ListPage:
     """The part of the list that the query asks for; `found` is the list, oldest first. Raises Problem (INVALID_REQUEST,
     OBJECT_NOT_FOUND)."""
     fields = dict(query)
@@ -67,7 +67,7 @@ def list_page(page: ListPage, call: ObjectCall, data: list[msgspec.Raw]) -> byte
     return msgspec.json.encode({**found, **more})
 
 
-def _by_cursor(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> ListPage:
+def _by_cursor(found: list[StoredObject], call: ObjectCall, query: Mapping[str, str]) -> ListPage:
     """Pages of OpenAI and Anthropic: the objects after or before an ID."""
     usual, most = _PAGES[call.form, call.kind]
     limit, order = _number(query, "limit", usual, 1, most), query.get("order", "desc")
@@ -85,7 +85,7 @@ def _by_cursor(found: list[KeptObject], call: ObjectCall, query: Mapping[str, st
     return ListPage(page, len(ids), len(page) < len(between))
 
 
-def _by_number(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> ListPage:
+def _by_number(found: list[StoredObject], call: ObjectCall, query: Mapping[str, str]) -> ListPage:
     """Pages of Mistral: numbered from zero."""
     usual, most = _PAGES[call.form, call.kind]
     size, number = _number(query, "page_size", usual, 1, most), _number(query, "page", 0, 0, 10**6)
@@ -94,7 +94,7 @@ def _by_number(found: list[KeptObject], call: ObjectCall, query: Mapping[str, st
     return ListPage(page, len(found), (number + 1) * size < len(found))
 
 
-def _by_token(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> ListPage:
+def _by_token(found: list[StoredObject], call: ObjectCall, query: Mapping[str, str]) -> ListPage:
     """Pages of Google: the token of the next page is the last ID of this one."""
     usual, most = _PAGES[call.form, call.kind]
     size, token = _number(query, "pageSize", usual, 1, most), query.get("pageToken", "")

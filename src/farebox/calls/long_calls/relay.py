@@ -7,8 +7,8 @@ import msgspec
 
 from farebox.calls import operator_key
 from farebox.calls.endings import interruption_of
-from farebox.calls.long_calls.kept_objects import document
 from farebox.calls.long_calls.long_calls import check_soon, process_description, record_accepted, record_refused
+from farebox.calls.long_calls.stored_objects import document
 from farebox.calls.ownership import as_shown
 from farebox.calls.responses.headers import hold_headers, passed_headers
 from farebox.calls.responses.relay import relay_response

@@ -13,7 +13,7 @@ from farebox.http.request import Request
 from farebox.http.validation import invalid
 from farebox.model import RATE_CALLS_MAX, RATE_SECONDS_MAX, AccessToken, RateLimit
 from farebox.operator import tokens
-from farebox.operator.administer import ActRefused
+from farebox.operator.administer import ActionRefused
 from farebox.operator.tokens import TOKEN_GATEWAYS_MAX, TOKEN_MODELS_MAX, TokenChanges
 from farebox.storage import accounts
 from farebox.storage.config import lock_configuration
@@ -92,7 +92,7 @@ async def change(request: Request, body: TokenChange) -> Response:
 
     try:
         changed = await request.services.database.write(write)
-    except ActRefused as refused:
+    except ActionRefused as refused:
         raise invalid(str(refused)[:1].upper() + str(refused)[1:], "body", refused.of or "expires_at") from refused
     await request.services.configuration.notice_own_change()
     return ok(changed)

@@ -8,7 +8,7 @@ from farebox.billing import refund as refunds
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages.operator_attention import operator_attention
-from farebox.http.pages.operator_forms import amount, day, invalid, run_act, signed_amount, text
+from farebox.http.pages.operator_forms import amount, day, invalid, run_action, signed_amount, text
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit, see_other
 from farebox.model import Account, Balance, Role
@@ -20,7 +20,7 @@ from farebox.storage import accounts as store
 from farebox.storage.account_search import LOOKED_THROUGH, search_accounts
 from farebox.storage.customers import find_profile
 from farebox.storage.members import list_members
-from farebox.storage.operator_acts import list_acts
+from farebox.storage.operator_actions import list_actions
 from farebox.storage.sql import Connection
 from farebox.storage.top_ups import history
 
@@ -68,7 +68,7 @@ async def create(visit: Visit, form: Fields) -> Response:
     """Create an account, and open its page."""
     services = visit.services
     account_id = text(form, "id") or None
-    made = await run_act(
+    made = await run_action(
         visit,
         lambda connection, by: administer.create_account(
             connection,
@@ -103,7 +103,7 @@ async def one_account(visit: Visit) -> Shown:
             "tokens": store.count_tokens(connection, account_id)[1],
             "top_ups": top_ups,
             "bought": bought,
-            "acts": list_acts(connection, account_id=account_id, limit=_ACTS),
+            "actions": list_actions(connection, account_id=account_id, limit=_ACTS),
         }
 
     shown = await visit.services.database.scan(read)
@@ -116,7 +116,7 @@ async def grant(visit: Visit, form: Fields) -> str:
     """Grant credit."""
     services, account_id, nanos = visit.services, visit.request.path["account_id"], amount(form)
     expires_at, note = day(form, "expires"), text(form, "note")
-    posted = await run_act(
+    posted = await run_action(
         visit,
         lambda connection, by: administer.grant(
             connection,
@@ -138,7 +138,7 @@ async def grant(visit: Visit, form: Fields) -> str:
 async def correct(visit: Visit, form: Fields) -> str:
     """Correct a charge: give back or charge."""
     services, account_id, signed = visit.services, visit.request.path["account_id"], signed_amount(form)
-    posted = await run_act(
+    posted = await run_action(
         visit,
         lambda connection, by: administer.correct(
             connection,
@@ -186,7 +186,7 @@ async def link(visit: Visit, form: Fields) -> Response:
     if role is None:
         raise invalid("Choose one of the roles")
     holder, at = LinkHolder(account_id=account_id, role=role), services.clock.now_ms()
-    made = await run_act(
+    made = await run_action(
         visit,
         lambda connection, by: sessions.new_link(
             connection, services.vault, services.ids, services.base_url, holder, at=at, by=by
@@ -208,7 +208,7 @@ async def freeze(visit: Visit, form: Fields) -> str:
         reason=text(form, "reason"),
         at=visit.services.clock.now_ms(),
     )
-    changed = await run_act(visit, lambda connection, by: change(connection, by=by))
+    changed = await run_action(visit, lambda connection, by: change(connection, by=by))
     if does == "freeze":
         return f"The account is {'now' if changed else 'already'} frozen: its calls and purchases are refused."
     return "The account is no longer frozen." if changed else "The account was not frozen."

@@ -11,7 +11,7 @@ from farebox.http.pages.view import Movement
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card, TopUp, TopUpRule
 from farebox.storage.calls import CallRow
-from farebox.storage.operator_acts import OperatorAct
+from farebox.storage.operator_actions import OperatorAction
 from farebox.storage.sessions import SignInMethod
 from farebox.storage.spending import Duration, Strategy
 
@@ -347,9 +347,9 @@ _TIMES = 10**12
 """Larger numbers are milliseconds since 1970."""
 
 
-def changes(act: OperatorAct) -> list[tuple[str, str, str]]:
-    """What an act has changed: name, before, after; unchanged fields are left out."""
-    was, now = (json.loads(text) if text else {} for text in (act.before, act.after))
+def changes(action: OperatorAction) -> list[tuple[str, str, str]]:
+    """What an action has changed: name, before, after; unchanged fields are left out."""
+    was, now = (json.loads(text) if text else {} for text in (action.before, action.after))
     names = [name for name in {**was, **now} if (was.get(name) or "") != (now.get(name) or "")]
     return [
         (

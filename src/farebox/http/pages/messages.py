@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from farebox.http.pages.operator_forms import invalid, run_act, text
+from farebox.http.pages.operator_forms import invalid, run_action, text
 from farebox.http.pages.table import Fields, Shown
 from farebox.http.pages.visit import Visit
 from farebox.model import Operator
-from farebox.operator import messages as acts
+from farebox.operator import messages as actions
 from farebox.operator.messages import with_deliveries
 from farebox.storage.deliveries import Delivery, count_given_up
 from farebox.storage.notices import latest_notices, list_notices
@@ -36,9 +36,9 @@ async def resend(visit: Visit, form: Fields) -> str:
     """Deliver a message again, to its current recipients."""
     services = visit.services
     account_id, notice_id = text(form, "of"), text(form, "message")
-    count = await run_act(
+    count = await run_action(
         visit,
-        lambda connection, by: acts.replay_notice(
+        lambda connection, by: actions.replay_notice(
             connection, services.settings, account_id, notice_id, services.clock.now_ms(), by=by
         ),
     )
@@ -52,11 +52,11 @@ async def resend(visit: Visit, form: Fields) -> str:
 async def resend_failed(visit: Visit, _: Fields) -> str:
     """Deliver again everything that was given up, part by part; if the database becomes unavailable, what was done
     before is reported."""
-    at, count, found = visit.services.clock.now_ms(), 0, acts.AGAIN_AT_ONCE
-    while count < COUNTED and found == acts.AGAIN_AT_ONCE:
+    at, count, found = visit.services.clock.now_ms(), 0, actions.AGAIN_AT_ONCE
+    while count < COUNTED and found == actions.AGAIN_AT_ONCE:
         try:
-            items = await visit.services.database.scan(acts.some_given_up)
-            again = await run_act(visit, partial(_retry, items, at))
+            items = await visit.services.database.scan(actions.some_given_up)
+            again = await run_action(visit, partial(_retry, items, at))
         except DatabaseUnavailable:
             if not count:
                 raise
@@ -69,7 +69,7 @@ async def resend_failed(visit: Visit, _: Fields) -> str:
 
 
 def _retry(items: Sequence[Delivery], at: int, connection: Connection, by: Operator) -> int:
-    return acts.replay_given_up(connection, items, at, by=by)
+    return actions.replay_given_up(connection, items, at, by=by)
 
 
 def _due_again(count: int) -> str:

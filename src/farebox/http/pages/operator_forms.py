@@ -1,4 +1,4 @@
-"""What the operator's pages share: acts in their own transactions, and amounts and times in forms."""
+"""What the operator's pages share: actions in their own transactions, and amounts and times in forms."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from farebox.http.pages.table import Fields
 from farebox.http.pages.visit import Visit
 from farebox.model import Operator
 from farebox.money import InvalidAmount, parse_usd
-from farebox.operator.administer import ActRefused
+from farebox.operator.administer import ActionRefused
 from farebox.quoting import quoted
 from farebox.storage.sql import Connection
 
@@ -20,18 +20,18 @@ TEXT_MAX: Final = 500
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
-async def run_act(visit: Visit, job: Callable[[Connection, Operator], T]) -> T:
+async def run_action(visit: Visit, job: Callable[[Connection, Operator], T]) -> T:
     """Run `job` as the operator who is signed in, in one transaction; a refusal becomes a Problem."""
     by = visit.operator
     try:
         made = await visit.services.database.write(lambda connection: job(connection, by))
-    except ActRefused as error:
+    except ActionRefused as error:
         raise refusal(error) from error
     await visit.services.configuration.notice_own_change()
     return made
 
 
-def refusal(error: ActRefused) -> Problem:
+def refusal(error: ActionRefused) -> Problem:
     return invalid(error.words[:1].upper() + error.words[1:])
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from farebox.http.envelope import Response
-from farebox.http.pages.operator_forms import invalid, run_act, text
+from farebox.http.pages.operator_forms import invalid, run_action, text
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.operator import administer, shared_keys
@@ -97,7 +97,7 @@ def keys_of(access: ProviderAccess) -> tuple[OperatorKey, ...]:
 async def save(visit: Visit, form: Fields) -> str:
     """Set a provider's key or base URL; empty fields stay unchanged."""
     services = visit.services
-    row = await run_act(
+    row = await run_action(
         visit,
         lambda connection, by: administer.set_provider(
             connection,
@@ -117,7 +117,7 @@ async def save_key(visit: Visit, form: Fields) -> str:
     services, weight = visit.services, text(form, "weight")
     if weight and not _WEIGHT.fullmatch(weight):
         raise invalid(f"Enter the weight as a whole number from 0 to {WEIGHT_MAX:,}")
-    row = await run_act(
+    row = await run_action(
         visit,
         lambda connection, by: shared_keys.set_key(
             connection,
@@ -136,7 +136,7 @@ async def save_key(visit: Visit, form: Fields) -> str:
 async def remove_key(visit: Visit, form: Fields) -> str:
     """Remove a further key."""
     at, provider, name = visit.services.clock.now_ms(), text(form, "provider"), text(form, "name")
-    await run_act(
+    await run_action(
         visit,
         lambda connection, by: shared_keys.remove_key(connection, by=by, provider=provider, name=name, at=at),
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from farebox.errors import NOT_FOUND, Problem
-from farebox.http.pages.operator_forms import invalid, run_act, signed_amount, text
+from farebox.http.pages.operator_forms import invalid, run_action, signed_amount, text
 from farebox.http.pages.table import Fields, Shown
 from farebox.http.pages.visit import Visit
 from farebox.money import format_usd
@@ -52,7 +52,7 @@ async def accept(visit: Visit, form: Fields) -> str:
     """Accept a finding as correct."""
     at = visit.services.clock.now_ms()
     finding_id, seen, note = text(form, "finding"), _cents(form), text(form, "note")
-    await run_act(
+    await run_action(
         visit,
         lambda connection, by: installation.accept_finding(connection, finding_id, seen, note, by=by, at=at),
     )
@@ -62,7 +62,7 @@ async def accept(visit: Visit, form: Fields) -> str:
 async def correct(visit: Visit, form: Fields) -> str:
     """Give an amount back to the account of a finding, or charge it, and accept the finding."""
     services, finding_id, seen, signed = visit.services, text(form, "finding"), _cents(form), signed_amount(form)
-    posted = await run_act(
+    posted = await run_action(
         visit,
         lambda connection, by: installation.correct_finding(
             connection, services.ids, finding_id, seen, signed, text(form, "reason"), by=by, at=services.clock.now_ms()

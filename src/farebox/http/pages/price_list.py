@@ -10,12 +10,12 @@ from typing import Final
 from farebox.calendar import DAY_MS
 from farebox.http.envelope import Response
 from farebox.http.pages import labels
-from farebox.http.pages.operator_forms import day, invalid, refusal, run_act, text
+from farebox.http.pages.operator_forms import day, invalid, refusal, run_action, text
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.operator import price_effect
-from farebox.operator import prices as acts
-from farebox.operator.administer import ActRefused, provider_slug
+from farebox.operator import prices as actions
+from farebox.operator.administer import ActionRefused, provider_slug
 from farebox.pricing.model import Markup
 from farebox.pricing.pricebook import OwnPrice, check_price
 from farebox.pricing.rates import InvalidPrice
@@ -82,9 +82,9 @@ async def set_price(visit: Visit, form: Fields) -> Response | str:
     account_id, valid_from = text(form, "account") or None, day(form, "from")
     if form.get("do") == "preview":
         return shell(visit, "prices.html", await _page(visit, form, await _price_effect(visit, form, rates)), HERE)
-    row = await run_act(
+    row = await run_action(
         visit,
-        lambda connection, by: acts.set_price(
+        lambda connection, by: actions.set_price(
             connection,
             services.ids,
             by=by,
@@ -115,9 +115,9 @@ async def _price_effect(visit: Visit, form: Fields, rates: Mapping[str, str]) ->
     try:
         provider = provider_slug(text(form, "provider"))
         new = check_price(OwnPrice("preview", provider, model, None, dict(rates), at, None))
-    except (ActRefused, InvalidPrice) as error:
+    except (ActionRefused, InvalidPrice) as error:
         raise invalid(
-            f"This price cannot be charged: {error.words if isinstance(error, ActRefused) else error}"
+            f"This price cannot be charged: {error.words if isinstance(error, ActionRefused) else error}"
         ) from error
     book = services.configuration.prices
     markup = book.markup(account_id, provider, model, at)
@@ -145,9 +145,9 @@ async def set_markup(visit: Visit, form: Fields) -> Response | str:
     if form.get("do") == "preview":
         preview = await _markup_effect(visit, parts, account_id, provider, model)
         return shell(visit, "prices.html", await _page(visit, form, preview), HERE)
-    row = await run_act(
+    row = await run_action(
         visit,
-        lambda connection, by: acts.set_markup(
+        lambda connection, by: actions.set_markup(
             connection,
             services.ids,
             by=by,
@@ -159,7 +159,7 @@ async def set_markup(visit: Visit, form: Fields) -> Response | str:
             at=at,
         ),
     )
-    return f"From {labels.moment(row.valid_from)} on, {acts.markup_text(row)}."
+    return f"From {labels.moment(row.valid_from)} on, {actions.markup_text(row)}."
 
 
 async def _markup_effect(
@@ -168,7 +168,7 @@ async def _markup_effect(
     services, at = visit.services, visit.services.clock.now_ms()
     try:
         slug = None if provider is None else provider_slug(provider)
-    except ActRefused as error:
+    except ActionRefused as error:
         raise refusal(error) from error
     before: Markup = services.configuration.prices.markup(account_id or "", slug or "", (model or "").rstrip("*"), at)
     usage = await services.database.scan(

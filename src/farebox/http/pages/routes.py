@@ -148,7 +148,7 @@ PAGE_ROWS: tuple[Page, ...] = (
     Page(path="/ui/settings", title="Settings", label="Settings", icon="sliders", roles=OPERATOR,
          query=system.settings, template="settings.html"),
     Page(path="/ui/audit", title="Audit log", label="Audit log", icon="list", roles=OPERATOR,
-         query=audit_log.acts, template="audit_log.html"),
+         query=audit_log.actions, template="audit_log.html"),
     Page(path="/ui/styles", title="Styles", label="Styles", icon="style", roles=OPERATOR, demo=True,
          query=component_page.styles, template="styles.html"),
     Page(path="/ui/invitations", title="Invitations", section="/ui/sessions", roles=ANYBODY, without_role=True,

@@ -121,7 +121,7 @@ def _provider_name(services: Services) -> str:
 
 
 async def confirm(visit: Visit) -> Shown | Response:
-    """The ways to confirm one's identity before acts that concern money or keys."""
+    """The ways to confirm one's identity before actions that concern money or keys."""
     wanted = own_path(parameter(visit.request, "next"))
     if sessions.confirmed(visit.services, visit.session):
         return see_other(wanted)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from farebox.http.pages.operator_forms import run_act, text
+from farebox.http.pages.operator_forms import run_action, text
 from farebox.http.pages.table import Fields, Shown
 from farebox.http.pages.visit import Visit
 from farebox.messages.email_templates import TEXTS
@@ -83,7 +83,7 @@ async def resolve(visit: Visit, form: Fields) -> str:
         kind=text(form, "kind"),
         about=text(form, "about"),
     )
-    count = await run_act(visit, lambda connection, by: close(connection, by=by))
+    count = await run_action(visit, lambda connection, by: close(connection, by=by))
     return "Closed the alarm." if count else "No such alarm is open: it may have been closed before."
 
 

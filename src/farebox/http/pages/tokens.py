@@ -19,7 +19,7 @@ from farebox.http.pages.visit import Visit, last_page
 from farebox.http.validation import InvalidInput, invalid, read
 from farebox.model import AccessToken, Permission
 from farebox.operator import tokens
-from farebox.operator.administer import ActRefused
+from farebox.operator.administer import ActionRefused
 from farebox.operator.tokens import NewToken
 from farebox.storage import accounts
 from farebox.storage.last_uses import uses_of
@@ -195,7 +195,7 @@ async def _create(visit: Visit, form: Fields) -> NewToken:
 
     def job(connection: Connection) -> NewToken:
         if accounts.count_tokens(connection, visit.account_id)[0] >= TOKENS_MAX:
-            raise ActRefused(f"an account can have at most {TOKENS_MAX} tokens: the operator can create more")
+            raise ActionRefused(f"an account can have at most {TOKENS_MAX} tokens: the operator can create more")
         return tokens.create_token(
             connection,
             services.ids,
@@ -212,7 +212,7 @@ async def _create(visit: Visit, form: Fields) -> NewToken:
 
     try:
         return await services.database.write(job)
-    except ActRefused as refused:
+    except ActionRefused as refused:
         text = str(refused)
         raise invalid(text[:1].upper() + text[1:], "body", *filter(None, [refused.of])) from refused
 

@@ -173,12 +173,12 @@ CREATE TABLE installation (               -- one row: marks what this installati
     installation_id TEXT NOT NULL
 );
 
-CREATE TABLE operator_acts (              -- the audit log: every act of an operator; never changed or deleted
+CREATE TABLE operator_acts (              -- the audit log: every action of an operator; never changed or deleted
     number     BIGINT PRIMARY KEY,        -- 1, 2, 3 … without gaps
     at         BIGINT NOT NULL,           -- milliseconds since 1970-01-01T00:00:00Z
     who        TEXT NOT NULL,             -- e-mail address, session, or user@host
     way        TEXT NOT NULL,             -- page, command
-    act        TEXT NOT NULL,             -- storage.operator_acts.ActName
+    act        TEXT NOT NULL,             -- storage.operator_actions.ActionName
     account_id TEXT NOT NULL,             -- empty: it concerns no account, or all
     subject    TEXT NOT NULL,             -- what it was done to
     before     TEXT,                      -- JSON, without secrets; null: there was nothing
@@ -187,9 +187,9 @@ CREATE TABLE operator_acts (              -- the audit log: every act of an oper
 );
 CREATE INDEX operator_acts_of_account ON operator_acts (account_id, number);  -- what was done to an account
 
-CREATE TABLE operator_acts_head (         -- one row: the latest act, so that missing rows at the end are noticed
+CREATE TABLE operator_acts_head (         -- one row: the latest action, so that missing rows at the end are noticed
     one    INTEGER PRIMARY KEY CHECK (one = 1),
-    number BIGINT NOT NULL,               -- the number of the act
+    number BIGINT NOT NULL,               -- the number of the action
     digest TEXT NOT NULL                  -- its digest
 );
 
@@ -722,7 +722,7 @@ CREATE TABLE what_ifs (                   -- an account's latest replay of past 
     PRIMARY KEY (bucket, account_id)
 ) /* clustered */;
 
-CREATE TABLE kept_objects (               -- kept objects: which account each ID belongs to
+CREATE TABLE kept_objects (               -- stored provider objects: which account each ID belongs to
     bucket     INTEGER NOT NULL,
     account_id TEXT NOT NULL,
     gateway_id TEXT NOT NULL,             -- the gateway that created it; no other knows it

@@ -1,4 +1,4 @@
-"""The store of the audit log: every act of an operator, in the transaction of the act. Rows are never changed.
+"""The store of the audit log: every action of an operator, in the transaction of the action. Rows are never changed.
 
 Each row has a digest of itself and of the one before, so that `farebox check` notices one that was changed or deleted.
 The number and digest of the latest row are stored separately, so that missing rows at the end are noticed too.
@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from farebox.model import Operator
 from farebox.storage.sql import Connection, row, rows
 
-ActName: TypeAlias = Literal[
+ActionName: TypeAlias = Literal[
     "account.create", "account.set", "account.move", "account.freeze", "account.unfreeze", "user.create",
     "credit.grant", "credit.correct", "credit.refund", "profile.set", "token.create", "token.set", "token.revoke",
     "member.set", "member.remove", "link.create", "provider.set", "provider_key.set", "provider_key.remove",
@@ -20,9 +20,9 @@ ActName: TypeAlias = Literal[
     "webhook.remove", "message.resend", "event.replay", "alarm.raise", "alarm.resolve",
     "finding.accept", "finding.correct", "reconcile.begin", "report.begin",
 ]  # fmt: skip
-"""Kinds of acts: see docs/operating.md, "The audit log"."""
+"""Kinds of actions: see docs/operating.md, "The audit log"."""
 State: TypeAlias = Mapping[str, Any]
-"""The state of what an act changes, as JSON without secrets."""
+"""The state of what an action changes, as JSON without secrets."""
 
 _NUMBERS: Final = 2**62
 """Above every number."""
@@ -30,7 +30,7 @@ TEXT_MAX: Final = 20_000
 """Most characters stored of a state; of a longer one only the beginning is stored."""
 
 
-class OperatorAct(NamedTuple):
+class OperatorAction(NamedTuple):
     """One row. `at` in milliseconds; `before` and `after` are JSON, None where there was or is nothing."""
 
     number: int
@@ -48,14 +48,14 @@ class OperatorAct(NamedTuple):
     digest: str
 
 
-_COLUMNS: Final = ", ".join(OperatorAct._fields)
+_COLUMNS: Final = ", ".join(OperatorAction._fields)
 _READ: Final = f"SELECT {_COLUMNS} FROM operator_acts"
 
 
-def record_act(
+def record_action(
     connection: Connection,
     by: Operator,
-    act: ActName,
+    action: ActionName,
     at: int,
     *,
     account_id: str = "",
@@ -66,7 +66,7 @@ def record_act(
     """Write what an operator does, inside the transaction in which it is done."""
     latest = row(connection, "SELECT number, digest FROM operator_acts ORDER BY number DESC LIMIT 1")
     number, digest = max(_head(connection), (0, "") if latest is None else latest)
-    made = OperatorAct(number + 1, at, by.who, by.way, act, account_id, subject, _text(before), _text(after), "")
+    made = OperatorAction(number + 1, at, by.who, by.way, action, account_id, subject, _text(before), _text(after), "")
     digest = digest_of(made, digest)
     connection.execute(
         f"INSERT INTO operator_acts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*made[:-1], digest)
@@ -79,7 +79,7 @@ def record_act(
 
 
 def _head(connection: Connection) -> tuple[int, str]:
-    """Number and digest of the latest act that was written; 0 before the first."""
+    """Number and digest of the latest action that was written; 0 before the first."""
     found = row(connection, "SELECT number, digest FROM operator_acts_head")
     return (0, "") if found is None else (int(found[0]), str(found[1]))
 
@@ -91,36 +91,36 @@ def _text(state: State | None) -> str | None:
     return text if len(text) <= TEXT_MAX else json.dumps({"beginning": text[:TEXT_MAX]}, ensure_ascii=False)
 
 
-def digest_of(act: OperatorAct, before: str) -> str:
+def digest_of(action: OperatorAction, before: str) -> str:
     """SHA-256 over the digest of the row before and all columns but this one."""
-    return hashlib.sha256(json.dumps([before, *act[:-1]]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([before, *action[:-1]]).encode()).hexdigest()
 
 
-def list_acts(
+def list_actions(
     connection: Connection, *, before: int | None = None, account_id: str | None = None, limit: int
-) -> list[OperatorAct]:
-    """The latest acts, newest first; those before the one with this number; those about this account alone."""
+) -> list[OperatorAction]:
+    """The latest actions, newest first; those before the one with this number; those about this account alone."""
     most = _NUMBERS if before is None else before
     where, values = ("", ()) if account_id is None else ("AND account_id = ?", (account_id,))
     found = rows(connection, f"{_READ} WHERE number < ? {where} ORDER BY number DESC LIMIT ?", (most, *values, limit))
-    return [OperatorAct(*fields) for fields in found]
+    return [OperatorAction(*fields) for fields in found]
 
 
-def changed_acts(connection: Connection) -> Iterator[tuple[int, str]]:
+def changed_actions(connection: Connection) -> Iterator[tuple[int, str]]:
     """Rows that are not as they were written: their number, and what is wrong.
 
-    The head is read first: acts that are committed while the rows are read come after it, and are checked by their own
-    digests alone. A log without a head has no rows, except those committed since: their head is read afterwards.
+    The head is read first: actions that are committed while the rows are read come after it, and are checked by their
+    own digests alone. A log without a head has no rows, except those committed since: their head is read afterwards.
     """
     head = _head(connection)
     number, digest, at_head = 0, "", ""
     while page := rows(connection, f"{_READ} WHERE number > ? ORDER BY number LIMIT 1000", (number,)):
-        for act in (OperatorAct(*fields) for fields in page):
-            if act.number != number + 1:
+        for action in (OperatorAction(*fields) for fields in page):
+            if action.number != number + 1:
                 yield number + 1, "missing"
-            elif act.digest != digest_of(act, digest):
-                yield act.number, "changed"
-            number, digest = act.number, act.digest
+            elif action.digest != digest_of(action, digest):
+                yield action.number, "changed"
+            number, digest = action.number, action.digest
             if number == head[0]:
                 at_head = digest
     if head[0] > number:

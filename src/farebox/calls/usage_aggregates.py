@@ -1,4 +1,4 @@
-"""Usage by gateway, token, user and metadata: charges are added to kept sums after the calls, in steps.
+"""Usage by gateway, token, user and metadata: charges are added to stored aggregates after the calls, in steps.
 
 A job does this for accounts that are far behind; a read of the sums first does it for its own account. So accounts
 whose sums nobody reads cost few writes, and what is read is current.

@@ -11,7 +11,7 @@ import structlog
 
 from farebox.billing import auto_top_up, processor_events, reconcile, refund, top_up
 from farebox.calendar import DAY_MS, HOUR_MS
-from farebox.calls import evaluations, kept_usage
+from farebox.calls import evaluations, usage_aggregates
 from farebox.calls.exports import classify, log_push, meter_events, send_spans
 from farebox.calls.long_calls import long_calls
 from farebox.calls.spending import spend_alerts
@@ -38,14 +38,14 @@ from farebox.storage.cached_responses import (
 )
 from farebox.storage.calls import forget_logs_above, forget_logs_before, forget_logs_beyond, gateways_with_logs
 from farebox.storage.gateways import find_gateway
-from farebox.storage.kept_objects import (
+from farebox.storage.queues import QUEUES
+from farebox.storage.sql import DatabaseUnavailable, NodeUnavailable
+from farebox.storage.stored_objects import (
     accounts_beyond,
     accounts_with_expired,
     expiry_beyond,
     forget_expired_objects,
 )
-from farebox.storage.queues import QUEUES
-from farebox.storage.sql import DatabaseUnavailable, NodeUnavailable
 
 WATCH_SECONDS = 0.4
 """How soon a change of the configuration by another process is noticed."""
@@ -90,7 +90,7 @@ PAUSE_SECONDS = 0.05
 SUM_AGAIN_SECONDS = 3.0
 """Time between two comparisons of the sum of cached responses: longer than a batch takes to be stored."""
 
-log = structlog.get_logger("farebox.worker")
+log = structlog.get_logger("farebox.periodic_jobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "spend_alerts": Periodic(SPEND_ALERTS_SECONDS, spend_alerts.work, LONG_ROUND_SECONDS),
         "custom_domains": Periodic(DOMAINS_SECONDS, _check_domains, LONG_ROUND_SECONDS),
         "operator_alarms": Periodic(ALARMS_EVERY_SECONDS, operator_alarms.work),
-        "usage_values": Periodic(kept_usage.EVERY_SECONDS, kept_usage.work, LONG_ROUND_SECONDS),
+        "usage_values": Periodic(usage_aggregates.EVERY_SECONDS, usage_aggregates.work, LONG_ROUND_SECONDS),
         "last_uses": Periodic(LAST_USES_SECONDS, last_uses.write),
         "auto_top_up": Periodic(SWEEP_EVERY_SECONDS, auto_top_up.sweep, LONG_ROUND_SECONDS),
         "journal": Periodic(JOURNAL_SECONDS, _post_journal, LONG_ROUND_SECONDS),

@@ -1,4 +1,4 @@
-"""The store of kept objects: for each ID that a provider keeps under an operator's key, the account it belongs to.
+"""Stored provider objects: for each ID that a provider keeps under an operator's key, the account it belongs to.
 
 An ID is known only to the gateway through which it was created. An ID that was never stored, has been deleted or has
 expired belongs to no account.
@@ -20,7 +20,7 @@ _TOGETHER = 64
 """Rows that are written by one statement."""
 
 
-class KeptObject(msgspec.Struct, frozen=True):
+class StoredObject(msgspec.Struct, frozen=True):
     """An object at a provider. Times in milliseconds."""
 
     account_id: str
@@ -45,7 +45,7 @@ _ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS = "account_id, gateway_id, provider, kind, object_id, key_id, created_at, expires_at, size, content"
 
 
-def keep_objects(connection: Connection, objects: Iterable[KeptObject]) -> None:
+def keep_objects(connection: Connection, objects: Iterable[StoredObject]) -> None:
     """Store which account these belong to. An object that is already known is replaced, except for its creation
     time."""
     by_bucket: dict[int, dict[tuple[object, ...], tuple[object, ...]]] = {}
@@ -69,7 +69,7 @@ def keep_objects(connection: Connection, objects: Iterable[KeptObject]) -> None:
 
 def find_object(
     connection: Connection, account_id: str, gateway_id: str, provider: str, kind: str, object_id: str, at: int
-) -> KeptObject | None:
+) -> StoredObject | None:
     """The object; None if it is not this gateway's."""
     found = row(
         connection,
@@ -80,7 +80,7 @@ def find_object(
     return None if found is None else _object(found)
 
 
-def forget_object(connection: Connection, kept: KeptObject) -> None:
+def forget_object(connection: Connection, kept: StoredObject) -> None:
     """Remove the object: it no longer belongs to the account."""
     connection.execute(
         f"DELETE FROM kept_objects WHERE {_OF_KIND} AND object_id = ?",
@@ -90,7 +90,7 @@ def forget_object(connection: Connection, kept: KeptObject) -> None:
 
 def list_objects(
     connection: Connection, account_id: str, gateway_id: str, provider: str, kind: str, at: int
-) -> list[KeptObject]:
+) -> list[StoredObject]:
     """All of a gateway's objects that are in lists, oldest first; their number is bounded for each account and kind."""
     found = rows(
         connection,
@@ -162,6 +162,6 @@ def forget_expired_objects(connection: Connection, account_id: str, at: int) -> 
     return len(found) == _STEP
 
 
-def _object(fields: Sequence[Any]) -> KeptObject:
+def _object(fields: Sequence[Any]) -> StoredObject:
     content: bytes | None = None if fields[-1] is None else bytes(fields[-1])
-    return msgspec.structs.replace(KeptObject(*fields), content=content)
+    return msgspec.structs.replace(StoredObject(*fields), content=content)

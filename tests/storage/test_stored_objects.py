@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from farebox.runtime.kept_objects import KeptObjects
+from farebox.runtime.stored_objects import StoredObjects
 from farebox.storage.accounts import add_account
-from farebox.storage.kept_objects import KeptObject
+from farebox.storage.stored_objects import StoredObject
 from tests.engines import ON_BOTH_ENGINES
 from tests.ledger.kit import database_at
 
@@ -20,8 +20,8 @@ async def test_after_a_write_that_was_stopped_at_any_turn_objects_can_be_kept(tm
     database = database_at(tmp_path / "kept.db")
     account = f"ann{turn}"
     await database.write(partial(add_account, account_id=account, name=account, at=1))
-    objects = KeptObjects(database)
-    one, other = (KeptObject(account, "default", "openai", "file", name, "", 1) for name in ("file-1", "file-2"))
+    objects = StoredObjects(database)
+    one, other = (StoredObject(account, "default", "openai", "file", name, "", 1) for name in ("file-1", "file-2"))
     before = asyncio.all_tasks()
     keeping = asyncio.ensure_future(objects.keep([one]))
     for _ in range(100_000):  # on PostgreSQL, the bucket is looked up first

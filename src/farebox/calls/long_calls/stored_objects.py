@@ -42,8 +42,8 @@ from farebox.providers.predictions import is_large, settles_where_read
 from farebox.providers.upstream import UpstreamFailed
 from farebox.quoting import quoted
 from farebox.runtime.services import Services
-from farebox.storage.kept_objects import KeptObject, count_objects, forget_object, list_objects
 from farebox.storage.long_calls import open_long_calls
+from farebox.storage.stored_objects import StoredObject, count_objects, forget_object, list_objects
 
 DOCUMENT_MAX: Final = 16 * 2**20
 """Maximum bytes of an object's description."""
@@ -121,7 +121,7 @@ async def _pass_upload(stage: Responded, call: ObjectCall) -> None:
     await send_whole(stage, Observed(complete=True), passed, body)
 
 
-async def _check_read(services: Services, kept: KeptObject) -> None:
+async def _check_read(services: Services, kept: StoredObject) -> None:
     """The output of a batch must not be deleted before it is paid for. Raises Problem (OBJECT_BUSY)."""
     if not may_be_output(kept.provider, description(kept.content or b"{}")):
         return
@@ -174,7 +174,7 @@ async def note(stage: Responded, call: ObjectCall, body: bytes) -> None:
     if call.does != "create" and call.kind not in LISTED:
         objects = objects[1:]
     if objects:
-        await context.services.kept.keep(objects)
+        await context.services.stored.keep(objects)
 
 
 async def document(stage: Responded) -> tuple[list[tuple[str, str]], bytes]:

@@ -7,10 +7,10 @@ from operator import attrgetter
 
 from farebox.storage.account_keys import by_bucket
 from farebox.storage.database import Database
-from farebox.storage.kept_objects import KeptObject, find_object, keep_objects
+from farebox.storage.stored_objects import StoredObject, find_object, keep_objects
 
 
-class KeptObjects:
+class StoredObjects:
     """Objects that arrive for a bucket during a write are written together in the next one."""
 
     def __init__(self, database: Database) -> None:
@@ -19,7 +19,7 @@ class KeptObjects:
 
     async def find(
         self, account_id: str, gateway_id: str, provider: str, kind: str, object_id: str, at: int
-    ) -> KeptObject | None:
+    ) -> StoredObject | None:
         """The object; None if it does not belong to this gateway. Raises storage.sql.DatabaseUnavailable."""
         return await self._database.get(
             partial(
@@ -33,7 +33,7 @@ class KeptObjects:
             )
         )
 
-    async def keep(self, objects: Sequence[KeptObject]) -> None:
+    async def keep(self, objects: Sequence[StoredObject]) -> None:
         """Record the owners of these objects, durably when this returns. Raises storage.sql.DatabaseUnavailable."""
         divided = await self._database.get(partial(by_bucket, items=objects, account_of=attrgetter("account_id")))
         for bucket, some in divided.items():  # all of them belong to one account
@@ -48,10 +48,10 @@ class _Lane:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._turn = asyncio.Lock()
-        self._batch: list[KeptObject] = []
+        self._batch: list[StoredObject] = []
         self._next: asyncio.Task[None] | None = None
 
-    async def keep(self, objects: Sequence[KeptObject]) -> None:
+    async def keep(self, objects: Sequence[StoredObject]) -> None:
         """Raises storage.sql.DatabaseUnavailable."""
         self._batch.extend(objects)
         if self._next is None:
