@@ -10,7 +10,7 @@ import pytest
 
 from tests.repo.reference import ROOT
 
-STORES = ("processor_events", "findings", "refunds", "reconciliation", "statement", "transfer_days", "credit")
+STORES = ("processor_events", "findings", "refunds", "reconciliation", "transfer_statement", "transfer_days", "credit")
 MODULES = sorted(
     [
         *(ROOT / "src/farebox/billing").glob("*.py"),
