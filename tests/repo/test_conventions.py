@@ -4,6 +4,7 @@ import ast
 import functools
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +136,30 @@ def test_only_the_ledger_writes_money() -> None:
     assert functions in found
     assert "src/farebox/ledger/batches.py" in found
     assert not {name for name in found if not name.startswith("src/farebox/ledger/")} - {functions}
+
+
+SHARED_NAMES = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    account_settings accounts audit_log batches billing bills bodies books buckets by_unit calls cards causes
+    conditions connection copying custom_domains custom_providers database datasets decoding deliveries dlp_profiles
+    documents dynamic_routes envelope evaluations exchange failures figures findings frames gateways google headers
+    instances kept_objects lanes last_uses leases log_destination logs long_calls long_reports media members
+    messages metadata metrics model model_aliases moving openai_chat openai_responses opening operator_alarms
+    overruns passkeys policies pool prices processor_events provider provider_configs provider_keys providers reader
+    readers reading refunds relay render replay routes rules services session sessions sign_in_attempts signing
+    single_sign_on spans spend_alerts spending system tokens transfer_statement unpaid usage view websocket what_if
+    worker
+        """,
+    )
+)
+"""Names that several modules have, each for the same thing in its folder: `storage/tokens.py`, `cli/tokens.py`."""
+
+
+def test_names_of_modules_are_shared_deliberately() -> None:
+    names = Counter(path.stem for path in FAREBOX if path.stem != "__init__")
+    assert {name for name, count in names.items() if count > 1} == SHARED_NAMES
 
 
 REPRESENTED = {
