@@ -145,12 +145,12 @@ SHARED_NAMES = frozenset(
     account_settings accounts audit_log batches billing bills bodies books buckets by_unit calls cards causes
     conditions connection copying custom_domains custom_providers database datasets decoding deliveries dlp_profiles
     documents dynamic_routes envelope evaluations exchange failures figures findings frames gateways google headers
-    instances kept_objects lanes last_uses leases log_destination logs long_calls long_reports media members
+    instances lanes last_uses leases log_destination logs long_calls long_reports media members
     messages metadata metrics model model_aliases moving openai_chat openai_responses opening operator_alarms
     overruns passkeys policies pool prices processor_events provider provider_configs provider_keys providers reader
     readers reading refunds relay render replay routes rules services session sessions sign_in_attempts signing
-    single_sign_on spans spend_alerts spending system tokens transfer_statement unpaid usage view websocket what_if
-    worker
+    single_sign_on spans spend_alerts spending stored_objects system tokens transfer_statement unpaid usage view
+    websocket what_if
         """,
     )
 )
