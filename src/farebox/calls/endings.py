@@ -37,7 +37,7 @@ BY_CALLER: Final = (CLIENT_GONE, CALLER_TIMEOUT, BLOCKED, CANCELLED)
 Reply = Literal["error", "unreadable", "timeout", "nothing"]
 
 
-class EndedWithoutResponse(msgspec.Struct, frozen=True):
+class Ending(msgspec.Struct, frozen=True):
     """How a call ends whose response is not passed on."""
 
     outcome: str
@@ -51,22 +51,19 @@ class EndedWithoutResponse(msgspec.Struct, frozen=True):
     """The status in the call's log row, unless a problem or a provider's response has one."""
 
 
-_BY_RELAY: Final = EndedWithoutResponse("")
-_Rows = tuple[tuple[type[BaseException] | Reason, EndedWithoutResponse], ...]
+_BY_RELAY: Final = Ending("")
+_Rows = tuple[tuple[type[BaseException] | Reason, Ending], ...]
 _BEFORE_RESPONSE: Final[_Rows] = (
-    (Problem, EndedWithoutResponse("refused")),
-    (
-        InvalidRequest,
-        EndedWithoutResponse("refused", reply="unreadable"),
-    ),  # a body is read more closely when money is short
-    ("client_gone", EndedWithoutResponse("released", CLIENT_GONE, "nothing")),
-    ("silence", EndedWithoutResponse("released", SILENCE, "timeout", UPSTREAM_TIMEOUT.status)),
-    ("too_long", EndedWithoutResponse("released", TOO_LONG, "timeout", UPSTREAM_TIMEOUT.status)),
+    (Problem, Ending("refused")),
+    (InvalidRequest, Ending("refused", reply="unreadable")),  # a body is read more closely when money is short
+    ("client_gone", Ending("released", CLIENT_GONE, "nothing")),
+    ("silence", Ending("released", SILENCE, "timeout", UPSTREAM_TIMEOUT.status)),
+    ("too_long", Ending("released", TOO_LONG, "timeout", UPSTREAM_TIMEOUT.status)),
     # whether the hold exists is unknown
-    (DatabaseUnavailable, EndedWithoutResponse("released", HOLD_IN_DOUBT, status=DATABASE_UNAVAILABLE.status)),
-    (asyncio.CancelledError, EndedWithoutResponse("released", SERVER_STOPPED)),
+    (DatabaseUnavailable, Ending("released", HOLD_IN_DOUBT, status=DATABASE_UNAVAILABLE.status)),
+    (asyncio.CancelledError, Ending("released", SERVER_STOPPED)),
     # a bug of ours, which the edge reports
-    (Exception, EndedWithoutResponse("released", INTERNAL_ERROR, status=INTERNAL.status)),
+    (Exception, Ending("released", INTERNAL_ERROR, status=INTERNAL.status)),
 )
 """Ends until the head of the response arrives: by the error or, if a wait was interrupted, by the reason. The first
 matching row applies."""
@@ -75,14 +72,14 @@ _WHILE_RELAYING: Final[_Rows] = (
     # the relay has settled, or its attempt has broken off: the hold is then in doubt, as after a crash
     (DatabaseUnavailable, _BY_RELAY),
     (asyncio.CancelledError, _BY_RELAY),
-    (Exception, EndedWithoutResponse("released", INTERNAL_ERROR)),  # without effect if the charge is already posted
+    (Exception, Ending("released", INTERNAL_ERROR)),  # without effect if the charge is already posted
 )
 """Ends from then on."""
-FREE: Final = EndedWithoutResponse("free")
+FREE: Final = Ending("free")
 """The provider responded with an error, and the request's next step is tried."""
 
 
-def ended_without_response(stage: Priced, error: BaseException) -> EndedWithoutResponse:
+def ending_of(stage: Priced, error: BaseException) -> Ending:
     """How a call ends if this error was raised when it had reached this stage."""
     rows = _WHILE_RELAYING if isinstance(stage, Responded) else _BEFORE_RESPONSE
     reason = error.reason if isinstance(error, Interrupted) else None

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 
 from farebox.calls.admit import hold_credit, reserve
-from farebox.calls.endings import FREE, ended_without_response
+from farebox.calls.endings import FREE, ending_of
 from farebox.calls.forward import reach_provider
 from farebox.calls.logs import with_room
 from farebox.calls.long_calls.batches import hold_batch
@@ -120,7 +120,7 @@ async def _end_early(stage: Stage, error: BaseException) -> bool:
     if the caller has gone."""
     if isinstance(stage, Admitted) and stage.goes_on and isinstance(error, asyncio.CancelledError):
         raise error  # whether the provider has begun is unknown: the long call's row decides the end of the hold
-    end = ended_without_response(stage, error)
+    end = ending_of(stage, error)
     if end.reply == "unreadable":
         error = Problem(INVALID_REQUEST, str(error))
     if end.outcome:

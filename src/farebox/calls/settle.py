@@ -11,7 +11,7 @@ from farebox.calls.endings import (
     CLIENT_CLOSED_STATUS,
     CLIENT_GONE,
     SERVER_STOPPED,
-    EndedWithoutResponse,
+    Ending,
 )
 from farebox.calls.exports.spans import queue_span
 from farebox.calls.key_selection import note_use
@@ -110,7 +110,7 @@ def _unpriced(stage: Responded, observed: Observed) -> PricedUsage:
     return replace(NOTHING, source="provider", usage=observed.usage or {}) if logged else NOTHING
 
 
-async def end_without_response(stage: Priced, end: EndedWithoutResponse, problem: Problem | None = None) -> None:
+async def end_without_response(stage: Priced, end: Ending, problem: Problem | None = None) -> None:
     """End a call without a response, or with one that is not passed on, and release its hold. If the caller gave up
     while the provider was working, what is certain is charged first: by policy, as for a response of which nothing
     arrived.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec.structs import replace
 
-from farebox.calls.endings import CLIENT_GONE, ended_without_response
+from farebox.calls.endings import CLIENT_GONE, ending_of
 from farebox.calls.forward import unreachable
 from farebox.calls.key_selection import choose_key
 from farebox.calls.logged_body import LoggedBody
@@ -221,7 +221,7 @@ class SocketRequest:
             except UpstreamFailed as failure:
                 raise unreachable(context.call, failure) from failure
         except (Exception, asyncio.CancelledError) as error:
-            end = ended_without_response(stage, error)
+            end = ending_of(stage, error)
             if end.outcome:
                 await end_without_response(stage, end, error if isinstance(error, Problem) else None)
             raise

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from farebox.calls import operator_key
 from farebox.calls.buffered_response import FREE
 from farebox.calls.cache import remember
-from farebox.calls.endings import SERVER_STOPPED, EndedWithoutResponse
+from farebox.calls.endings import SERVER_STOPPED, Ending
 from farebox.calls.envelope import in_envelope
 from farebox.calls.responses.headers import charge_headers, passed_headers
 from farebox.calls.screening.screen import Screening
@@ -99,6 +99,6 @@ async def _checked_failure(stage: Responded, body: bytes) -> bytes:
     """The body of a failure, as far as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE)."""
     found = operator_key.checked_body(stage, body)
     if isinstance(found, Problem):
-        await end_without_response(stage, EndedWithoutResponse("refused"), found)
+        await end_without_response(stage, Ending("refused"), found)
         raise found
     return found

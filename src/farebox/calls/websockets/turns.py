@@ -18,7 +18,7 @@ import structlog
 from msgspec.structs import replace
 
 from farebox.calls.admit import hold_credit, reserve
-from farebox.calls.endings import CLIENT_GONE, SERVER_STOPPED, EndedWithoutResponse, ended_without_response
+from farebox.calls.endings import CLIENT_GONE, SERVER_STOPPED, Ending, ending_of
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call
 from farebox.calls.operator_key import ReadError
@@ -237,7 +237,7 @@ class Turns:
                 held = await hold_credit(context, terms, price)
             return _Turn(ask, Admitted(context, priced.metered, priced.terms, held, Attempts(), counts))
         except (Problem, DatabaseUnavailable, asyncio.CancelledError) as error:
-            end = ended_without_response(stage, error)
+            end = ending_of(stage, error)
             await end_without_response(stage, end, error if isinstance(error, Problem) else None)
             raise
 
@@ -283,9 +283,7 @@ class Turns:
             for turn in lane.waiting:
                 if event_id in (FIRST, turn.ask.event_id):
                     lane.waiting.remove(turn)
-                    await end_without_response(
-                        turn.admitted, EndedWithoutResponse("free", "the provider refused the message")
-                    )
+                    await end_without_response(turn.admitted, Ending("free", "the provider refused the message"))
                     return
 
     async def _settle(self, turn: _Turn, observed: Observed, interruption: str | None, data: bytes) -> None:
@@ -311,7 +309,7 @@ class Turns:
     async def _cut(self, turn: _Turn, observed: Observed, interruption: str) -> None:
         """Settle a turn that has not reached its end. A transcript that has not arrived is free."""
         if turn.ask.lane == "transcript":
-            await end_without_response(turn.admitted, EndedWithoutResponse("released", interruption))
+            await end_without_response(turn.admitted, Ending("released", interruption))
         else:
             await self._settle(turn, observed, interruption, b"")
 
@@ -337,7 +335,7 @@ class Turns:
             services.waiters.wake(call.account_id)
         except DatabaseUnavailable as error:
             services.database.report_failure(error)
-            await end_without_response(admitted, EndedWithoutResponse("released"), Problem(DATABASE_UNAVAILABLE, ""))
+            await end_without_response(admitted, Ending("released"), Problem(DATABASE_UNAVAILABLE, ""))
 
     def _note(self) -> None:
         """Update the events after a change of the lanes."""
