@@ -302,6 +302,7 @@ def test_a_request_counts_once_if_a_fallback_passes_the_same_limit_again(custome
         model("second"),
         END,
     )
+    start_of_window(3600)
     assert [chosen(customer, max_tokens=100) for _ in range(3)] == ["first", "first", "second"]
 
 
@@ -325,6 +326,7 @@ def test_a_budget_is_exact_and_sends_what_does_not_fit_to_the_fallback(customer:
         END,
     )
     most = 1_000_000
+    start_of_window(3600)
 
     def of(user: str) -> httpx.Response:
         headers = {"cf-aig-metadata": json.dumps({"user": user}), "x-demo": "tokens=100"}

@@ -239,7 +239,8 @@ async def test_a_waiting_caller_that_disconnects_leaves_no_hold(patient: Farebox
         first = asyncio.ensure_future(post(customer, body))
         await eventually(lambda: gate.waiting == 1, "the first reached the provider")
         second = await start(customer, body)
-        await asyncio.sleep(0.1)
+        calls = patient.services.calls.by_account
+        await eventually(lambda: calls.get(customer.account_id) == 2, "the second has become a call")
         second.hang_up()
         await eventually(lambda: len(log_rows(customer)) == 1, "the call that gave up is in the log")
         [row] = log_rows(customer)

@@ -13,6 +13,7 @@ from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import errors, http, result
 from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import start_of_window
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -66,6 +67,7 @@ def test_a_token_can_make_only_as_many_calls_as_its_limit(customer: Customer, te
     set_gateway(customer, "other")
     url = f"{caller.farebox.url}/v1/{caller.account_id}/other/demo/chat/completions"
     body = {"model": "demo-1", "messages": [{"role": "user", "content": "Hi"}]}
+    start_of_window(DAY_SECONDS)
     assert http.post(url, json=body, headers=caller.headers).status_code == 200
     statuses = [caller.chat().status_code for _ in range(4)]
     assert statuses == [200, 200, 429, 429], "over all gateways"

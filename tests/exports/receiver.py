@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-SECONDS = 20.0
-"""A limit that only failures reach."""
+from tests.waiting import SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The resources of the control plane with their life cycles: a table for tests/http/test_lives.py."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -86,6 +87,11 @@ class ResourceLifecycle:
 def _policy(n: int, _: Mapping[str, str]) -> Fields:
     action = {"type": "block", "except": False}
     return {"name": f"p{n}", "actor": "all", "resource": {"model": f"m-{n}"}, "condition": "true", "action": action}
+
+
+def _day(later: int) -> str:
+    """The date that many days after today."""
+    return time.strftime("%Y-%m-%d", time.gmtime(time.time() + later * 86_400))
 
 
 def _entries(text: str) -> list[Fields]:
@@ -439,7 +445,7 @@ STORIES: Final[Mapping[str, tuple[Step, ...]]] = {
         Step(method="POST", path="farebox/what-if", fields={"from": "2026-01-01", "to": "2025-01-01", "models": {}},
              code=INVALID, place=("body", "to")),
         Step(method="POST", path="farebox/what-if",
-             fields={"from": "2026-11-01", "to": "2027-01-01", "models": {"demo/demo-1": "demo/demo-1"}},
+             fields={"from": _day(-30), "to": _day(2), "models": {"demo/demo-1": "demo/demo-1"}},
              result={"total": 2}),
         Step(method="GET", path="farebox/what-if", result={"total": 2}),
         Step(method="DELETE", path="farebox/what-if"),

@@ -17,6 +17,7 @@ from farebox.storage.calls import forget_logs
 from tests.engines import ON_BOTH_ENGINES
 from tests.pages.people import person
 from tests.support import Customer, Farebox
+from tests.waiting import start_of_window
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -48,7 +49,9 @@ def own(customer: Customer, method: str, path: str, body: dict[str, object]) -> 
 
 @pytest.fixture
 def varied(farebox: Farebox) -> Customer:
-    """An account whose calls differ in every attribute of usage reports. The first charge draws on two lots."""
+    """An account whose calls, of today, differ in every attribute of usage reports. The first charge draws on two
+    lots."""
+    start_of_window(86_400)  # reports by the hour are of one day
     account_id = farebox.create_account()
     farebox.grant(account_id, "0.000001")
     farebox.grant(account_id, "5")
