@@ -421,6 +421,7 @@ def test_many_values_of_one_account_do_not_reset_the_limits_of_others(
     def of(user: object) -> dict[str, str]:
         return {"cf-aig-metadata": json.dumps({"user": user})}
 
+    start_of_window(3600)
     assert chosen(customer, headers=of("a")) == "first"
     room = len(customer.farebox.services.route_rates._windows) + 20
     monkeypatch.setattr(rate, "KEYS_MAX", room)
