@@ -68,6 +68,9 @@ def limit(element_id: str, success: str, fallback: str | None = None, **properti
 
 
 def create(customer: Customer, *elements: dict[str, Any], name: str = "r", gateway: str = "default") -> str:
+    for element in elements:
+        if element["type"] == "rate":
+            start_of_window(element["properties"]["window"])
     response = http.post(
         f"{customer.api_url}/ai-gateway/gateways/{gateway}/routes",
         json={"name": name, "elements": elements},
@@ -277,7 +280,6 @@ def test_limits_send_requests_to_the_fallback(customer: Customer) -> None:
     def of(user: str) -> dict[str, str]:
         return {"cf-aig-metadata": json.dumps({"user": user})}
 
-    start_of_window(3600)
     assert [chosen(customer, headers=of("a")) for _ in range(2)] == ["first"] * 2
     assert [chosen(customer, headers=of("b")) for _ in range(2)] == ["first"] * 2
     assert chosen(customer, headers=of("a")) == "second"
@@ -302,7 +304,6 @@ def test_a_request_counts_once_if_a_fallback_passes_the_same_limit_again(custome
         model("second"),
         END,
     )
-    start_of_window(3600)
     assert [chosen(customer, max_tokens=100) for _ in range(3)] == ["first", "first", "second"]
 
 
@@ -326,7 +327,6 @@ def test_a_budget_is_exact_and_sends_what_does_not_fit_to_the_fallback(customer:
         END,
     )
     most = 1_000_000
-    start_of_window(3600)
 
     def of(user: str) -> httpx.Response:
         headers = {"cf-aig-metadata": json.dumps({"user": user}), "x-demo": "tokens=100"}
@@ -421,7 +421,6 @@ def test_many_values_of_one_account_do_not_reset_the_limits_of_others(
     def of(user: object) -> dict[str, str]:
         return {"cf-aig-metadata": json.dumps({"user": user})}
 
-    start_of_window(3600)
     assert chosen(customer, headers=of("a")) == "first"
     room = len(customer.farebox.services.route_rates._windows) + 20
     monkeypatch.setattr(rate, "KEYS_MAX", room)
