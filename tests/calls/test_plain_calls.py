@@ -6,17 +6,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
 
+from farebox import periodic_jobs
 from farebox.gateway import ServedGateway
 from farebox.storage.account_keys import key_of
 from tests.calls.kit import differences, set_gateway, spend_rule
 from tests.engines import looking
-from tests.support import Customer
+from tests.support import Customer, running_farebox
 
 CARD = "4111 1111 1111 1111"
 PAYMENT_CARDS = {
@@ -94,7 +96,17 @@ def marks_of(customer: Customer, log_id: str) -> tuple[int | None, ...]:
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.both_engines
-def test_an_option_that_is_switched_on_applies_to_the_next_call(customer: Customer) -> None:
+def test_an_option_that_is_switched_on_applies_to_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's jobs, which remove the marks that are looked at, rest meanwhile."""
+    for interval in ("QUEUE_SECONDS", "TICK_SECONDS", "LOG_PUSH_SECONDS"):
+        monkeypatch.setattr(periodic_jobs, interval, 3_600.0)
+    with running_farebox(tmp_path) as farebox:
+        _switch_options(farebox.funded("5"))
+
+
+def _switch_options(customer: Customer) -> None:
     with httpx.Client() as client, calling(customer) as seen:
         for _ in range(2):
             assert call(client, customer, CARD).status_code == 200

@@ -62,6 +62,6 @@ def test_a_known_signature() -> None:
 
 def test_the_retries_are_those_of_the_page() -> None:
     units = {"seconds": 1, "minutes": 60, "hour": 3_600, "hours": 3_600}
-    (text,) = re.findall(r"The message is sent again after (.*?); then", PAGE, re.DOTALL)
+    (text,) = re.findall(r"The message is sent again after (.*?)\. Then", PAGE, re.DOTALL)
     found = [int(number) * units[unit] * 1000 for number, unit in re.findall(r"(\d+)\s+(\w+)", text)]
     assert found == list(RETRIES_MS)
