@@ -22,7 +22,7 @@ from typing import Any
 REQUEST_BYTES = 2**20
 MODULES = (
     "farebox.app", "farebox.cli.main", "farebox.cli.server_file", "farebox.cli.welcome", "farebox.cli.worker",
-    "farebox.cli.workers", "farebox.demo.provider", "farebox.ledger.batches", "farebox.operator.checking",
+    "farebox.cli.workers", "farebox.demo_provider.provider", "farebox.ledger.batches", "farebox.operator.checking",
     "farebox.payments.stripe", "farebox.storage.postgres.database", "farebox.storage.sqlite.database", "fake_stripe",
     "anyio._backends._asyncio", "httpcore", "rich.progress", "rich.table", "stripe._stripe_client",
     "stripe._v1_services", "stripe._webhook", "uvloop",

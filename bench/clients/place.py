@@ -82,7 +82,7 @@ def _server(handler: type[socketserver.StreamRequestHandler]) -> Iterator[Any]:
 
 @contextmanager
 def _demo() -> Iterator[str]:
-    command = [sys.executable, "-m", "farebox.demo.provider", "--port", "0"]
+    command = [sys.executable, "-m", "farebox.demo_provider.provider", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             said = process.stdout.readline() if process.stdout else ""

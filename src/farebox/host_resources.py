@@ -65,7 +65,7 @@ async def open_host_resources(settings: Settings, *, demo: bool, clock: Clock) -
     async with AsyncExitStack() as stack:
         demo_url = None
         if demo:
-            from farebox.demo.provider import start_provider
+            from farebox.demo_provider.provider import start_provider
 
             demo_server = await start_provider(port=0)
             stack.push_async_callback(demo_server.close)

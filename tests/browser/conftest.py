@@ -13,7 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, expect, sync_playwright
 
-from farebox.people import sessions
+from farebox.identity import sessions
 from tests.payments.books import agree
 from tests.support import Customer, Farebox
 

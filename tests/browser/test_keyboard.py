@@ -6,9 +6,9 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Page, expect
 
+from farebox.identity import sessions
+from farebox.identity.sessions import LinkHolder
 from farebox.model import Role
-from farebox.people import sessions
-from farebox.people.sessions import LinkHolder
 from tests.browser.axe import faults_of
 from tests.support import Farebox
 

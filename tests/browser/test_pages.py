@@ -16,9 +16,9 @@ from farebox.calls.what_if import what_if_run
 from farebox.calls.what_if.replay import Scenario
 from farebox.gateway import SpendRule
 from farebox.http.pages.routes import PAGE_ROWS
+from farebox.identity import membership, sessions
+from farebox.identity.sessions import LinkHolder
 from farebox.model import Operator, Role
-from farebox.people import membership, sessions
-from farebox.people.sessions import LinkHolder
 from farebox.storage.accounts import add_token, list_tokens
 from farebox.storage.customers import CustomerProfile
 from farebox.storage.deliveries import add_delivery

@@ -4,9 +4,9 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, CDPSession, Page, expect
 
+from farebox.identity import membership, sessions
+from farebox.identity.sessions import LinkHolder
 from farebox.model import Role
-from farebox.people import membership, sessions
-from farebox.people.sessions import LinkHolder
 from tests.browser.axe import faults_of
 from tests.browser.conftest import Watch
 from tests.pages.sign_in_server import SignInServer

@@ -3,8 +3,8 @@
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from farebox.identity import membership
 from farebox.model import Role
-from farebox.people import membership
 from tests.browser.axe import faults_of
 from tests.pages.sign_in_server import SignInServer
 from tests.support import Farebox

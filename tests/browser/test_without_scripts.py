@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import Browser, Error, Locator, Page, Request
 
 from farebox.http.pages.routes import FORM_ROWS, PAGE_ROWS
+from farebox.identity import membership, sessions
+from farebox.identity.sessions import LinkHolder
 from farebox.model import Role
-from farebox.people import membership, sessions
-from farebox.people.sessions import LinkHolder
 from farebox.storage import passkeys
 from farebox.storage.deliveries import add_delivery
 from farebox.storage.findings import Finding, add_finding

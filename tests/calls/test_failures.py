@@ -16,10 +16,10 @@ import httpx
 import pytest
 import quicktok  # type: ignore[import-untyped]
 
-from farebox.calls.responses import relay
-from farebox.calls.responses.reader import reader_of
+from farebox.calls.relaying import relay
+from farebox.calls.relaying.reader import reader_of
 from farebox.calls.settle import settle_call
-from farebox.demo.delivery import GARBAGE
+from farebox.demo_provider.delivery import GARBAGE
 from farebox.metrics.families import CLIENTS_GONE
 from farebox.money import parse_usd
 from farebox.providers.formats.event_reader import EventReader

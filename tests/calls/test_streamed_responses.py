@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from farebox.calls.responses import drain, relay
+from farebox.calls.relaying import drain, relay
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server import RunningServer, serve
 from tests.calls.kit import log_rows, price_of, set_price, set_provider, within

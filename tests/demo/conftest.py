@@ -7,7 +7,7 @@ from typing import TypeAlias
 import httpx2
 import pytest
 
-from farebox.demo.provider import RunningProvider, start_provider
+from farebox.demo_provider.provider import RunningProvider, start_provider
 
 Until: TypeAlias = Callable[[Callable[[], bool]], Awaitable[None]]
 

@@ -8,9 +8,9 @@ import httpx2
 import pytest
 
 from farebox.clock import SystemClock
-from farebox.demo.delivery import GARBAGE
-from farebox.demo.directives import BadDirective, Directives, in_text, parse
-from farebox.demo.provider import RunningProvider
+from farebox.demo_provider.delivery import GARBAGE
+from farebox.demo_provider.directives import BadDirective, Directives, in_text, parse
+from farebox.demo_provider.provider import RunningProvider
 
 Until: TypeAlias = Callable[[Callable[[], bool]], Awaitable[None]]
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from farebox.demo.provider import RunningProvider
+from farebox.demo_provider.provider import RunningProvider
 from tests.sdks import genai
 
 QUESTION = "How long is the Danube river?"

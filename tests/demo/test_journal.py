@@ -8,7 +8,7 @@ from typing import TypeAlias
 import httpx2
 import pytest
 
-from farebox.demo.provider import RunningProvider, start_provider
+from farebox.demo_provider.provider import RunningProvider, start_provider
 from farebox.http.server import AddressInUse
 
 Until: TypeAlias = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -72,7 +72,7 @@ async def test_a_port_in_use_is_reported(demo: RunningProvider) -> None:
 
 async def test_the_demo_provider_as_a_separate_process() -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "farebox.demo.provider", "--port", "0", stdout=-1, stderr=-1
+        sys.executable, "-m", "farebox.demo_provider.provider", "--port", "0", stdout=-1, stderr=-1
     )
     assert process.stdout is not None
     line = (await asyncio.wait_for(process.stdout.readline(), 10)).decode()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from farebox.demo.provider import RunningProvider
+from farebox.demo_provider.provider import RunningProvider
 from tests.sdks import openai
 
 QUESTION = "How long is the Danube river?"

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from farebox import app, periodic_jobs
-from farebox.calls.responses import drain, relay
+from farebox.calls.relaying import drain, relay
 from farebox.calls.watch import Interrupted, Watch, Watches
 from farebox.ledger.commands import Command, Hold, Verdict
 from tests.calls.gate import SLUG as GATED

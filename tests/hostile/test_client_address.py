@@ -14,7 +14,7 @@ import structlog
 from farebox.http.client_address import Clients
 from farebox.http.quotas import ANONYMOUS_CLIENT
 from farebox.http.server.preface import PREFACE_MAX, read_preface
-from farebox.people import sessions
+from farebox.identity import sessions
 from farebox.settings import SettingsError, load
 from tests.support import Customer, Farebox, running_farebox
 from tests.waiting import start_of_window

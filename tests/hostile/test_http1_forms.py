@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from farebox.calls.responses.relay import WHOLE_BODY_MAX
+from farebox.calls.relaying.relay import WHOLE_BODY_MAX
 from farebox.http.application import METHODS
 from tests.calls.kit import set_provider
 from tests.calls.upstream import serving as provider

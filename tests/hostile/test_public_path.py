@@ -11,8 +11,8 @@ import pytest
 from farebox import http
 from farebox.http.envelope import HTML, Response
 from farebox.http.public_path import at_root
+from farebox.identity import sessions
 from farebox.ingress import path_of
-from farebox.people import sessions
 from farebox.settings import SettingsError, load
 from tests.hostile.proxies import PROXIES
 from tests.sdks import cloudflare

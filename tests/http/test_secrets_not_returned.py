@@ -7,10 +7,10 @@ import pytest
 
 from farebox.billing import refund
 from farebox.http.routes import ROUTES
+from farebox.identity import sessions
 from farebox.messages.email_templates import body as letter
 from farebox.operator.deliver import payload
 from farebox.payments.processor import ProcessorRefund
-from farebox.people import sessions
 from farebox.storage.notices import list_notices
 from tests.engines import read_now
 from tests.http.support import errors, http, result, save_card, soon, url

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from farebox.identity import sessions
+from farebox.identity.sessions import LinkHolder, SignInSession
 from farebox.model import Role
-from farebox.people import sessions
-from farebox.people.sessions import LinkHolder, SignInSession
 from tests.support import Farebox
 
 

@@ -7,9 +7,9 @@ import httpx
 import pytest
 
 from farebox.errors import LAST_OWNER, Problem
+from farebox.identity import membership, sessions
+from farebox.identity.sessions import LinkHolder
 from farebox.model import Role
-from farebox.people import membership, sessions
-from farebox.people.sessions import LinkHolder
 from tests.pages.people import Person, person
 from tests.support import Farebox
 from tests.uncommitted import uncommitted

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from farebox.http.pages import live
+from farebox.identity import sessions
 from farebox.limits.live_pages import PERSON_MAX
 from farebox.model import Role
-from farebox.people import sessions
 from farebox.storage.sql import Connection
 from tests.pages.people import Person, person
 from tests.support import Customer, Farebox

@@ -20,8 +20,8 @@ from farebox.http.pages import (
     token_names,
     tokens,
 )
+from farebox.identity import membership, sessions
 from farebox.model import Permission, Role
-from farebox.people import membership, sessions
 from tests.pages.forms import FormReader, form_of
 from tests.pages.people import Person, person
 from tests.pages.test_matrix import GATEWAY, ROUTE

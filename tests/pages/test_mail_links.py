@@ -7,9 +7,9 @@ import httpx
 import pytest
 
 from farebox.http.quotas import MAIL_REQUESTS, MAILS
+from farebox.identity import mail_links, membership, sessions
+from farebox.identity.sessions import LinkHolder
 from farebox.model import Role
-from farebox.people import mail_links, membership, sessions
-from farebox.people.sessions import LinkHolder
 from tests.pages.people import Person
 from tests.pages.sign_in_server import SignInServer
 from tests.support import Farebox

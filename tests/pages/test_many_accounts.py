@@ -7,10 +7,10 @@ from html import unescape
 import pytest
 
 from farebox.calendar import DAY_MS
+from farebox.identity import membership
+from farebox.identity.sessions import LinkHolder
 from farebox.model import Role
 from farebox.operator.price_effect import PAST_MS
-from farebox.people import membership
-from farebox.people.sessions import LinkHolder
 from farebox.storage.sql import Connection
 from tests.engines import ON_BOTH_ENGINES
 from tests.pages.people import Person

@@ -15,8 +15,8 @@ import pytest
 
 from farebox.http.pages.routes import FORM_ROWS, PAGE_ROWS
 from farebox.http.pages.table import Form, Page
+from farebox.identity import membership, sessions
 from farebox.model import Role
-from farebox.people import membership, sessions
 from farebox.runtime import last_uses
 from farebox.storage.accounts import list_tokens
 from farebox.storage.sql import Connection

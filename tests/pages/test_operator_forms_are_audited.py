@@ -13,10 +13,10 @@ import pytest
 
 from farebox.http.pages.routes import FORM_ROWS
 from farebox.http.pages.table import OPERATOR
+from farebox.identity import membership
+from farebox.identity.sessions import LinkHolder
 from farebox.model import Role
 from farebox.operator.long_reports import latest as latest_report
-from farebox.people import membership
-from farebox.people.sessions import LinkHolder
 from farebox.storage.deliveries import add_delivery
 from farebox.storage.findings import Finding, add_finding
 from farebox.storage.notices import add_notice

@@ -17,11 +17,11 @@ import pytest
 
 from farebox.calendar import DAY_MS
 from farebox.http.pages import price_list
+from farebox.identity import membership
+from farebox.identity.sessions import LinkHolder
 from farebox.model import Role
 from farebox.operator import long_reports, messages, remaining_credit
 from farebox.operator.remaining_credit import ASKED
-from farebox.people import membership
-from farebox.people.sessions import LinkHolder
 from farebox.storage import margin_sums
 from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.config import list_markups, list_prices, note_change

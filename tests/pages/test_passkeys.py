@@ -8,9 +8,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from farebox.http.quotas import SIGN_INS
+from farebox.identity import membership, passkeys, sessions, sign_in_attempts
+from farebox.identity.sessions import LinkHolder
 from farebox.model import Role
-from farebox.people import membership, passkeys, sessions, sign_in_attempts
-from farebox.people.sessions import LinkHolder
 from farebox.storage.passkeys import Passkey
 from tests.pages.authenticator import USER_PRESENT, USER_VERIFIED, Authenticator
 from tests.pages.people import Person

@@ -9,8 +9,8 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from farebox.identity import membership, sessions
 from farebox.model import Role
-from farebox.people import membership, sessions
 from farebox.runtime.identity_provider import identity_provider_of
 from tests.node.programs import NODE, installed_node
 from tests.pages.openid_provider import SECRET

@@ -5,8 +5,8 @@ from html import unescape
 import pytest
 
 from farebox.http.pages.refill import refill_form
+from farebox.identity import sessions
 from farebox.model import Role
-from farebox.people import sessions
 from tests.pages.forms import form_of
 from tests.pages.people import Person, person
 from tests.support import Farebox

@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from farebox.http.quotas import PROOFS
+from farebox.identity import membership, sessions
+from farebox.identity.sessions import LinkHolder
 from farebox.model import Permission, Role
-from farebox.people import membership, sessions
-from farebox.people.sessions import LinkHolder
 from farebox.storage.accounts import add_token, list_tokens
 from tests.pages.people import Person, person
 from tests.support import Farebox

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from joserfc.jwk import RSAKey
 
+from farebox.identity import membership, sessions
+from farebox.identity.sessions import LinkHolder
 from farebox.model import Role
-from farebox.people import membership, sessions
-from farebox.people.sessions import LinkHolder
 from farebox.runtime.identity_provider import identity_provider_of, is_safe
 from farebox.settings import SettingsError, load
 from tests.pages.openid_provider import CLIENT_ID, OpenIdProvider, secret_key, unsigned

@@ -23,9 +23,9 @@ from farebox.http.pages.view import TRANSFERS_READ
 from farebox.http.public_path import at_root
 from farebox.http.request import Request
 from farebox.http.router import Route
+from farebox.identity import sessions
+from farebox.identity.sessions import SignInSession
 from farebox.model import Role
-from farebox.people import sessions
-from farebox.people.sessions import SignInSession
 from farebox.storage.sessions import SignIn
 from farebox.storage.transfer_statement import TransferRow
 from tests.pages.people import person

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import farebox
-from farebox.demo import provider
-from farebox.demo.directives import FALSIFICATIONS, Directives
-from farebox.demo.received_calls import Stats
+from farebox.demo_provider import provider
+from farebox.demo_provider.directives import FALSIFICATIONS, Directives
+from farebox.demo_provider.received_calls import Stats
 from farebox.storage.schema import OLDEST, OLDEST_RELEASE, VERSION
 from tests.repo.providers_page import providers_page
 from tests.repo.reference import PAYMENTS, ROOT, cli_page, commands, pages_page, payments_page, settings_page

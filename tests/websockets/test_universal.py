@@ -106,8 +106,8 @@ def test_a_response_for_which_there_is_no_room_is_given_up_and_charged(
     customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Responses that are sent in one message are buffered only up to the account's memory limit."""
-    monkeypatch.setattr("farebox.calls.responses.relay.WHOLE_BODY_MAX", 64)  # so that it is relayed as it arrives
-    monkeypatch.setattr("farebox.calls.responses.whole.FREE", 0)
+    monkeypatch.setattr("farebox.calls.relaying.relay.WHOLE_BODY_MAX", 64)  # so that it is relayed as it arrives
+    monkeypatch.setattr("farebox.calls.relaying.whole.FREE", 0)
     monkeypatch.setattr(ByteLease, "room_for", lambda _self, _more: False)
     before = customer.balance.posted
     with opened(customer, "") as connection:

@@ -17,7 +17,7 @@ from farebox.calls.long_calls.relay import relay_begun
 from farebox.calls.long_calls.stored_objects import checked_objects, pass_object, prepare_object
 from farebox.calls.model import Call, Sink
 from farebox.calls.near_models import near_models
-from farebox.calls.responses.relay import relay_response
+from farebox.calls.relaying.relay import relay_response
 from farebox.calls.screening.screen import screening_of
 from farebox.calls.settle import end_without_response
 from farebox.calls.spending.rules import may_count, rules_for

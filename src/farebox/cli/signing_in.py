@@ -48,7 +48,7 @@ def sign_in(
       farebox sign-in --account acme --email ada@example.com
       farebox sign-in --operator
     """
-    from farebox.people.sessions import LinkHolder
+    from farebox.identity.sessions import LinkHolder
 
     if account_id is None and not operator:
         context.fail("Missing option: give --account ID or --operator.")
@@ -75,15 +75,15 @@ def billing_link(context: typer.Context, account_id: AccountId, as_json: AsJson 
     Examples:
       farebox billing-link --account acme
     """
-    from farebox.people.sessions import BILLING_PATH, LinkHolder
+    from farebox.identity.sessions import BILLING_PATH, LinkHolder
 
     _show_link(context, LinkHolder(account_id=account_id, role=Role.OWNER), path=BILLING_PATH, as_json=as_json)
 
 
 def _show_link(context: typer.Context, holder: object, *, path: str | None, as_json: bool) -> None:
     from farebox.cli.server_file import running_settings
+    from farebox.identity import sessions
     from farebox.operator import administer
-    from farebox.people import sessions
 
     assert isinstance(holder, sessions.LinkHolder)
     session = session_of(context)
@@ -143,8 +143,8 @@ def set_member(
       farebox member set ada@example.com --account acme --role owner
       farebox member set root@example.com --operator
     """
+    from farebox.identity import membership
     from farebox.operator import administer
-    from farebox.people import membership
 
     place = _place(context, account_id, operator=operator)
     chosen = Role.OPERATOR if operator else role
@@ -205,7 +205,7 @@ def remove_member(
     Examples:
       farebox member remove ada@example.com --account acme
     """
-    from farebox.people import membership
+    from farebox.identity import membership
 
     place, known = _place(context, account_id, operator=operator), email.strip().lower()
     session = session_of(context)

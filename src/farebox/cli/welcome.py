@@ -48,8 +48,8 @@ class Welcome:
 
 def prepare(session: CliSession, settings: Settings) -> Welcome:
     """Create the account, the grant and the token if missing; the same on every start."""
+    from farebox.identity import sessions
     from farebox.operator import administer, tokens
-    from farebox.people import sessions
     from farebox.storage.accounts import find_account
 
     at = session.clock.now_ms()

@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from farebox.calls.model import Call, Routing
+from farebox.dynamic_routes.graph import targets_of
 from farebox.errors import AUTO_UNAVAILABLE, INVALID_REQUEST, Problem
 from farebox.http.build_call import compat_call
 from farebox.http.parse_body import parse_body
@@ -25,7 +26,6 @@ from farebox.providers.provider import Plain
 from farebox.providers.reading import AUTO_MODEL, common_path
 from farebox.providers.requirements import Requirements, read_requirements
 from farebox.quoting import quoted
-from farebox.routing.graph import targets_of
 from farebox.runtime.services import Services
 
 ALIAS: Final = "auto"

@@ -11,6 +11,9 @@ from msgspec.structs import replace
 from farebox.calendar import seconds_until
 from farebox.calls.model import Call
 from farebox.calls.spending.rules import ROUTE_SCOPE
+from farebox.dynamic_routes.conditions import MISSING, Lookup
+from farebox.dynamic_routes.elements import Edge, Limit, Model, Rate
+from farebox.dynamic_routes.graph import Graph, Stop, balanced_graph, key_field
 from farebox.errors import (
     INVALID_REQUEST,
     RATE_LIMITED,
@@ -28,9 +31,6 @@ from farebox.http.route_refusals import REFUSED
 from farebox.http.steps import OF_ONE_STEP, Steps, common_trace, no_provider
 from farebox.providers.reading import AUTO_MODEL, ROUTE_PREFIX, read_fields
 from farebox.quoting import quoted
-from farebox.routing.conditions import MISSING, Lookup
-from farebox.routing.elements import Edge, Limit, Model, Rate
-from farebox.routing.graph import Graph, Stop, balanced_graph, key_field
 from farebox.runtime.services import Services
 
 _PATH: Final = "chat/completions"

@@ -13,8 +13,8 @@ from farebox.calls.key_selection import choose_key
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call
 from farebox.calls.operator_key import ReadError, check_response
+from farebox.calls.relaying.relay import relay_response
 from farebox.calls.request_signature import has_stale_token, no_token, with_signature
-from farebox.calls.responses.relay import relay_response
 from farebox.calls.settle import end_without_response, settle_call
 from farebox.calls.stages import Admitted, Attempts, CallContext, Responded, Stage
 from farebox.calls.watch import Interrupted, Watch

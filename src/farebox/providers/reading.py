@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
+from farebox.dynamic_routes.conditions import MISSING, value_at
 from farebox.memory_files import whole
 from farebox.providers.catalogue import PROVIDERS, format_of, provider_of, upstream_path
 from farebox.providers.formats import bodies, bounds, duplicate_fields, multipart
@@ -21,7 +22,6 @@ from farebox.providers.naming import compat_model, is_custom, metered_as
 from farebox.providers.outline import Outline, apply_edit, outline_of
 from farebox.providers.provider import Plain, Provider
 from farebox.quoting import quoted
-from farebox.routing.conditions import MISSING, value_at
 
 RAISES: Final = (InvalidRequest,)
 

@@ -15,14 +15,14 @@ from msgspec.structs import replace
 
 from farebox.clock import Clock
 from farebox.detection.rules import ScreeningRules
+from farebox.dynamic_routes.elements import Element
+from farebox.dynamic_routes.graph import Graph, graph_of, graph_of_targets, read_targets
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig, ServedGateway
 from farebox.model import AccessToken, Caller, Permission
 from farebox.policies.decide import Policies
 from farebox.pricing.compiler import PriceList
 from farebox.pricing.pricebook import OwnMarkup, OwnPrice, PriceBook
 from farebox.pricing.supplement import InvalidSupplement, Supplement, shipped
-from farebox.routing.elements import Element
-from farebox.routing.graph import Graph, graph_of, graph_of_targets, read_targets
 from farebox.runtime.gateway_secrets import Exporter, read_exporters
 from farebox.runtime.known_accounts import KnownAccount, KnownAccounts
 from farebox.runtime.operator_access import read_operator_access

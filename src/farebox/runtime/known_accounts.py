@@ -9,9 +9,9 @@ from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 from farebox.detection.rules import ScreeningRules
+from farebox.dynamic_routes.graph import Graph
 from farebox.gateway import ServedGateway
 from farebox.policies.decide import Policies
-from farebox.routing.graph import Graph
 from farebox.runtime.gateway_secrets import Exporter
 from farebox.runtime.own_providers import OwnProviders
 

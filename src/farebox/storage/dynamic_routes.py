@@ -17,7 +17,7 @@ class VersionRow:
 
     version_id: str
     elements: str
-    """JSON array: farebox.routing.elements."""
+    """JSON array: farebox.dynamic_routes.elements."""
     valid: bool
     """Whether it can be called; False for a draft."""
     created_at: int
@@ -48,7 +48,7 @@ class RouteRow:
 
 @dataclass(frozen=True, slots=True)
 class RouteInUse:
-    """A route with the elements of the version that is deployed (JSON array: farebox.routing.elements)."""
+    """A route with the elements of the version that is deployed (JSON array: farebox.dynamic_routes.elements)."""
 
     gateway_id: str
     route_id: str

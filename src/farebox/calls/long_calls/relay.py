@@ -10,9 +10,9 @@ from farebox.calls.endings import interruption_of
 from farebox.calls.long_calls.long_calls import check_soon, process_description, record_accepted, record_refused
 from farebox.calls.long_calls.stored_objects import document
 from farebox.calls.ownership import as_shown
-from farebox.calls.responses.headers import hold_headers, passed_headers
-from farebox.calls.responses.relay import relay_response
-from farebox.calls.responses.screened_stream import screened_stream
+from farebox.calls.relaying.headers import hold_headers, passed_headers
+from farebox.calls.relaying.relay import relay_response
+from farebox.calls.relaying.screened_stream import screened_stream
 from farebox.calls.stages import Responded
 from farebox.calls.watch import Interrupted
 from farebox.decoding import UnknownCoding

@@ -26,9 +26,9 @@ from farebox.calls.ownership import (
     objects_of,
     with_key,
 )
-from farebox.calls.responses.headers import passed_headers
-from farebox.calls.responses.relay import relay_response
-from farebox.calls.responses.whole import send_whole
+from farebox.calls.relaying.headers import passed_headers
+from farebox.calls.relaying.relay import relay_response
+from farebox.calls.relaying.whole import send_whole
 from farebox.calls.settle import end_without_response
 from farebox.calls.stages import Admitted, CallContext, Responded
 from farebox.decoding import UnknownCoding

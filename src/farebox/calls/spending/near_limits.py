@@ -16,13 +16,13 @@ from urllib.parse import quote
 import msgspec
 
 from farebox.calls.spending.rules import ROUTE_SCOPE, CalendarWindow, SpendingWindow, counts_in, window_of
+from farebox.dynamic_routes.elements import Element, Limit, Rate
+from farebox.dynamic_routes.graph import key_field
 from farebox.gateway import GatewayConfig, SpendRule
 from farebox.periods import Zones
 from farebox.policies.document import PolicyDocument
 from farebox.policies.in_force import LimitInForce, limits_in_force
 from farebox.providers.catalogue import SLUG_OF_ALIAS
-from farebox.routing.elements import Element, Limit, Rate
-from farebox.routing.graph import key_field
 from farebox.storage.account_settings import read_settings
 from farebox.storage.dynamic_routes import RouteInUse, routes_in_use
 from farebox.storage.gateways import list_gateways

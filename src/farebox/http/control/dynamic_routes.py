@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from farebox.calls import logs
+from farebox.dynamic_routes.elements import Element, Model, in_newer_form
+from farebox.dynamic_routes.graph import InvalidRoute, graph_of, is_draft
 from farebox.errors import ROUTE_EXISTS, ROUTE_NOT_FOUND, Problem
 from farebox.http.control.wire import Paging, iso
 from farebox.http.envelope import Response, ok, plain
@@ -15,8 +17,6 @@ from farebox.http.validation import Fault, InvalidInput, invalid
 from farebox.providers.catalogue import provider_of
 from farebox.providers.naming import is_custom
 from farebox.providers.reading import common_path
-from farebox.routing.elements import Element, Model, in_newer_form
-from farebox.routing.graph import InvalidRoute, graph_of, is_draft
 from farebox.storage import dynamic_routes as store
 from farebox.storage.dynamic_routes import DeploymentRow, RouteRow, VersionRow
 from farebox.storage.sql import Connection

@@ -6,13 +6,13 @@ from typing import Annotated
 import msgspec
 
 from farebox.calls import logs
+from farebox.dynamic_routes.graph import ALIAS_TARGETS_MAX, Target
 from farebox.http.control.wire import Paging, iso, require
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import compat_model
-from farebox.routing.graph import ALIAS_TARGETS_MAX, Target
 from farebox.storage import model_aliases as store
 from farebox.storage.model_aliases import ModelAlias
 from farebox.storage.sql import Connection

@@ -9,9 +9,9 @@ from farebox.http.control.topups import check_config_allowed, disabled_reason
 from farebox.http.control.wire import iso_or_none
 from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
+from farebox.identity import sessions
 from farebox.model import Permission, Role
 from farebox.payments.states import DISABLED_REASONS
-from farebox.people import sessions
 from farebox.storage.customers import CustomerProfile
 
 _Line = Annotated[str, msgspec.Meta(max_length=200)]

@@ -11,11 +11,11 @@ from farebox.http.pages.operator_attention import operator_attention
 from farebox.http.pages.operator_forms import amount, day, invalid, run_action, signed_amount, text
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit, see_other
+from farebox.identity import sessions
+from farebox.identity.sessions import LinkHolder
 from farebox.model import Account, Balance, Role
 from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.operator import administer
-from farebox.people import sessions
-from farebox.people.sessions import LinkHolder
 from farebox.storage import accounts as store
 from farebox.storage.account_search import LOOKED_THROUGH, search_accounts
 from farebox.storage.customers import find_profile

@@ -4,7 +4,7 @@ from farebox.errors import VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages.table import Fields, Shown
 from farebox.http.pages.visit import HOME, Visit, see_other
-from farebox.people import membership, sessions
+from farebox.identity import membership, sessions
 
 
 async def invitation_list(visit: Visit) -> Shown:

@@ -16,7 +16,7 @@ from farebox.http.envelope import Response, Stream
 from farebox.http.exchange import ResponseStream
 from farebox.http.pages import calls, labels
 from farebox.http.pages.visit import Visit, headers_of_pages
-from farebox.people import sessions
+from farebox.identity import sessions
 from farebox.storage.call_reports import usage_by_window
 
 LOOK_SECONDS = 2.0

@@ -4,9 +4,9 @@ from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
+from farebox.identity import mailing, membership, sessions
+from farebox.identity.sessions import INVITATION_MS, LinkHolder
 from farebox.model import Role
-from farebox.people import mailing, membership, sessions
-from farebox.people.sessions import INVITATION_MS, LinkHolder
 
 _PAGE = 25
 ROLES = {

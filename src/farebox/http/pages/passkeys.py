@@ -9,8 +9,8 @@ from farebox.http.pages.table import Fields
 from farebox.http.pages.visit import Visit, own_path, see_other, session_cookie
 from farebox.http.quotas import SIGN_INS, anonymous_client, spend
 from farebox.http.request import Request
-from farebox.people import passkeys, sessions
-from farebox.people.passkeys import Asserting, Registering
+from farebox.identity import passkeys, sessions
+from farebox.identity.passkeys import Asserting, Registering
 
 # --- signing in -------------------------------------------------------------------------------------------------------
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from farebox.dynamic_routes.elements import ELEMENTS_MAX
 from farebox.http.pages.fault_texts import fault_text, place_of, with_place
 from farebox.http.pages.fields import Field, ShownGroup, group, shown, values_of
 from farebox.http.pages.route_picture import KINDS, Element, outputs
 from farebox.http.validation import Fault, InvalidInput
-from farebox.routing.elements import ELEMENTS_MAX
 
 FIELDS_MAX = 40
 """Most elements of a route that is shown as fields; a larger one is edited only as JSON."""

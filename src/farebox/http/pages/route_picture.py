@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from farebox.routing.conditions import DEPTH_MAX
+from farebox.dynamic_routes.conditions import DEPTH_MAX
 
 Element: TypeAlias = Mapping[str, Any]
 

@@ -24,8 +24,8 @@ from farebox.http.pages.visit import (
 from farebox.http.quotas import SIGN_INS, anonymous_client, spend
 from farebox.http.refusals import Pages
 from farebox.http.request import Request
-from farebox.people import membership, sessions, sign_in_attempts
-from farebox.people.sessions import Browser, SignInSession
+from farebox.identity import membership, sessions, sign_in_attempts
+from farebox.identity.sessions import Browser, SignInSession
 
 T = TypeVar("T", bound=msgspec.Struct)
 log = structlog.get_logger("farebox.http")

@@ -13,7 +13,7 @@ from farebox.http.pages.visit import HOME, Visit, html, own_path, see_other, ses
 from farebox.http.quotas import MAIL_REQUESTS, MAILS, anonymous_client, spend
 from farebox.http.request import Request
 from farebox.http.router import no_route
-from farebox.people import mail_links, mailing, membership, passkeys, sessions
+from farebox.identity import mail_links, mailing, membership, passkeys, sessions
 from farebox.runtime.services import Services
 from farebox.storage.accounts import find_account
 from farebox.storage.passkeys import Passkey

@@ -8,8 +8,8 @@ from farebox.http.pages.table import Fields
 from farebox.http.pages.visit import Visit, leave, own_path, see_other
 from farebox.http.quotas import SIGN_INS, anonymous_client, spend
 from farebox.http.request import Request
-from farebox.people import sessions, single_sign_on
-from farebox.people.single_sign_on import SigningOn
+from farebox.identity import sessions, single_sign_on
+from farebox.identity.single_sign_on import SigningOn
 
 
 async def begin(request: Request, _: None) -> Response:

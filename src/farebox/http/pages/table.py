@@ -34,8 +34,8 @@ from farebox.http.refusals import Pages
 from farebox.http.request import Request
 from farebox.http.router import Access, Handler, Route, Shape, no_route
 from farebox.http.validation import InvalidInput
+from farebox.identity import sessions
 from farebox.model import Role
-from farebox.people import sessions
 from farebox.storage.sql import DatabaseUnavailable
 
 FORM_BYTES = 65_536

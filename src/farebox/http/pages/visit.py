@@ -23,11 +23,11 @@ from farebox.http.pages.fault_texts import with_our_quotes
 from farebox.http.pages.view import Flash
 from farebox.http.refusals import Pages
 from farebox.http.request import Request
+from farebox.identity import sessions
+from farebox.identity.sessions import SESSION_MS, SignInSession
+from farebox.identity.sign_in_attempts import ATTEMPT_MS
 from farebox.ingress import path_of
 from farebox.model import Operator, Role
-from farebox.people import sessions
-from farebox.people.sessions import SESSION_MS, SignInSession
-from farebox.people.sign_in_attempts import ATTEMPT_MS
 from farebox.runtime.services import Services
 
 HOME = "/ui/overview"

@@ -393,7 +393,7 @@ CREATE TABLE route_versions (             -- what a route consists of; never cha
     gateway_id TEXT NOT NULL,
     route_id   TEXT NOT NULL,
     version_id TEXT NOT NULL,             -- UUIDv7: ordered by time
-    elements   TEXT NOT NULL,             -- JSON array: farebox.routing.elements
+    elements   TEXT NOT NULL,             -- JSON array: farebox.dynamic_routes.elements
     valid      INTEGER NOT NULL,          -- 0: a draft, which cannot be called
     created_at BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id, gateway_id, route_id, version_id)

@@ -5,7 +5,7 @@ import msgspec
 import structlog
 
 from farebox.errors import SIGN_IN_FAILED, Problem
-from farebox.people import membership
+from farebox.identity import membership
 from farebox.quoting import quoted
 from farebox.runtime.identity_provider import IdentityProvider, ProviderFailed, SignInAttempt, UntrustedIdentity
 from farebox.runtime.services import Services
@@ -15,7 +15,7 @@ from farebox.vault import same
 RETURN_PATH = "/ui/sign-in/oidc/done"
 SIGNED_OUT_PATH = "/ui/signed-out"
 
-log = structlog.get_logger("farebox.people")
+log = structlog.get_logger("farebox.identity")
 
 
 class SigningOn(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from farebox.calls.buffered_response import FREE
 from farebox.calls.cache import remember
 from farebox.calls.endings import SERVER_STOPPED, Ending
 from farebox.calls.envelope import in_envelope
-from farebox.calls.responses.headers import charge_headers, passed_headers
+from farebox.calls.relaying.headers import charge_headers, passed_headers
 from farebox.calls.screening.screen import Screening
 from farebox.calls.settle import end_without_response, settle_call
 from farebox.calls.stages import Metered, Responded

@@ -19,8 +19,8 @@ import structlog
 from farebox.addresses import literal
 from farebox.clock import random_bytes
 from farebox.errors import NOT_FOUND, SIGN_IN_FAILED, VALIDATION_FAILED, Problem
+from farebox.identity import mailing
 from farebox.messages.people_mail import passkey_mail
-from farebox.people import mailing
 from farebox.runtime.services import Services
 from farebox.storage import passkeys as store
 from farebox.storage.passkeys import Passkey
@@ -37,7 +37,7 @@ _CHALLENGE_BYTES = 32
 _HANDLE_BYTES = 32
 """Length of a person's ID at authenticators: a keyed hash of their e-mail address."""
 
-log = structlog.get_logger("farebox.people")
+log = structlog.get_logger("farebox.identity")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Iterable, Iterator
 
 from farebox.clock import Clock
-from farebox.demo.directives import Directives
-from farebox.demo.received_calls import JournalEntry, Stats
-from farebox.demo.responding import DemoEvent, Reply
+from farebox.demo_provider.directives import Directives
+from farebox.demo_provider.received_calls import JournalEntry, Stats
+from farebox.demo_provider.responding import DemoEvent, Reply
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
 
 GARBAGE = b'\x00\xff\xfe{"garbage": \n\ndata: [}\xf0\n\n'

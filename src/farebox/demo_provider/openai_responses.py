@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from farebox.demo.directives import Directives
-from farebox.demo.openai_chat import DIALECT, forced_tool
-from farebox.demo.prompt import (
+from farebox.demo_provider.directives import Directives
+from farebox.demo_provider.openai_chat import DIALECT, forced_tool
+from farebox.demo_provider.prompt import (
     DemoRequest,
     Json,
     Prompt,
@@ -15,7 +15,7 @@ from farebox.demo.prompt import (
     objects,
     words_in,
 )
-from farebox.demo.responding import (
+from farebox.demo_provider.responding import (
     FAILURE,
     SSE_HEADERS,
     Completion,

@@ -9,14 +9,14 @@ from urllib.parse import quote
 import structlog
 
 from farebox.calendar import MINUTE_MS
+from farebox.identity import mailing, sessions
+from farebox.identity.sessions import LinkHolder
 from farebox.messages.people_mail import sign_in_mail
-from farebox.people import mailing, sessions
-from farebox.people.sessions import LinkHolder
 from farebox.runtime.services import Services
 
 MAIL_LINK_MS = 15 * MINUTE_MS
 
-log = structlog.get_logger("farebox.people")
+log = structlog.get_logger("farebox.identity")
 
 
 def ask(services: Services, email: str, wanted: str, account_id: str = "") -> None:

@@ -20,12 +20,12 @@ from farebox.calls.endings import (
     interruption_of,
 )
 from farebox.calls.model import SinkStream
-from farebox.calls.responses.drain import AFTER_END_MAX, drain_response
-from farebox.calls.responses.headers import hold_headers, passed_headers
-from farebox.calls.responses.reader import reader_of
-from farebox.calls.responses.screened_stream import StreamBlocked, screened_stream
-from farebox.calls.responses.sliced_stream import SlicedStream, sliced_stream
-from farebox.calls.responses.whole import read_document, send_whole, undelivered
+from farebox.calls.relaying.drain import AFTER_END_MAX, drain_response
+from farebox.calls.relaying.headers import hold_headers, passed_headers
+from farebox.calls.relaying.reader import reader_of
+from farebox.calls.relaying.screened_stream import StreamBlocked, screened_stream
+from farebox.calls.relaying.sliced_stream import SlicedStream, sliced_stream
+from farebox.calls.relaying.whole import read_document, send_whole, undelivered
 from farebox.calls.settle import settle_call
 from farebox.calls.slices import BalanceEnded
 from farebox.calls.stages import Responded

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from farebox.demo.directives import Directives
-from farebox.demo.prompt import (
+from farebox.demo_provider.directives import Directives
+from farebox.demo_provider.prompt import (
     DEFAULT_MODEL,
     DemoRequest,
     Json,
@@ -19,7 +19,7 @@ from farebox.demo.prompt import (
     tool_call,
     words_in,
 )
-from farebox.demo.responding import (
+from farebox.demo_provider.responding import (
     FAILURE,
     JSON_HEADERS,
     SSE_HEADERS,

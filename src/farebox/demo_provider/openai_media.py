@@ -7,9 +7,9 @@ import re
 import struct
 import zlib
 
-from farebox.demo.directives import Directives
-from farebox.demo.openai_chat import DIALECT
-from farebox.demo.prompt import (
+from farebox.demo_provider.directives import Directives
+from farebox.demo_provider.openai_chat import DIALECT
+from farebox.demo_provider.prompt import (
     DEFAULT_MODEL,
     BadRequest,
     DemoRequest,
@@ -21,7 +21,16 @@ from farebox.demo.prompt import (
     read_models,
     words_in,
 )
-from farebox.demo.responding import Counts, DemoEndpoint, Mark, Reply, complete, json_reply, reported, with_usage
+from farebox.demo_provider.responding import (
+    Counts,
+    DemoEndpoint,
+    Mark,
+    Reply,
+    complete,
+    json_reply,
+    reported,
+    with_usage,
+)
 
 _DIMENSIONS = 64
 _BYTES_PER_SECOND = 32_000  # 16 kHz, 16 bit, one channel: the size of a recording gives its length

@@ -19,12 +19,12 @@ from urllib.parse import parse_qs
 import uvloop
 
 from farebox.clock import Clock, SystemClock
-from farebox.demo import anthropic, google, openai_chat, openai_media, openai_responses
-from farebox.demo.delivery import DemoDelivery
-from farebox.demo.directives import PLAIN, BadDirective, Directives, in_text, parse
-from farebox.demo.prompt import BadRequest, DemoRequest, encode, json_object, objects
-from farebox.demo.received_calls import DemoJournal
-from farebox.demo.responding import FAILURE, JSON_HEADERS, DemoEndpoint, Dialect, Mark, Reply
+from farebox.demo_provider import anthropic, google, openai_chat, openai_media, openai_responses
+from farebox.demo_provider.delivery import DemoDelivery
+from farebox.demo_provider.directives import PLAIN, BadDirective, Directives, in_text, parse
+from farebox.demo_provider.prompt import BadRequest, DemoRequest, encode, json_object, objects
+from farebox.demo_provider.received_calls import DemoJournal
+from farebox.demo_provider.responding import FAILURE, JSON_HEADERS, DemoEndpoint, Dialect, Mark, Reply
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
 from farebox.http.server import RunningServer, serve
 
@@ -208,7 +208,7 @@ async def _serve_until_stopped(host: str, port: int) -> None:
 def main() -> None:
     """Run a demo provider alone until it is interrupted."""
     parser = argparse.ArgumentParser(
-        prog="farebox.demo.provider", description="A local AI provider, for the demo and tests."
+        prog="farebox.demo_provider.provider", description="A local AI provider, for the demo and tests."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=9000, help="port to listen on (9000); 0: any free one, printed")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from itertools import chain, cycle, islice
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from farebox.demo.directives import Directives, in_text
-from farebox.demo.prompt import Json, Prompt, ToolCall, encode
+from farebox.demo_provider.directives import Directives, in_text
+from farebox.demo_provider.prompt import Json, Prompt, ToolCall, encode
 from farebox.http.exchange import HeaderList
 
 Finish: TypeAlias = Literal["stop", "length", "tool"]

@@ -11,7 +11,7 @@ from farebox.runtime.services import Services
 _WAITS_SECONDS = (0, 10, 60)
 """Seconds to wait before each attempt to send a message: some relays refuse the first attempt."""
 
-log = structlog.get_logger("farebox.people")
+log = structlog.get_logger("farebox.identity")
 
 
 def available(services: Services) -> bool:

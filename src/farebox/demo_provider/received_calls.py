@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 
-from farebox.demo.prompt import DemoRequest, Json
+from farebox.demo_provider.prompt import DemoRequest, Json
 
 _BODY_KEPT = 64 * 1024
 _ENTRIES_KEPT = 500

@@ -9,9 +9,8 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from farebox.quoting import quoted
-from farebox.routing.conditions import CompiledConditions, InvalidRouteCondition, Lookup, check_field
-from farebox.routing.elements import (
+from farebox.dynamic_routes.conditions import CompiledConditions, InvalidRouteCondition, Lookup, check_field
+from farebox.dynamic_routes.elements import (
     ELEMENTS_MAX,
     Choice,
     Conditional,
@@ -27,6 +26,7 @@ from farebox.routing.elements import (
     StartOutputs,
     edges,
 )
+from farebox.quoting import quoted
 from farebox.weighted_choice import weighted_index
 
 WEIGHT_MAX: Final = 1_000
