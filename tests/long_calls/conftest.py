@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from farebox import periodic_jobs
 from tests.calls.kit import set_provider
 from tests.calls.upstream import Upstream, serving
 from tests.long_calls.openai_objects import OpenAIObjects
@@ -16,13 +17,18 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture(scope="package")
 def farebox(engine: str, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """One server for the package; its operator has a key for the scripted provider."""
-    with running_farebox(tmp_path_factory.mktemp("long_calls"), unseen_input="prompt=window") as served:
-        set_provider(served, "openai", base_url=upstream.url + "/v1", api_key="key-of-the-operator")
-        set_provider(served, "anthropic", base_url=upstream.url, api_key="key-of-the-operator")
-        set_provider(served, "mistral", base_url=upstream.url + "/v1", api_key="key-of-the-operator")
-        set_provider(served, "google-ai-studio", base_url=upstream.url, api_key="key-of-the-operator")
-        yield served
+    """One server for the package; its operator has a key for the scripted provider. Its own worker rests: the tests run
+    it themselves (`kit.look`), and count what the provider is asked.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for interval in ("QUEUE_SECONDS", "TICK_SECONDS"):
+            patch.setattr(periodic_jobs, interval, 3_600.0)
+        with running_farebox(tmp_path_factory.mktemp("long_calls"), unseen_input="prompt=window") as served:
+            set_provider(served, "openai", base_url=upstream.url + "/v1", api_key="key-of-the-operator")
+            set_provider(served, "anthropic", base_url=upstream.url, api_key="key-of-the-operator")
+            set_provider(served, "mistral", base_url=upstream.url + "/v1", api_key="key-of-the-operator")
+            set_provider(served, "google-ai-studio", base_url=upstream.url, api_key="key-of-the-operator")
+            yield served
 
 
 @pytest.fixture
