@@ -2,6 +2,7 @@
 
 import re
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 
 from farebox.quoting import quoted
 
@@ -54,6 +55,15 @@ def format_usd(nanos: int) -> str:
         return f"-{format_usd(-nanos)}"
     dollars, rest = divmod(nanos, NANOS_PER_USD)
     return f"{dollars}.{str(NANOS_PER_USD + rest)[1:].rstrip('0').ljust(2, '0')}"
+
+
+def format_exact_usd(nanos: str) -> str:
+    """US dollars with two to twelve decimals, from nano-dollars as receipts state them: a plain decimal or a
+    fraction."""
+    value = Fraction(nanos) / NANOS_PER_USD
+    text = f"{Decimal(value.numerator) / Decimal(value.denominator):,.12f}".rstrip("0")
+    whole, _, decimals = text.partition(".")
+    return f"{whole}.{decimals.ljust(2, '0')}"
 
 
 def nanos_to_cents(nanos: int) -> int | float:

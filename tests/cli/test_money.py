@@ -141,8 +141,8 @@ def test_a_receipt_explains_a_charge(cli: Cli, acme: str, data_dir: Path) -> Non
     assert cli("receipt", "log-1", "--json").json == msgspec.json.decode(msgspec.json.encode(receipt))
     words = " ".join(cli("receipt", "log-1").out.split())
     for fact in (
-        "Model openai/gpt-x (priced as gpt-x-2026)", "input_tokens 10 250.05 2500.5", "Cost 2500.5 nano-USD",
-        "Markup 20 % (m1)", "Rounding 0.4 nano-USD", "Held 0.000009 USD", "Charge 0.000003001 USD",
+        "Model openai/gpt-x (priced as gpt-x-2026)", "input_tokens 10 0.25005 0.0000025005", "Cost 0.0000025005 USD",
+        "Markup 20 % (m1)", "Rounding 0.0000000004 USD", "Held 0.000009 USD", "Charge 0.000003001 USD",
         "Note the stream was cut",
     ):  # fmt: skip
         assert fact in words

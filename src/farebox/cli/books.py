@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -11,7 +12,7 @@ from farebox.calendar import day_text
 from farebox.cli.output import print_table, show
 from farebox.cli.session import Stopped, session_of
 from farebox.cli.values import AsJson, percent_text
-from farebox.money import format_usd
+from farebox.money import format_exact_usd, format_usd
 from farebox.quoting import quoted
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def receipt(
 ) -> None:
     """Explain what one call cost.
 
-    Shows the meters and their rates, the markup, the rounding, the hold and the charge.
+    Shows the meters and their rates, the markup, the rounding, the hold and the charge, all in US dollars. With --json,
+    amounts are in nano-dollars, and exact even if they have more than twelve decimals.
 
     \b
     Example:
@@ -78,16 +80,19 @@ def _print_receipt(found: "Receipt") -> None:
     }
     _print_facts(facts)
     if found.lines:
-        headings = ["METER", "QUANTITY", "NANO-USD EACH", "NANO-USD"]
-        lines = [[_meter(line), line.quantity, line.nanos_per_unit, line.cost_nanos] for line in found.lines]
+        headings = ["METER", "QUANTITY", "USD PER MILLION", "USD"]
+        lines = [
+            [_meter(line), line.quantity, _usd_per_million(line.nanos_per_unit), format_exact_usd(line.cost_nanos)]
+            for line in found.lines
+        ]
         typer.echo()
         print_table(headings, lines, numbers=headings[1:])
         typer.echo()
     sums = {
-        "Cost": f"{found.cost_nanos} nano-USD",
-        "By our price": f"{found.computed_nanos} nano-USD" if found.computed_nanos else None,
+        "Cost": f"{format_exact_usd(found.cost_nanos)} USD",
+        "By our price": f"{format_exact_usd(found.computed_nanos)} USD" if found.computed_nanos else None,
         "Markup": f"{percent_text(found.markup_parts_per_million)} % ({found.markup_version})",
-        "Rounding": f"{found.rounding_nanos} nano-USD",
+        "Rounding": f"{format_exact_usd(found.rounding_nanos)} USD",
         "Written off": f"{format_usd(found.written_off_nanos)} USD" if found.written_off_nanos else None,
         "Held": f"{format_usd(found.hold_nanos)} USD",
         "Charge": f"{format_usd(found.charge_nanos)} USD",
@@ -100,6 +105,10 @@ def _print_receipt(found: "Receipt") -> None:
             f"{'Corrected':<11}  {format_usd(abs(each.amount_nanos))} USD {did} on {day_text(each.at)}: "
             f"{format_usd(each.charge_nanos)} USD by the price {each.price_version}"
         )
+
+
+def _usd_per_million(nanos_per_unit: str) -> str:
+    return format_exact_usd(str(Fraction(nanos_per_unit) * 1_000_000))
 
 
 def _meter(line: "ReceiptLine") -> str:

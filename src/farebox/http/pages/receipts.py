@@ -6,6 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from farebox.http.pages import labels
+from farebox.money import format_exact_usd
 from farebox.pricing.charge import PER_MILLION
 from farebox.pricing.price_version import PriceFacts, facts_of
 from farebox.pricing.pricebook import PriceBook
@@ -186,11 +187,7 @@ def _attempt(each: ReceiptAttempt) -> ProviderAttempt:
 
 
 def _usd(nanos: str) -> str:
-    """An exact amount of nano-dollars (a plain decimal or a fraction) in US dollars, with at most twelve decimals."""
-    value = Fraction(nanos) / 10**9
-    text = f"{Decimal(value.numerator) / Decimal(value.denominator):,.12f}".rstrip("0")
-    whole, _, decimals = text.partition(".")
-    return f"{whole.replace('-', '−')}.{decimals.ljust(2, '0')}"
+    return format_exact_usd(nanos).replace("-", "−")
 
 
 def _usd_per_million(nanos_per_unit: str) -> str:
