@@ -63,12 +63,22 @@ def test_a_database_too_old_to_upgrade_is_refused(cli: Cli, data_dir: Path, comm
     assert "install Farebox 0.5.0, run `farebox migrate` once" in refused.err
 
 
-@pytest.mark.parametrize("command", [("init",), ("account", "create", "--name", "Acme")])
-def test_an_unusable_data_folder_is_named_with_a_remedy(cli: Cli, tmp_path: Path, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (("init",), "File exists"),
+        (("account", "create", "--name", "Acme"), "File exists"),
+        (("serve",), "File exists"),
+        (("status",), "Not a directory"),
+    ],
+)
+def test_an_unusable_data_folder_is_named_with_a_remedy(
+    cli: Cli, tmp_path: Path, command: tuple[str, ...], why: str
+) -> None:
     (tmp_path / "file").write_text("")
     refused = cli("--data-dir", str(tmp_path / "file"), *command)
     assert (refused.status, refused.out) == (1, "")
-    assert "file cannot be used (File exists): choose another with `farebox --data-dir DIR …`" in refused.err
+    assert f"file cannot be used ({why}): choose another with `farebox --data-dir DIR …`" in refused.err
 
 
 @SQLITE_ONLY

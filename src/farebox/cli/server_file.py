@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from farebox.cli.session import make_data_dir
+from farebox.cli.session import make_data_dir, usable_data_dir
 from farebox.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def remove(settings: Settings) -> None:
 
 def running_settings(settings: Settings) -> tuple[Settings, str]:
     """The settings a command uses, completed from the server's file, and the base URL of its links."""
-    found = _read(_path(settings))
+    found = _read(settings)
     if found is None:
         return settings, settings.base_url
     if found.fake_stripe_url is not None and not settings.stripe_secret_key:
@@ -85,7 +85,7 @@ def fetch_readiness(settings: Settings) -> tuple[str, ReportedReadiness | None] 
     """
     from http.client import HTTPConnection, HTTPException
 
-    found = _read(_path(settings))
+    found = _read(settings)
     if found is None or not found.host:
         return None
     with closing(HTTPConnection(found.host, found.port, timeout=FETCH_SECONDS)) as connection:
@@ -108,8 +108,9 @@ def _path(settings: Settings) -> Path:
     return Path(settings.data_dir) / FILE
 
 
-def _read(path: Path) -> Serving | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Serving)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
+def _read(settings: Settings) -> Serving | None:
+    with usable_data_dir(settings):
+        try:
+            return msgspec.json.decode(_path(settings).read_bytes(), type=Serving)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None

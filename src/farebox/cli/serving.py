@@ -64,6 +64,7 @@ def serve(
         )
     if demo and not settings.stripe_secret_key:
         need_fake_stripe()
+    make_secret_key(settings)  # before anything else is started, because its refusal says what to do
     greeting = _greeting(session, settings) if welcome else None
 
     def ready(info: "Ready | HostResources") -> None:

@@ -84,7 +84,7 @@ def make_data_dir(settings: Settings) -> Path:
     """The data folder, created if missing; accessible to its owner only, as its content is worth money. Raises
     Stopped."""
     path = Path(settings.data_dir)
-    with _usable_data_dir(settings):
+    with usable_data_dir(settings):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
@@ -92,12 +92,13 @@ def make_data_dir(settings: Settings) -> Path:
 def make_secret_key(settings: Settings) -> bytes:
     """The secret key, created in the data folder if there is none. Raises Stopped, SettingsError."""
     make_data_dir(settings)
-    with _usable_data_dir(settings):
+    with usable_data_dir(settings):
         return secret_key(settings)
 
 
 @contextmanager
-def _usable_data_dir(settings: Settings) -> Iterator[None]:
+def usable_data_dir(settings: Settings) -> Iterator[None]:
+    """Report what goes wrong with the data folder inside, with a remedy. Raises Stopped."""
     try:
         yield
     except OSError as error:
