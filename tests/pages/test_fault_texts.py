@@ -124,8 +124,8 @@ def test_an_unknown_tag_is_reported_with_the_choices() -> None:
         (fault,) = refused.value.faults
         message = f"Invalid discriminator value. Expected 'no-limit' | 'block' | 'limit', received '{wrong}'"
         assert (fault.path, fault.message) == (("body", "action", "type"), message)
-        offered = {"limit": "allow, up to a limit", "except": "refuse every other call"}
-        assert fault_text(fault, offered) == "Choose one of these: allow, up to a limit; refuse every other call"
+        offered = {"limit": "allow, up to a limit", "except": "refuse calls that do not match"}
+        assert fault_text(fault, offered) == "Choose one of these: allow, up to a limit; refuse calls that do not match"
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,13 @@ def test_policies_are_listed_with_the_limits(owner: Person, customer: Customer) 
     page = owner.get("/ui/limits").text
     assert "<script>alert" not in page
     shown = unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page)))
-    for said in ("at most 5.00 USD per day", "refuses every other call", 'where user == "x"', "user:{user}", "draft"):
+    for said in (
+        "at most 5.00 USD per day",
+        "refuses calls that do not match",
+        'where user == "x"',
+        "user:{user}",
+        "draft",
+    ):
         assert said in shown, said
     assert "model demo/* or a/b" in shown
     viewer = person(owner.farebox, Role.VIEWER, customer.account_id).get("/ui/limits").text

@@ -32,7 +32,14 @@ _VALUE_MAX = 256
 _LIVE_LOOKS_AT = 500
 """Calls that are looked at every two seconds for a live list."""
 
-OUTCOMES = {"": "all", "ok": "answered", "charged": "charged", "failed": "failed", "refused": "refused"}
+OUTCOMES = {
+    "": "all",
+    "ok": "answered, or from the cache",
+    "failed": "failed",
+    "refused": "refused",
+    "charged": "any that was charged",
+}
+"""The states of calls, in the words of `labels.call_state`; and the charged calls, whatever their state."""
 
 
 async def call_list(visit: Visit) -> Shown:

@@ -24,7 +24,7 @@ _ACTIONS = {
     "limit": "allow, up to a limit",
     "no-limit": "allow without a limit",
     "block": "refuse the call",
-    "except": "refuse every other call",
+    "except": "refuse calls that do not match",
 }
 
 # fmt: off

@@ -62,7 +62,7 @@ def _does(action: NoLimit | Block | Limit) -> str:
             amount = labels.exact_usd(round(action.amount * 10**9))
             return f"at most {amount} USD per {PERIODS.get(action.period, action.period)}"
         case Block():
-            return "refuses every other call" if action.inverted else "refuses the call"
+            return "refuses calls that do not match" if action.inverted else "refuses the call"
         case NoLimit():
             return "no limit"
 
