@@ -86,10 +86,12 @@ $(BIN)/python:
 
 # Stamp files: an install is repeated only when its inputs have changed.
 $(BIN)/.run: requirements/run.txt $(PROJECTS) | $(BIN)/python
+	@echo "Installing into .venv (this takes a few minutes) …"
 	$(PIP) install --no-deps --requirement requirements/run.txt --editable . --editable packages/fake_stripe
 	@touch $@
 
 $(BIN)/.dev: requirements/dev.txt $(PROJECTS) | $(BIN)/python
+	@echo "Installing into .venv (this takes a few minutes) …"
 	$(PIP) install --no-deps --requirement requirements/dev.txt --editable . --editable packages/fake_stripe
 	@touch $@
 

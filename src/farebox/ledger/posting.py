@@ -1,4 +1,6 @@
-"""Posting: the only code that writes balances, transfers, lots and holds (with its parts money.py and lots.py).
+"""Posting: what each command does to balances, transfers, lots and holds (with its parts money_movements.py, lots.py,
+rows.py and budgets.py). Only the fast paths write them too (batches.py, lanes.py): for ordinary holds, settles and
+releases, and always the same rows as this module would.
 
 `apply` runs one command inside the caller's transaction. It decides first and writes afterwards, so a refusal writes
 nothing. Admission is exact because the account's row is read inside the transaction that changes it.
