@@ -76,7 +76,7 @@ PROVIDER_UNKNOWN = ErrorKind(
     "provider_unknown",
     400,
     2902,
-    "Use one of the providers that the gateway's page Connect and `farebox provider list` show.",
+    "Use one of the providers that the gateway's Connect page and `farebox provider list` show.",
 )
 NOT_METERED = ErrorKind(
     "not_metered", 400, 2903, "Send your own provider key with this call, or use a path that Farebox can meter."
@@ -91,7 +91,7 @@ MODEL_UNPRICED = ErrorKind(
     "model_unpriced",
     400,
     2904,
-    "Ask the operator to set a price (page Prices, or `farebox price set`), or use a model that has one.",
+    "Ask the operator to set a price (Prices page, or `farebox price set`), or use a model that has one.",
 )
 MODEL_NOT_FOUND = ErrorKind(
     "model_not_found", 404, 7003, "Use a model that `GET …/ai/models/search` lists, in the spelling of that list."

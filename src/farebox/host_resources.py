@@ -137,8 +137,8 @@ def announce_listening(settings: Settings, base_url: str, demo_url: str | None, 
     log.info("listening", url=base_url, demo=demo_url, fake_stripe=fake_stripe_url, database=settings.database_shown)
     if fake_stripe_url is not None and _open_to_others(settings):
         log.warning(
-            "the demo is open to others: its payments are not real, and credit bought with them pays for any "
-            "provider that has a key here. Serve without --demo, or on 127.0.0.1",
+            "the demo is reachable from other machines: its payments are not real, and credit bought with them pays "
+            "for any provider that has a key here. Serve without --demo, or on 127.0.0.1",
             host=settings.host,
             public_url=settings.public_url or None,
         )

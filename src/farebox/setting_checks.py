@@ -86,14 +86,14 @@ def _check_scorer(settings: _Settings) -> None:
     if settings.guardrails_url and not _URL.fullmatch(settings.guardrails_url):
         raise ValueError("FAREBOX_GUARDRAILS_URL must begin with https:// or http://")
     if (settings.guardrails_key or settings.guardrails_model) and not settings.guardrails_url:
-        raise ValueError("FAREBOX_GUARDRAILS_URL is empty: without it there is no scorer to be asked")
+        raise ValueError("FAREBOX_GUARDRAILS_URL is empty: without it there is no scorer to call")
 
 
 def _check_classifier(settings: _Settings) -> None:
     if settings.classifier_url and not _URL.fullmatch(settings.classifier_url):
         raise ValueError("FAREBOX_CLASSIFIER_URL must begin with https:// or http://")
     if settings.classifier_key and not settings.classifier_url:
-        raise ValueError("FAREBOX_CLASSIFIER_URL is empty: without it there is no classifier to be asked")
+        raise ValueError("FAREBOX_CLASSIFIER_URL is empty: without it there is no classifier to call")
 
 
 def _check_single_sign_on(settings: _Settings) -> None:

@@ -248,7 +248,7 @@ async def test_a_waiting_caller_that_disconnects_leaves_no_hold(patient: Farebox
         assert row["farebox"] | {"first_byte_ms": None} == {
             "charge_nanos": 0,
             "outcome": "released",
-            "error": "the client went away",
+            "error": "the client disconnected",
             "first_byte_ms": None,
         }
         assert customer.balance.held == hold

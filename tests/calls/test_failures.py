@@ -371,7 +371,7 @@ async def test_a_stream_that_falls_silent_is_cut(customer: Customer) -> None:
     body = native_body(stream=True)
     before = customer.farebox.demo_stats()["disconnects"]
     response = await within(post(customer, body, NATIVE, demo="gap=5000"))
-    assert "fell silent" in response.events[-1]["error"]["message"]
+    assert "stopped sending" in response.events[-1]["error"]["message"]
     ended(customer, response.log_id, 0)
     await eventually(lambda: customer.farebox.demo_stats()["disconnects"] == before + 1, "the provider noticed")
 
@@ -538,7 +538,7 @@ async def test_a_client_that_disconnects_before_the_response(
     assert row["status_code"] == 499
     assert row["farebox"]["outcome"] == "charged"
     row = ended(customer, row["id"], counted(body, ""))
-    assert row["receipt"]["policy"] == "the client went away: counted from what was read"
+    assert row["receipt"]["policy"] == "the client disconnected: counted from what was read"
 
 
 @pytest.mark.parametrize("why", ["the client left", "too slow"])
@@ -595,7 +595,7 @@ async def _leave_mid_stream(customer: Customer, leave: Callable[[Wire], None], b
     [row] = log_rows(customer)
     assert row["id"] == wire.headers["cf-aig-log-id"]
     assert (row["status_code"], row["success"]) == (499, False)
-    assert row["farebox"]["error"] == "the client went away"
+    assert row["farebox"]["error"] == "the client disconnected"
     return row
 
 
@@ -611,7 +611,7 @@ async def test_a_client_that_disconnects_in_mid_stream_pays_for_what_was_deliver
     assert counted(body, words) <= charge <= counted(body, words + " and so on" * 5)
     row = ended(customer, row["id"], charge)
     assert row["receipt"]["usage_source"] == "counted"
-    assert row["receipt"]["policy"] == "the client went away: counted from what was delivered"
+    assert row["receipt"]["policy"] == "the client disconnected: counted from what was delivered"
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["document", "stream"])
@@ -664,10 +664,10 @@ async def test_interrupted_responses_are_charged_by_the_operators_policy(
         if policy == "hold":
             assert hold == row["receipt"]["hold_nanos"] > 0
             assert row["receipt"]["usage_source"] == "estimate"
-            assert row["receipt"]["policy"] == "the client went away: cut responses cost their hold"
+            assert row["receipt"]["policy"] == "the client disconnected: cut responses cost their hold"
         else:
             assert hold == 0
-            assert row["receipt"]["policy"] == "the client went away: cut responses are free"
+            assert row["receipt"]["policy"] == "the client disconnected: cut responses are free"
 
         other = farebox.funded("5")
         response = await post(other, body, NATIVE, demo="cut=4")
@@ -694,7 +694,7 @@ async def test_a_client_that_stops_reading_does_not_keep_its_hold(customer: Cust
     assert (row["id"], row["status_code"]) == (wire.headers["cf-aig-log-id"], 499)
     assert row["farebox"]["charge_nanos"] > 0
     row = ended(customer, row["id"], row["farebox"]["charge_nanos"])
-    assert row["receipt"]["policy"] == "the client went away: counted from what was delivered"
+    assert row["receipt"]["policy"] == "the client disconnected: counted from what was delivered"
     wire.hang_up()
 
 

@@ -186,11 +186,11 @@ def test_a_long_document_is_in_the_envelope_too(customer: Customer, upstream: Up
 
 
 def test_a_misspelled_model_is_not_found_and_similar_names_are_suggested(customer: Customer) -> None:
-    similar = "Models of similar names: gpt-4o-mini"
+    similar = "Similar models: gpt-4o-mini"
     for path, body in (("groq/llama-3.1-8b-instnt", HELLO), ("", {"model": "deepseek/depseek-chat", "input": HELLO})):
         answer = post(customer, path, body)  # models for which the operator has no key
         assert code(answer) == (404, 7003), answer.text
-        assert "Models of similar names: " in answer.json()["message"]
+        assert "Similar models: " in answer.json()["message"]
     answer = post(customer, "deepseek/deepseek-chat", HELLO)
     assert code(answer) == (400, 2905), "a key is all that is missing"
     assert "`farebox provider set deepseek --api-key-stdin < FILE`" in answer.json()["message"]

@@ -143,7 +143,7 @@ async def test_an_earlier_disconnect_pays_by_the_policy_and_ends_the_provider_ca
     with provider(customer.farebox, handle) as tell:
         row = await left(customer, b"So it", tell)
     assert 0 < paid(customer) < price_of(100, 100)
-    assert "the client went away" in customer.receipt(row["id"])["policy"]
+    assert "the client disconnected" in customer.receipt(row["id"])["policy"]
 
 
 @pytest.mark.parametrize("says", ["nothing", "everything"])
@@ -164,7 +164,7 @@ async def test_missing_usage_is_awaited_only_briefly(
 
     with provider(customer.farebox, handle) as tell:
         row = await left(customer, b"So it is.", tell)
-    assert "the client went away" in customer.receipt(row["id"])["policy"]
+    assert "the client disconnected" in customer.receipt(row["id"])["policy"]
 
 
 # The last event

@@ -531,7 +531,7 @@ def test_a_missing_token_is_called_missing_and_others_get_the_same_error(farebox
         assert code(response) == (401, 2009), token
         messages.add(response.json()["message"])
     assert len(messages) == 1, "stating the reason would help an attacker to guess"
-    assert "create one on the page Tokens or with `farebox token create`" in messages.pop()
+    assert "create one on the Tokens page or with `farebox token create`" in messages.pop()
     for headers in ({}, {"cf-aig-authorization": "Bearer"}, bearer(OWN_KEY)):
         for account in (customer, Customer(farebox, "nobody", "")):
             response = call(account, "demo/chat/completions", CHAT, headers)

@@ -243,7 +243,7 @@ def test_bills_are_fetched_page_by_page_with_the_admin_key(cli: Cli, acme: str) 
         assert "other-key-value" not in refused.err
         assert cli(*fetch, stdin="").status == 1
     gone = cli("bill", "import", "openai", "--fetch", *SPAN, "--base-url", url, stdin="admin-key")
-    assert (gone.status, "cannot be asked" in gone.err) == (1, True)
+    assert (gone.status, "cannot be queried" in gone.err) == (1, True)
 
 
 def test_anthropic_and_openrouter_are_fetched_too(cli: Cli, acme: str) -> None:

@@ -328,7 +328,7 @@ def test_a_publicly_reachable_demo_is_warned_about(
     monkeypatch.setenv("FAREBOX_PUBLIC_URL", public_url)
     with _forked(tmp_path, "--demo", "--json") as out:
         assert json.loads(out.readline())["demo"] is True
-    assert ("the demo is open to others" in (tmp_path / "serve.log").read_text()) is bool(public_url)
+    assert ("the demo is reachable from other machines" in (tmp_path / "serve.log").read_text()) is bool(public_url)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ AT = 1_795_000_000_000
 
 
 def test_alarms_are_shown_with_a_remedy_and_closed(cli: Cli, acme: str) -> None:
-    assert cli("status").out == "No alarm is open.\n"
+    assert cli("status").out == "No open alarms.\n"
     with opened_for_command(load(), writing=True) as connection:
         for kind, about in (("provider_key_trouble", "openai"), ("overrun", "openai/acme-1"), ("overrun", "b")):
             content: dict[str, str | int] = {"status": 429, "reason": "insufficient_quota"}

@@ -239,7 +239,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("deepgram/v1/listen?model=nova-3&callback=http%3A%2F%2Fa", {"content": MINUTE}, "callback"),
     ("deepgram/v1/speak?model=aura-2-thalia-en", {"json": {"words": "x"}}, "`text`"),
     ("deepgram/v1/projects", {"json": {}}, "cannot tell what"),
-    ("cartesia/tts/bytes", {"content": b"{", "headers": JSON}, "not JSON"),
+    ("cartesia/tts/bytes", {"content": b"{", "headers": JSON}, "not valid JSON"),
     ("cartesia/tts/bytes", {"content": TWICE, "headers": JSON}, "twice"),
     ("elevenlabs/v1/text-to-speech/v", {"content": TWICE, "headers": JSON}, "twice"),
     ("ideogram/v1/ideogram-v3/generate", {"content": TWICE, "headers": JSON}, "twice"),

@@ -140,5 +140,5 @@ async def test_a_gateway_killed_with_journal_entries_posts_them_at_its_next_star
         until(lambda: not installation.journal, "the journal is posted")
         await settled(installation)
         await asyncio.to_thread(compare, installation, load)
-        assert "journal line not whole" in installation.log
+        assert "journal line damaged" in installation.log
         stop(gateway)

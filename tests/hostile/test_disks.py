@@ -29,9 +29,9 @@ from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import (
     Connection,
     DatabaseDamaged,
+    DatabaseDiskFull,
     DatabaseFailing,
     DatabaseFull,
-    DatabaseGoneFull,
     DatabaseLocked,
     DatabaseUnavailable,
     row,
@@ -463,7 +463,7 @@ async def test_a_server_that_stopped_on_a_full_disk_is_reported_as_full() -> Non
         with pytest.raises(DatabaseUnavailable, match="Connect call failed") as refused:
             await watched._probe()
         watched._mark_unavailable(refused.value)
-        with pytest.raises(DatabaseGoneFull, match=r"call failed.*; before that:.*closed in the middle") as reported:
+        with pytest.raises(DatabaseDiskFull, match=r"call failed.*; before that:.*closed in the middle") as reported:
             watched.check()
         watched.failed(reported.value)
     assert reported.value.state == "full"

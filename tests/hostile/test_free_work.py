@@ -199,7 +199,7 @@ async def test_hanging_up_starts_one_generation_and_pays_for_what_was_read(
 ) -> None:
     row = await left(customer, provider, body(stream=stream))
     assert (row["status_code"], row["farebox"]["outcome"]) == (499, "charged")
-    assert customer.receipt(row["id"])["policy"] == f"the client went away: {READ}"
+    assert customer.receipt(row["id"])["policy"] == f"the client disconnected: {READ}"
     assert paid(customer) == price_of_reading()
 
 
@@ -208,7 +208,7 @@ async def test_hanging_up_before_a_whole_response_pays_for_what_was_read(
 ) -> None:
     provider.script = [BEGUN]
     row = await left(customer, provider, body())
-    assert customer.receipt(row["id"])["policy"] == f"the client went away: {READ}"
+    assert customer.receipt(row["id"])["policy"] == f"the client disconnected: {READ}"
     assert paid(customer) == price_of_reading()
 
 
@@ -422,7 +422,7 @@ async def test_a_call_ended_by_the_operators_limit_is_free_but_counted(tmp_path:
 @pytest.mark.parametrize(
     ("limit", "begun", "status", "why"),
     [
-        ("read_timeout_ms", True, UPSTREAM_INVALID, "the provider fell silent"),
+        ("read_timeout_ms", True, UPSTREAM_INVALID, "the provider stopped sending"),
         ("call_timeout_ms", True, UPSTREAM_INVALID, "the call took longer than allowed"),
         ("call_timeout_ms", False, UPSTREAM_TIMEOUT, "the call took longer than allowed"),
     ],

@@ -33,7 +33,7 @@ def test_invalid_utf_8_in_a_body(farebox: Farebox, place: str, stream: bytes) ->
     body = b'{"model":"demo/demo-1","messages":[],"stream":%s,%s}' % (stream, place.encode("latin-1"))
     response = httpx.post(f"{customer.gateway_url}/compat/chat/completions", content=body, headers=customer.headers)
     assert response.status_code == 400, response.text
-    assert "not JSON" in response.json()["errors"][0]["message"]
+    assert "not valid JSON" in response.json()["errors"][0]["message"]
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_hostile_texts_stay_texts(rule_state: str) -> None:
         *(_framed(HOSTILE, "under_way.html", {"top_up": top_up}) for top_up in view.top_ups),
         render.sign_in(HOSTILE, render.SignInMethods(email=True, passkey=True, single_sign_on=HOSTILE)),
         render.signed_out(HOSTILE),
-        render.mail_asked(HOSTILE, 15),
+        render.sign_in_mail_sent(HOSTILE, 15),
         render.not_signed_in(HOSTILE),
         render.done(Flash("warn", HOSTILE)),
         render.leave(f"https://pay.example/{HOSTILE}", HOSTILE),

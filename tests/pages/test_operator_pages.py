@@ -291,7 +291,7 @@ def test_prices_and_markups_are_previewed_and_set(
         ("", {"provider": "demo", "model": "x"}, "at least one price"),
         ("", {"provider": "nobody", "model": "x", "input_mtok": "1"}, "no provider"),
         ("", {"provider": "demo", "model": "x", "input_mtok": "1e5"}, "enter US dollars"),
-        ("", {"provider": "demo", "model": "x", "input_mtok": "1", "account": "nobody"}, "the page Accounts shows all"),
+        ("", {"provider": "demo", "model": "x", "input_mtok": "1", "account": "nobody"}, "see the Accounts page"),
         ("", {"provider": "", "model": "x", "input_mtok": "1"}, "Choose a provider"),
         ("", {"do": "preview", "provider": "", "model": "x", "input_mtok": "1"}, "Choose a provider"),
         ("", {"do": "preview", "provider": "nobody", "model": "x", "input_mtok": "1"}, "charged: there is no provider"),

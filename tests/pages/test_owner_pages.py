@@ -198,7 +198,7 @@ def test_a_call_is_made_from_the_page(owner: Person, customer: Customer) -> None
     refused = owner.send("/ui/try", model="demo/none", text="Hello")
     page = owner.get(refused.headers["location"]).text
     assert "Model unpriced" in page
-    assert "page Prices, or <code>farebox price set</code>" in page
+    assert "Prices page, or <code>farebox price set</code>" in page
     assert "gateway does not exist" in owner.submit("/ui/try", model="demo/demo-1", text="x", gateway="nowhere")
     tokens = owner.get("/ui/tokens").text
     (token_id,) = set(

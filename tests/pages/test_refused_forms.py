@@ -4,7 +4,7 @@ from html import unescape
 
 import pytest
 
-from farebox.http.pages.refill import refill_form
+from farebox.http.pages.form_redisplay import redisplayed_form
 from farebox.identity import sessions
 from farebox.model import Role
 from tests.pages.forms import form_of
@@ -57,11 +57,11 @@ def test_of_several_forms_the_one_with_the_same_hidden_values_is_filled_in() -> 
         "<p>1 &lt; 2 &#38; more</p></form>"
     )
     page = form.format("1") + form.format("2")
-    found = refill_form(page, "/a", {"csrf": "other", "row": "2", "said": "new"})
+    found = redisplayed_form(page, "/a", {"csrf": "other", "row": "2", "said": "new"})
     changed = form.format("2").replace('value="old"', 'value="new"').replace(" checked", "")
     assert found == form.format("1") + changed
-    assert refill_form(page, "/b", {}) is None
-    assert refill_form(page, "/a", {"row": "3", "said": "new"}) is None
+    assert redisplayed_form(page, "/b", {}) is None
+    assert redisplayed_form(page, "/a", {"row": "3", "said": "new"}) is None
 
 
 def test_a_page_whose_forms_need_a_proof_says_so_before_they_are_filled_in(farebox: Farebox, owner: Person) -> None:
@@ -93,8 +93,8 @@ def test_what_was_typed_goes_into_the_form_that_it_is_from() -> None:
         )
 
     sent = {"key": "old-2", "top_up": "b", "reason": "a mistake"}
-    page = refill_form(form("a", "new-1") + form("b", "new-2"), "/refund", sent)
+    page = redisplayed_form(form("a", "new-1") + form("b", "new-2"), "/refund", sent)
     assert page is not None
     assert page.count('value="a mistake"') == 1
     assert page.index('value="b"') < page.index('value="a mistake"')
-    assert refill_form(form("a", "new-1"), "/refund", sent) is None
+    assert redisplayed_form(form("a", "new-1"), "/refund", sent) is None

@@ -166,10 +166,10 @@ def test_an_empty_response_is_free() -> None:
 def test_an_interrupted_stream_keeps_the_reported_usage() -> None:
     reported = {"input_tokens": 50_000, "cache_read_tokens": 50_000, "output_tokens": 1}
     observed = Observed(usage=reported, delivered_bytes=len(SAID), text=SAID)
-    response, held = price(observed, interruption="the provider fell silent")
+    response, held = price(observed, interruption="the provider stopped sending")
     assert response.usage == {**reported, "output_tokens": SAID_TOKENS}
     assert response.charge == 50_000 * 100 + SAID_TOKENS * 2000 > held, "the reported usage stands"
-    response, _ = price(Observed(delivered_bytes=len(SAID), text=SAID), interruption="the provider fell silent")
+    response, _ = price(Observed(delivered_bytes=len(SAID), text=SAID), interruption="the provider stopped sending")
     assert response.usage == {"input_tokens": TEXT_TOKENS + 4, "output_tokens": SAID_TOKENS}
 
 
@@ -186,7 +186,7 @@ def test_intermediate_figures_do_not_price_a_response_that_just_stops() -> None:
 
 def test_a_part_of_a_picture_or_of_speech_is_not_free() -> None:
     for seen, tokens in ((Observed(image_tokens_delivered=40), 40), (Observed(sound_seconds=Decimal(2)), 50)):
-        for interruption in (None, "the client went away"):
+        for interruption in (None, "the client disconnected"):
             assert price(seen, interruption=interruption)[0].usage["output_tokens"] == tokens
 
 
@@ -194,7 +194,7 @@ def test_hanging_up_on_hidden_reasoning_is_charged() -> None:
     observed = Observed(delivered_bytes=len(SAID), text=SAID)
     demand = Demand("o3", text_bytes=len(TEXT), output_max=90_000)
     model = replace(priced_as("o3"), output_max=100_000)
-    left: dict[str, Any] = {"interruption": "the client went away", "by_client": True, "seconds": 30.0}
+    left: dict[str, Any] = {"interruption": "the client disconnected", "by_client": True, "seconds": 30.0}
     assert price(observed, demand, model, **left)[0].usage["output_tokens"] == 30 * REASONING_TOKENS_PER_SECOND
     other = {**left, "by_client": False}
     assert price(observed, demand, model, **other)[0].usage["output_tokens"] == SAID_TOKENS
@@ -209,13 +209,13 @@ def test_hanging_up_on_hidden_reasoning_is_charged() -> None:
 
 def test_a_client_that_leaves_pays_the_reported_usage() -> None:
     reported = {"input_tokens": 900, "output_tokens": 1}
-    response, _ = price(Observed(usage=reported), interruption="the client went away", by_client=True)
+    response, _ = price(Observed(usage=reported), interruption="the client disconnected", by_client=True)
     assert response.usage == reported
-    assert price(Observed(usage=reported), interruption="the provider fell silent")[0].charge == 0
+    assert price(Observed(usage=reported), interruption="the provider stopped sending")[0].charge == 0
 
 
 def test_hanging_up_does_not_hide_what_was_read() -> None:
-    left: dict[str, Any] = {"interruption": "the client went away", "by_client": True}
+    left: dict[str, Any] = {"interruption": "the client disconnected", "by_client": True}
     reported = Observed(usage={"input_tokens": 900}, delivered_bytes=len(SAID), text=SAID)
     requested = Demand("m", text_bytes=len(TEXT), output_max=100)
     for unseen, observed, is_held in (
@@ -229,13 +229,13 @@ def test_hanging_up_does_not_hide_what_was_read() -> None:
         assert (response.charge == held) == is_held, unseen
     advised = replace_demand(requested, further_models=(FurtherModel("b"),))
     assert price(reported, advised, **left)[0].source == "estimate"
-    assert price(reported, advised, interruption="the provider fell silent")[0].source == "counted"
+    assert price(reported, advised, interruption="the provider stopped sending")[0].source == "counted"
 
 
 @pytest.mark.parametrize(("policy", "free"), [("free", True), ("hold", False)])
 def test_the_operator_can_choose_another_policy(policy: str, free: bool) -> None:
     observed = Observed(usage={"input_tokens": 9, "output_tokens": 9}, delivered_bytes=9, text="123456789")
-    response, held = price(observed, interruption="the client went away", by_client=True, policy=policy)
+    response, held = price(observed, interruption="the client disconnected", by_client=True, policy=policy)
     assert response.charge == (0 if free else held)
 
 

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from farebox.providers.catalogue import PROVIDERS, key_header, provider_of, upstream_path
-from farebox.providers.definitions.makers import MAKERS
+from farebox.providers.definitions.vendors import VENDORS
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import compat_model
 from farebox.providers.provider import FREE, UNMETERED
@@ -160,7 +160,7 @@ def test_the_table_is_consistent() -> None:
 
 
 def test_compat_addresses_are_the_documented_ones() -> None:
-    urls = {p.slug: f"{p.base_url}/{p.chat_path}" for p in MAKERS}
+    urls = {p.slug: f"{p.base_url}/{p.chat_path}" for p in VENDORS}
     assert urls == {
         "openai": "https://api.openai.com/v1/chat/completions",
         "anthropic": "https://api.anthropic.com/v1/chat/completions",

@@ -511,8 +511,8 @@ def test_exact_text_of_other_formats() -> None:
 CHAT_PATH = ("openai", "chat/completions")
 REFUSED = [
     (*CHAT_PATH, b"", "empty"),
-    (*CHAT_PATH, b"{", "not JSON"),
-    (*CHAT_PATH, b"\xff\xfe", "not JSON"),
+    (*CHAT_PATH, b"{", "not valid JSON"),
+    (*CHAT_PATH, b"\xff\xfe", "not valid JSON"),
     (*CHAT_PATH, b"[]", "Expected `object`"),
     (*CHAT_PATH, body(messages=[]), "`model`"),
     (*CHAT_PATH, body(model="", messages=[]), "$.model"),

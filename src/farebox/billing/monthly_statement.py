@@ -36,7 +36,7 @@ def statement(
     It is read in one snapshot: a concurrent transfer is in all of its figures or in none.
     """
     span = month_span(month)
-    assert span is not None, f"{month} is no month"
+    assert span is not None, f"{month} is not a month"
     start, end = span
     with snapshot(connection):
         days = day_sums(connection, account_id)

@@ -14,9 +14,9 @@ from farebox.providers.upstream import UpstreamFailed
 from farebox.storage.sql import DatabaseUnavailable
 
 CLIENT_CLOSED_STATUS: Final = 499
-CLIENT_GONE: Final = "the client went away"
+CLIENT_GONE: Final = "the client disconnected"
 SERVER_STOPPED: Final = "the server stopped"
-SILENCE: Final = "the provider fell silent"
+SILENCE: Final = "the provider stopped sending"
 TOO_LONG: Final = "the call took longer than allowed"
 HOLD_IN_DOUBT: Final = "the database refused the hold"
 INTERNAL_ERROR: Final = "internal error"

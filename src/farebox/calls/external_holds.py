@@ -83,7 +83,7 @@ async def create(
     _check_text("label", label, LABEL_MAX)
     now = services.clock.now_ms()
     # Reads up to OPEN_MAX rows, so not in the transaction: holds made at the same moment may exceed the maximum.
-    _check_number(await services.database.scan(partial(_open_beside, account_id=account_id, hold_id=hold_id)))
+    _check_number(await services.database.scan(partial(_other_open_holds, account_id=account_id, hold_id=hold_id)))
     command = Hold(
         account_id=account_id, hold_id=PREFIX + hold_id, amount=amount, at=now, expires_at=now + expires_in_ms
     )
@@ -206,7 +206,7 @@ def _check_not_frozen(account: Account | None) -> None:
         raise Problem(ACCOUNT_FROZEN, "The account is frozen. Nothing more is held.")
 
 
-def _open_beside(connection: Connection, account_id: str, hold_id: str) -> int:
+def _other_open_holds(connection: Connection, account_id: str, hold_id: str) -> int:
     """How many holds are open; 0 if this one exists already."""
     account = find_account(connection, account_id)
     if account is None or find_app_hold(connection, account_id, hold_id) is not None:

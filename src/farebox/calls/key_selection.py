@@ -46,7 +46,7 @@ def choose_key(services: Services, call: Call) -> Call:
     while key is None and paused:
         key = _choose(services, call, [paused.pop(0)], opens)
     if key is None:
-        words = f"all stored keys for {call.provider} have taken as many calls as they may"
+        words = f"all stored keys for {call.provider} have reached their rate limits"
         raise _limited(services, words, min(opens))
     return replace(
         call,

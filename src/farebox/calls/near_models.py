@@ -7,4 +7,4 @@ def near_models(services: Services, account_id: str, provider: str, model: str) 
     """A sentence that lists priced models of this provider with a similar name, to be appended to a message; empty if
     there are none."""
     near = services.configuration.prices.near(account_id, provider, model, services.clock.now_ms())
-    return f" Models of similar names: {', '.join(near)}." if near else ""
+    return f" Similar models: {', '.join(near)}." if near else ""

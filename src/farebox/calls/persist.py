@@ -16,7 +16,7 @@ from farebox.storage.sql import DatabaseUnavailable
 
 PERSIST_ATTEMPTS: Final = 5
 PERSIST_WAITS_MS: Final = (200, 1_600)
-NOT_DURABLE: Final = "database_unavailable (neither it nor the journal took the charge)"
+NOT_DURABLE: Final = "database_unavailable (neither it nor the journal accepted the charge)"
 _NO_VERDICT: Final = Verdict(UNKNOWN)
 
 

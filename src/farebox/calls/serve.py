@@ -155,7 +155,7 @@ def payable(priced: Priced) -> tuple[Terms, ModelPrice]:
         raise Problem(
             MODEL_UNPRICED,
             f"The model {quoted(call.model)} of {call.provider} has no price, so it cannot be charged. The operator "
-            f"can set one{'' if units else ' on the page Prices, or with'}: farebox price set {call.provider} "
+            f"can set one{'' if units else ' on the Prices page, or with'}: farebox price set {call.provider} "
             f"{call.model} {_options(units)}."
             + near_models(priced.context.services, call.account_id, call.provider, call.model),
         )
@@ -219,6 +219,6 @@ def _check_priced_by_the_token(call: Call, demand: Demand, price: ModelPrice) ->
     if not by_other and unpriced_meters(price, {"input_tokens": 1}):
         raise Problem(
             NOT_METERED,
-            f"{quoted(demand.model)} of {call.provider} has no price for tokens, so it is not asked for text on the "
+            f"{quoted(demand.model)} of {call.provider} has no price for tokens, so it is not called for text on the "
             "operator's key.",
         )

@@ -116,7 +116,7 @@ def _further(context: CallContext, terms: Terms, own: ModelPrice, further: Furth
         raise Problem(
             MODEL_UNPRICED if price is None else NOT_METERED,
             f"The request lets {provider} run the model {quoted(further.model)} too, which has no price for what "
-            f"is asked. The operator can set one on the page Prices, or with: farebox price set {provider} "
+            f"is asked. The operator can set one on the Prices page, or with: farebox price set {provider} "
             f"{further.model} --input USD --output USD (per million tokens).",
         )
     alone = replace(
@@ -212,7 +212,7 @@ def with_further(
     charge = priced.charge + charge_of(cost, terms.markup) - charge_of(priced.cost, terms.markup)
     if implausible:
         charge = max(charge, 0 if bound is None else bound.amount)
-        notes.append("what is not believed is charged at the hold, where that is more")
+        notes.append("implausible usage is charged at the hold, where that is more")
     return replace(priced, cost=cost, charge=charge, notes=tuple(notes), implausible=priced.implausible or implausible)
 
 

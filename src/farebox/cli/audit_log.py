@@ -43,13 +43,13 @@ def audit(
     with session_of(context).reading() as connection:
         found = list_actions(connection, before=before, account_id=account_id, limit=last)
     columns = {
-        "number": "NUMBER", "at": "TIME", "who": "WHO", "way": "WAY", "act": "ACTION", "account_id": "ACCOUNT",
+        "number": "NUMBER", "at": "TIME", "who": "WHO", "way": "VIA", "act": "ACTION", "account_id": "ACCOUNT",
         "subject": "SUBJECT", "after": "AFTER",
     }  # fmt: skip
     rows = [_row(action) for action in found]
     if not as_json:
         rows = [{**row, "after": json.dumps(row["after"], ensure_ascii=False) if row["after"] else ""} for row in rows]
-    show_rows(rows, as_json=as_json, columns=columns, empty="Nothing was done yet.")
+    show_rows(rows, as_json=as_json, columns=columns, empty="No actions yet.")
 
 
 def _row(action: "OperatorAction") -> Row:

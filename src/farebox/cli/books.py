@@ -56,7 +56,7 @@ def receipt(
         corrected = [] if found is None else corrections_of(connection, found.account_id, log_id)
     if found is None:
         raise Stopped(
-            f"there is no receipt of a call {quoted(log_id)}: take the ID from the response's cf-aig-log-id header"
+            f"there is no receipt for call {quoted(log_id)}: take the ID from the response's cf-aig-log-id header"
         )
     explained = with_corrections(whole(found), corrected)
     if as_json:

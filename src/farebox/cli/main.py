@@ -57,7 +57,7 @@ Sell credit (docs/payments.md):
   FAREBOX_STRIPE_SECRET_KEY=sk_… FAREBOX_STRIPE_WEBHOOK_SECRET=whsec_… farebox serve
   farebox billing-link --account ID
 
-Every command takes --json. All but `copy` work while a server runs on the same database. The exit status is 0 if the
+Every command accepts --json. All but `copy` work while a server runs on the same database. The exit status is 0 if the
 command succeeded, 1 if it was refused (one line on stderr says why and what to do), 2 if the command line is invalid.
 Settings come from FAREBOX_… variables or the file that FAREBOX_CONFIG names: see docs/settings.md.
 """

@@ -17,7 +17,7 @@ from farebox.cli.values import (
     percent_text,
 )
 
-price = typer.Typer(no_args_is_help=True, help="Prices: your own, over the built-in price list.")
+price = typer.Typer(no_args_is_help=True, help="Prices: your own, overriding the built-in list.")
 markup = typer.Typer(no_args_is_help=True, help="Markups: what you charge on top of the cost.")
 
 

@@ -48,7 +48,7 @@ def top_ups(context: typer.Context, account_id: AccountId, as_json: AsJson = Fal
         "payment_id": "PAYMENT",
     }
     rows = [_row(top_up) for top_up in found]
-    show_rows(rows, as_json=as_json, columns=columns, empty=f"Account {account_id} has bought nothing.")
+    show_rows(rows, as_json=as_json, columns=columns, empty=f"Account {account_id} has no purchases.")
 
 
 def refund(

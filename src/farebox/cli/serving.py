@@ -54,7 +54,7 @@ def serve(
       FAREBOX_DATABASE_URL=postgresql://… farebox serve --workers 4
     """
     if welcome and not demo:
-        raise typer.BadParameter("it greets with the demo provider: give --demo too", param_hint="--welcome")
+        raise typer.BadParameter("requires --demo", param_hint="--welcome")
     session = session_of(context)
     settings = session.load_settings(host=host, port=port)
     if workers > 1 and settings.engine == "sqlite":

@@ -37,7 +37,7 @@ def sign_in(
 ) -> None:
     """Create a link that signs a browser in to the pages.
 
-    The link works once, within an hour. The first person to open it is signed in for half a day at most, as the owner
+    The link works once, within an hour. The first person to open it is signed in for 12 hours at most, as the owner
     unless another role is given. The link begins with FAREBOX_PUBLIC_URL, or else with the address that the running
     server listens on.
 
@@ -68,7 +68,7 @@ def billing_link(context: typer.Context, account_id: AccountId, as_json: AsJson 
     """Create a link to an account's billing page, for its owner.
 
     The link works once, within an hour. Anyone who opens it can buy credit with the account's cards until signing out,
-    half a day at most: send it only to the owner. It begins with FAREBOX_PUBLIC_URL, or else with the address that the
+    12 hours at most: send it only to the owner. It begins with FAREBOX_PUBLIC_URL, or else with the address that the
     running server listens on.
 
     \b

@@ -101,7 +101,7 @@ def _print(alarms: "list[Alarm]", findings: int) -> None:
         differ = "1 payment differs" if findings == 1 else f"{findings} payments differ"
         typer.echo(f"{differ} from the processor's books: see `farebox payments findings`.")
     if not alarms:
-        typer.echo("No alarm is open.")
+        typer.echo("No open alarms.")
         return
     lines = [
         [

@@ -159,8 +159,8 @@ Check the balance, in another terminal
 --------------------------------------
 {command} balance --account {demo_account.account_id}
 
-Another link to the pages
--------------------------
+Get another sign-in link
+------------------------
 {command} sign-in --account {demo_account.account_id} --operator
 
 Ctrl-C stops the server.

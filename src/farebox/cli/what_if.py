@@ -43,12 +43,14 @@ def what_if(
         Path | None,
         typer.Option(metavar="FILE", help='Spend limits of a gateway as JSON: {"rules": [...]}.'),
     ] = None,
-    gateway_id: Annotated[str, typer.Option("--gateway", metavar="ID", help="Whose calls --rules counts.")] = "default",
+    gateway_id: Annotated[
+        str, typer.Option("--gateway", metavar="ID", help="Gateway that --rules applies to.")
+    ] = "default",
     limit: Annotated[
         int | None, typer.Option(parser=whole_cents, metavar="CENTS", help="A spending limit of the account.")
     ] = None,
-    duration: Annotated[str, typer.Option(metavar="daily|weekly|monthly", help="Of --limit.")] = "monthly",
-    strategy: Annotated[str, typer.Option(metavar="fixed|sliding", help="Of --limit.")] = "fixed",
+    duration: Annotated[str, typer.Option(metavar="daily|weekly|monthly", help="Period of --limit.")] = "monthly",
+    strategy: Annotated[str, typer.Option(metavar="fixed|sliding", help="Window type of --limit.")] = "fixed",
     prices: Annotated[
         Texts, typer.Option("--price", metavar="MODEL:KEY=USD,…", help="Another price; may be repeated.")
     ] = None,
@@ -193,7 +195,7 @@ def _replayed(session: CliSession, account_id: str, scenario: "Scenario", *, sho
 def _print(report: "Report", by: str) -> None:
     typer.echo(
         f"{counted(report.calls, 'call')}: {report.refused} would have been refused, {report.limited} limited. "
-        f"Charged then {format_usd(report.charged_then_nanos)} USD, now {format_usd(report.charged_nanos)} USD."
+        f"Actual: {format_usd(report.charged_then_nanos)} USD; replayed: {format_usd(report.charged_nanos)} USD."
     )
     first = report.first_refused
     if first is not None:

@@ -48,7 +48,7 @@ def template_of(text: str) -> Template:
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise InvalidTemplate("it is not JSON") from error
     if not isinstance(content, dict) or not set(content) <= {"event_name", "payload", "timestamp"}:
-        raise InvalidTemplate("it is not an object with `event_name` and `payload` alone; Farebox adds the rest")
+        raise InvalidTemplate("it is not an object with only `event_name` and `payload`; Farebox adds the rest")
     name, payload = content.get("event_name"), content.get("payload")
     if not isinstance(name, str) or not 0 < len(name) <= NAME_MAX:
         raise InvalidTemplate(f"`event_name` is not a text of 1 to {NAME_MAX} characters")

@@ -251,7 +251,7 @@ class Pool:
                     return False
             _fail(work, HelperDied(f"{silent}, {why}"))
         except OSError as error:  # no process, or no file, is available
-            log.warning("helper not begun", why=str(error))
+            log.warning("helper failed to start", why=str(error))
             _fail(work, HelperDied(str(error)))
         finally:
             if helper is not None:

@@ -348,7 +348,7 @@ def _check_read(provider: Provider, read: ParsedBody, *, own: bool) -> None:
     if read.parsed is not None and read.parsed.unmetered and not own:
         raise Problem(NOT_METERED, f"Not on the operator's key: {read.parsed.unmetered}.")
     if read.refused:
-        raise Problem(REQUEST_REFUSED, f"On the operator's key, {provider.name} is not asked for {read.refused}.")
+        raise Problem(REQUEST_REFUSED, f"On the operator's key, {provider.name} is not called for {read.refused}.")
 
 
 def _check_thread(request: ProxyRequest, known: Call) -> None:

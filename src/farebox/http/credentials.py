@@ -91,8 +91,8 @@ async def authorize_run(
     if found is None or found.account_id != account_id or Permission.RUN not in found.permissions:
         raise Problem(
             TOKEN_REJECTED,
-            "Unauthorized: the access token is not valid for this account. It must be one of the account's own, "
-            "neither revoked nor expired, with the permission `AI Gateway Run`: create one on the page Tokens or with "
+            "Unauthorized: the access token is not valid for this account. It must be an unexpired, unrevoked "
+            "token of this account, with the permission `AI Gateway Run`: create one on the Tokens page or with "
             "`farebox token create`, or ask the account's owner for one.",
         )
     check_gateway(found, gateway_id)

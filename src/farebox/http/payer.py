@@ -123,8 +123,8 @@ def _check_operator(
         raise Problem(
             OWN_KEY_REQUIRED,
             f"The operator has no key for {provider.name}: send or store your own, or ask the operator to set one "
-            f"(page Operator's provider keys, or "
-            f"`farebox provider set {provider.slug} --api-key-stdin < FILE`).",
+            f"on the Operator's provider keys page, or with "
+            f"`farebox provider set {provider.slug} --api-key-stdin < FILE`.",
         )
     if switch("cf-aig-zdr", headers, default=gateway.zdr) and provider.slug not in services.zdr:
         raise Problem(

@@ -24,7 +24,7 @@ async def run_call(services: Services, request: ProxyRequest) -> Call | RouteNam
     """The call, or the name of the dynamic route. Raises Problem: NO_ROUTE, MODEL_NOT_FOUND, and those of other
     calls."""
     if request.method != "POST":
-        raise Problem(NO_ROUTE, f"There is no {request.method} /ai/run.")
+        raise Problem(NO_ROUTE, f"Unknown path: {request.method} /ai/run")
     model, body = request.path, request.body
     if not model:
         run = await parse_body(services, request.watch, request.account_id, read_run, body)

@@ -190,7 +190,7 @@ async def common_call(services: Services, request: ProxyRequest) -> Call | Route
     paths = _REST_PATHS if request.slug == "rest" else _COMPAT_PATHS
     path = paths.get(request.path.removeprefix("v1/"))
     if request.method != "POST" or path is None:
-        raise Problem(NO_ROUTE, f"There is no {request.method} {request.path[:100]} here.")
+        raise Problem(NO_ROUTE, f"Unknown path: {request.method} {request.path[:100]}")
     call = await compat_call(services, replace(request, path=path))
     routed = isinstance(call, RouteName) and not call.is_alias and call.name != AUTO_MODEL
     if routed and path != "chat/completions":

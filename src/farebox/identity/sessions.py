@@ -1,7 +1,7 @@
 """How a person gets to the pages: by a single-use link or another proof of identity, and then a session.
 
 Links and sessions are 32 random bytes that only the browser keeps; the database has keyed hashes of them. A session
-ends half a day after it began, or after two hours without a visit. Its secret changes whenever the person proves their
+ends 12 hours after it began, or after 2 hours of inactivity. Its secret changes whenever the person proves their
 identity.
 """
 

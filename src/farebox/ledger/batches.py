@@ -124,7 +124,7 @@ its value does not change."""
 _BALANCES = "UPDATE balances SET posted = ?, held = ?, version = ?, limit_spent = ? WHERE bucket = ? AND account_id = ?"
 
 
-class _NotAsSaid(Exception):
+class _HoldMismatch(Exception):
     """A hold is not open, or its amount is not what its settle says: each command of the batch is then carried out by
     itself."""
 
@@ -337,7 +337,7 @@ class _Batch:
             before = self._connection.total_changes()
             many(_SETTLE_KNOWN, self._settled)
             if self._connection.total_changes() - before != len(self._settled):
-                raise _NotAsSaid
+                raise _HoldMismatch
         many(
             _BALANCES,
             [(each.posted, each.held, each.version, each.spent, each.bucket, each.account_id) for each in changed],

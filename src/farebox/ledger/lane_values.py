@@ -99,7 +99,7 @@ def _written(row: CallRow) -> Values:
     )
 
 
-def alone(account_id: str, record: CallWritten) -> Values | None:
+def single_row_values(account_id: str, record: CallWritten) -> Values | None:
     """The same for the row of a call for which nothing was held; None if it is a job."""
     row = record.row(Verdict(Outcome.UNKNOWN))
     if row.charge or row.account_id != account_id or row.created_at != record.at:

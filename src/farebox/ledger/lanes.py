@@ -29,10 +29,10 @@ from farebox.ledger.lane_values import (
     FENCED,
     Item,
     Values,
-    alone,
     arguments_of,
     charged_by,
     deliver,
+    single_row_values,
     sort_batch,
     unknown_in,
     values_of,
@@ -83,7 +83,7 @@ class LaneLedger:
             lane.check()
 
     async def record(self, account_id: str, record: CallWritten) -> None:
-        values = alone(account_id, record)
+        values = single_row_values(account_id, record)
         if values is None:
             await self._jobs.record(account_id, record)
         else:
@@ -92,7 +92,7 @@ class LaneLedger:
     async def record_all(self, records: Sequence[tuple[str, CallWritten]]) -> None:
         sent = []
         for account_id, record in records:
-            values = alone(account_id, record)
+            values = single_row_values(account_id, record)
             if values is None:
                 await self._jobs.record(account_id, record)
             else:

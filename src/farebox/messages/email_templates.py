@@ -79,7 +79,7 @@ TEXTS: dict[str, str] = {
     ),
     "cost_differs": (
         "The cost that a provider stated differs from the price list. Check the receipt with `farebox receipt`, and "
-        "set the price if the list is wrong (page Prices, or `farebox price set`)."
+        "set the price if the list is wrong (Prices page, or `farebox price set`)."
     ),
     "bill_differs": (
         "A provider bills another amount for a day than its calls cost by your prices. `farebox bill report` shows by "

@@ -39,7 +39,7 @@ class KeptFigures:
             async with asyncio.timeout(QUERY_SECONDS):
                 found = await database.scan(read_figures)
         except Exception as error:  # noqa: BLE001 - any failure: the other metrics must stay available
-            log.info("no figures of the database", why=str(error) or type(error).__name__)
+            log.info("no database metrics", why=str(error) or type(error).__name__)
         self._found, self._until = found, clock.monotonic() + FRESH_SECONDS
         return found
 

@@ -186,7 +186,7 @@ def create_user(
 
 def _no_account(account_id: str) -> ActionRefused:
     why = f"there is no account {quoted(account_id)}"
-    return ActionRefused(f"{why}: `farebox account list` shows all", words=f"{why}: the page Accounts shows all")
+    return ActionRefused(f"{why}: `farebox account list` shows all", words=f"{why}: see the Accounts page")
 
 
 # --- money ------------------------------------------------------------------------------------------------------------

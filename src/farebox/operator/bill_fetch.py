@@ -73,7 +73,7 @@ def _get(client: httpx.Client, path: str, headers: dict[str, str], parameters: P
                 if len(body) > PAGE_BYTES_MAX:
                     raise FetchFailed(f"{path} answers with more than {PAGE_BYTES_MAX} bytes")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise FetchFailed(f"{client.base_url.host} cannot be asked: {error}") from error
+        raise FetchFailed(f"{client.base_url.host} cannot be queried: {error}") from error
     if response.status_code != 200:
         text = " ".join(bytes(body[:300]).decode("utf-8", "replace").split())
         raise FetchFailed(f"{client.base_url.host}{path} answered {response.status_code}: {text}")

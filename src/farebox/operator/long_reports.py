@@ -60,7 +60,7 @@ async def _run(services: Services, kind: Kind, report_id: str) -> None:
         try:
             await _end(services, report_id, ReportLine(failure="The server that computed it stopped."))
         except DatabaseUnavailable:
-            log.warning("end of a report not kept", kind=kind, why="the database is unavailable and the server stops")
+            log.warning("end of a report not saved", kind=kind, why="the database is unavailable and the server stops")
         raise
     except (OSError, ValueError) as error:  # no process could be started, or it wrote something invalid
         ended = ReportLine(failure=f"It could not be computed: {error}")
@@ -75,9 +75,9 @@ async def _run(services: Services, kind: Kind, report_id: str) -> None:
             else:
                 return
     except asyncio.CancelledError:
-        log.warning("report not kept", kind=kind, why="the server stops before the database can be written to")
+        log.warning("report not saved", kind=kind, why="the server stops before the database can be written to")
         raise
-    log.warning("report not kept", kind=kind, why="the database cannot be written to")
+    log.warning("report not saved", kind=kind, why="the database cannot be written to")
 
 
 async def _end(services: Services, report_id: str, ended: ReportLine) -> None:

@@ -133,7 +133,7 @@ async def remaining(
             async with asyncio.timeout(ROUND_SECONDS), turns, asyncio.timeout(SECONDS):
                 return await _remaining(asked, proxies, tls)
         except TimeoutError:
-            return CreditUnknown("the provider could not be asked in time")
+            return CreditUnknown("the provider could not be queried in time")
         except CreditUnknown as unknown:
             return unknown
 
@@ -152,7 +152,7 @@ async def _remaining(asked: CreditQuery, proxies: Proxies | None, tls: ssl.SSLCo
     try:
         left = await ASKED[asked.slug](get, asked.base_url)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise CreditUnknown(f"the provider could not be asked: {type(error).__name__}") from error
+        raise CreditUnknown(f"the provider could not be queried: {type(error).__name__}") from error
     except (ValueError, KeyError, TypeError, AttributeError, DecimalException, OverflowError, RecursionError) as error:
         raise CreditUnknown(_STRANGE) from error
     if left is not None and not (left.amount.is_finite() and left.amount.adjusted() < _DIGITS_MAX):

@@ -210,7 +210,7 @@ class _ListedModel:
             standard = [(_ALWAYS, _prices(info.prices))]
         else:
             standard = [(_when(slug, one.constraint), _prices(one.prices)) for one in info.prices]
-        # For models of other makers (Claude on Google), the list has only the standard price.
+        # For models of other vendors (Claude on Google), the list has only the standard price.
         own = any(info is model for model in provider.models)
         variants = [
             _Variant(_when(slug, variant.constraint), variant.when, _prices(variant.prices))

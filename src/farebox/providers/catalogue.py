@@ -9,12 +9,12 @@ from typing import Final
 
 from farebox.providers.definitions.by_unit import BY_UNIT
 from farebox.providers.definitions.clouds import CLOUDS
-from farebox.providers.definitions.makers import DEMO, MAKERS
-from farebox.providers.definitions.open_form import OPEN_FORM
+from farebox.providers.definitions.openai_compatible import OPENAI_COMPATIBLE
+from farebox.providers.definitions.vendors import DEMO, VENDORS
 from farebox.providers.objects import object_call
 from farebox.providers.provider import FREE, UNMETERED, Metering, Provider
 
-PROVIDERS: Final[tuple[Provider, ...]] = (*MAKERS, *CLOUDS, *OPEN_FORM, *BY_UNIT, DEMO)
+PROVIDERS: Final[tuple[Provider, ...]] = (*VENDORS, *CLOUDS, *OPENAI_COMPATIBLE, *BY_UNIT, DEMO)
 
 _BY_SLUG: Final = {provider.slug: provider for provider in PROVIDERS}
 _BY_NAME: Final = _BY_SLUG | {alias: provider for provider in PROVIDERS for alias in provider.aliases}

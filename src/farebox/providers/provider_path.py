@@ -44,8 +44,8 @@ def filled_base_url(base_url: str, where: ProviderPath) -> str:
     fill in."""
     if not base_url:
         raise InvalidRequest(
-            "This server is not set up here: the operator does so (page Operator's provider keys, or `farebox provider "
-            "set`)."
+            "This server is not set up here: the operator does so on the Operator's provider keys page, or with "
+            "`farebox provider set`."
         )
     if "{" not in base_url:
         return base_url
@@ -53,7 +53,7 @@ def filled_base_url(base_url: str, where: ProviderPath) -> str:
         base_url = base_url.replace(f"{{{name}}}", value)
     if _NOT_FILLED.search(base_url):
         raise InvalidRequest(
-            "The provider has no URL here: the operator sets one (page Operator's provider keys, or `farebox provider "
-            "set`)."
+            "The provider has no URL here: the operator sets one on the Operator's provider keys page, or with "
+            "`farebox provider set`."
         )
     return base_url

@@ -361,7 +361,7 @@ def _check_text(body: bytes) -> None:
     try:
         body.decode()
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"The body is not JSON: it is not UTF-8 at byte {error.start}.") from error
+        raise InvalidRequest(f"The body is not valid JSON: it is not UTF-8 at byte {error.start}.") from error
 
 
 def _check_numbers(parsed: ParsedRequest) -> None:

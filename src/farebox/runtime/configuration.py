@@ -337,7 +337,7 @@ def _supplement(text: str) -> Supplement:
     try:
         return Supplement(text.encode())
     except InvalidSupplement as error:
-        log.exception("the loaded price supplement is not understood", why=str(error))
+        log.exception("the loaded price supplement cannot be parsed", why=str(error))
         return shipped()
 
 

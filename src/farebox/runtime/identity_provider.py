@@ -224,7 +224,7 @@ class IdentityProvider:
             return KeySet.import_key_set(self._keys)  # type: ignore[arg-type]  # invalid keys raise, see below
         except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
             self._keys = {}
-            raise ProviderFailed(f"its keys are not understood: {error}") from error
+            raise ProviderFailed(f"its keys cannot be parsed: {error}") from error
 
     async def _userinfo(self, claims: Mapping[str, Any], access_token: str) -> Mapping[str, Any]:
         """The userinfo endpoint's statements about the same person: many providers return the e-mail address only
@@ -250,7 +250,7 @@ def _decoded(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProviderFailed(f"its answer is not understood: {error}") from error
+        raise ProviderFailed(f"its answer cannot be parsed: {error}") from error
 
 
 def _require_safe(url: str) -> None:

@@ -222,14 +222,14 @@ class Journal:
         content = without_checksum(line)
         if content is None:
             half = not line.endswith(b"\n")
-            log.warning("journal line not whole", file=name, bytes=len(line), cut_by_a_crash=half)
+            log.warning("journal line damaged", file=name, bytes=len(line), cut_by_a_crash=half)
             if not half:  # a crash cannot cause this: the disk has changed what was written
                 await self._files.refuse(line)
             return None
         try:
             return decode(content)
         except msgspec.DecodeError as error:
-            log.error("journal line not understood", file=name, why=str(error))  # noqa: TRY400 - no traceback
+            log.error("journal line cannot be parsed", file=name, why=str(error))  # noqa: TRY400 - no traceback
             await self._files.refuse(line)
             return None
 

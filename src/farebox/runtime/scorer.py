@@ -90,7 +90,7 @@ class HttpScorer:
         try:
             return _of_chat(body) if self._model else frozenset(msgspec.json.decode(body, type=_Answer).categories)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ScorerFailed(f"its answer is not understood: {error}") from error
+            raise ScorerFailed(f"its answer cannot be parsed: {error}") from error
 
     async def _answered(self, question: object) -> bytes:
         """The body of the scorer's response. Raises ScorerFailed."""
@@ -139,7 +139,7 @@ def _of_chat(body: bytes) -> frozenset[str]:
     text = msgspec.json.decode(body, type=_Completion).choices[0].message.content.strip()
     found = _verdict(text)
     if found is None:
-        raise ScorerFailed("it said neither `safe` nor `unsafe` with categories")
+        raise ScorerFailed("it returned neither `safe` nor `unsafe` with categories")
     return frozenset(_code(found[1] or ""))
 
 

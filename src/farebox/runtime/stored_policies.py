@@ -40,5 +40,5 @@ def stored_policy(policy_id: str, text: str) -> Policy:
     try:
         return compile_policy(policy_id, document, SLUG_OF_ALIAS)
     except (InvalidActor, InvalidPolicyCondition) as error:
-        log.exception("a policy is not understood", policy=policy_id, why=str(error))
+        log.exception("a policy cannot be parsed", policy=policy_id, why=str(error))
         return refusing_policy(policy_id, document, str(error))

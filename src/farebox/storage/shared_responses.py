@@ -168,7 +168,7 @@ class SharedResponses:
 
     def _note_failure(self, error: BaseException) -> None:
         if self._probe is None:
-            log.warning("the shared cache is away", why=str(error) or type(error).__name__)
+            log.warning("the shared cache is unavailable", why=str(error) or type(error).__name__)
             self._probe = asyncio.get_running_loop().create_task(self._await_return())
 
     async def _await_return(self) -> None:

@@ -66,7 +66,7 @@ class DatabaseFull(DatabaseUnavailable):
     remedy: ClassVar[str] = "make room on the database's disk: calls are accepted again at once, without a restart"
 
 
-class DatabaseGoneFull(DatabaseFull):
+class DatabaseDiskFull(DatabaseFull):
     """The server has ended because there was no space: PostgreSQL shuts down if it cannot write its log."""
 
     remedy: ClassVar[str] = (

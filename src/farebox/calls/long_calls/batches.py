@@ -89,7 +89,7 @@ async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted,
     )
     if under_way >= BATCHES_MAX or known >= KNOWN_MAX:
         raise Problem(
-            OBJECTS_FULL, f"The account has {under_way} batches under way, and {known} in all, which is the most."
+            OBJECTS_FULL, f"The account has {under_way} batches under way, and {known} in total, the maximum."
         )
     sums = _Sums(context)
     with context.watch.waiting(services.settings.call_timeout_ms / 1000):
@@ -142,7 +142,7 @@ def price_of(context: CallContext, model: str) -> tuple[ModelPrice, Markup]:
         raise Problem(
             MODEL_UNPRICED,
             f"The model {quoted(model)} of {call.provider} has no price, so a batch cannot be charged. The "
-            f"operator can set one on the page Prices, or with: farebox price set {call.provider} {model} "
+            f"operator can set one on the Prices page, or with: farebox price set {call.provider} {model} "
             "--input USD --output USD (per million tokens).",
         )
     if price.unknown or not (price.is_own or "input_tokens" in price.meters):

@@ -147,7 +147,7 @@ async def record_accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
 
     long = await services.database.write(job)
     if long is None:
-        raise Problem(UPSTREAM_TIMEOUT, f"{call.provider} took too long to begin; Farebox gave the work up.")
+        raise Problem(UPSTREAM_TIMEOUT, f"{call.provider} took too long to begin; Farebox abandoned it.")
     return long
 
 
@@ -319,15 +319,17 @@ async def _fetch(services: Services, long: LongCall, method: str, path: str, bod
                 while (chunk := await response.chunk()) is not None:
                     skimmer.feed(chunk)
                     if skimmer.size > RESPONSE_MAX or skimmer.over:
-                        log.warning("long call not seen", log_id=long.log_id, provider=long.provider, why="too large")
+                        log.warning(
+                            "long call could not be polled", log_id=long.log_id, provider=long.provider, why="too large"
+                        )
                         return None
             finally:
                 await response.close()
     except (UpstreamFailed, TimeoutError, Problem) as error:
-        log.warning("long call not seen", log_id=long.log_id, provider=long.provider, why=str(error))
+        log.warning("long call could not be polled", log_id=long.log_id, provider=long.provider, why=str(error))
         return None
     if response.status >= 400:
-        log.warning("long call not seen", log_id=long.log_id, provider=long.provider, status=response.status)
+        log.warning("long call could not be polled", log_id=long.log_id, provider=long.provider, status=response.status)
     return _Found(response.status, response.headers, skimmer.skeleton() or b"")
 
 

@@ -33,7 +33,7 @@ async def try_text(
     try:
         matches = await _matches(services, account_id, side, text)
     except (PoolBusy, HelperDied, TooMuchWork):
-        findings.unscreened(check, "it could not be looked at now")
+        findings.unscreened(check, "it could not be checked now")
     blocked = findings.matched(check, side, matches)
     request = ScoringRequest(account=account_id, gateway=gateway_id, check=check, provider="", model="")
     try:

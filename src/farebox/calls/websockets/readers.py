@@ -121,7 +121,7 @@ def _check_sound(context: CallContext, model: str) -> None:
         raise Problem(
             MODEL_UNPRICED,
             f"The model {quoted(model)} of {provider} has no price, so it cannot be charged. The operator can set one "
-            f"on the page Prices, or with: farebox price set {provider} MODEL --input USD --output USD (per million "
+            f"on the Prices page, or with: farebox price set {provider} MODEL --input USD --output USD (per million "
             "tokens).",
         )
     if not price.is_own and not price.meters.issuperset(_SOUND):

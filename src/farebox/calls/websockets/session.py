@@ -363,7 +363,7 @@ def _ending_of(error: BaseException) -> SessionEnding:
     if by_client:
         return SessionEnding("client", error.code, 1001 if error.broken_rule else error.code, error.reason)
     if error.code == VANISHED:
-        return _failed("it ended without a word")
+        return _failed("it closed without a reason")
     broken = f"{CONNECTION_FAILED} (closed with {error.code})" if error.code not in (1000, 1001, NO_CODE) else ""
     return SessionEnding("provider", error.code, error.code, error.reason, broken)
 

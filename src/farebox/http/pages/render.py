@@ -70,9 +70,9 @@ def sign_in(wanted: str, methods: SignInMethods) -> bytes:
     return _page("sign_in.html", "Sign in", wanted=wanted, open=methods)
 
 
-def mail_asked(email: str, minutes: int) -> bytes:
+def sign_in_mail_sent(email: str, minutes: int) -> bytes:
     """The page after requesting a link by e-mail: the same for everyone."""
-    return _page("mail_asked.html", "Check your inbox", email=email, minutes=minutes)
+    return _page("sign_in_mail_sent.html", "Check your inbox", email=email, minutes=minutes)
 
 
 def not_signed_in(text: str) -> bytes:

@@ -95,7 +95,7 @@ async def ask_for_link(request: Request, _: None) -> Response:
     spend(request.services, MAIL_REQUESTS, anonymous_client(request.client))
     spend(request.services, MAILS, email)
     mail_links.ask(request.services, email, own_path(form.get("next", "")))
-    return html(render.mail_asked(email, mail_links.MAIL_LINK_MS // MINUTE_MS))
+    return html(render.sign_in_mail_sent(email, mail_links.MAIL_LINK_MS // MINUTE_MS))
 
 
 # --- signing out ------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from farebox.errors import ACCOUNT_FROZEN, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages import fault_texts, render
-from farebox.http.pages.refill import refill_form
+from farebox.http.pages.form_redisplay import redisplayed_form
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import (
     Visit,
@@ -220,7 +220,7 @@ async def _again(form: Form, visit: Visit, fields: Fields, note: Flash) -> Respo
         return None
     values = _values(page, visit, shown) | {"flash": note}
     response = shell(visit, page.template, values, page.section or page.path)
-    body = refill_form(response.body.decode(), _filled(form.path, visit.request), fields)
+    body = redisplayed_form(response.body.decode(), _filled(form.path, visit.request), fields)
     return None if body is None else replace(response, body=body.encode())
 
 

@@ -14,6 +14,7 @@ from farebox.errors import (
     METHOD_NOT_ALLOWED,
     NO_ROUTE,
     NODE_UNAVAILABLE,
+    NOT_FOUND,
     Problem,
 )
 from farebox.http.envelope import HTML, Response
@@ -207,13 +208,17 @@ def problem_page(problem: Problem, _: Pages) -> Response:
     """The error page instead of a page that cannot be shown."""
     expired = problem.kind is LINK_EXPIRED
     text = f"{with_our_quotes(problem.words).rstrip('.')}."
-    title = "Please open a new link" if expired else "That did not work"
+    title = "Please open a new link" if expired else _title(problem)
     if problem.kind in (DATABASE_UNAVAILABLE, NODE_UNAVAILABLE):
         # It may be the page after a form that has been carried out.
         title, text = "The database is unavailable", f"{text} {_CHECK_FIRST}"
     retry = () if problem.retry_after is None else (("retry-after", str(problem.retry_after)),)
     page = render.problem(title, text, expired=expired)
     return html(page, *retry, status=problem.kind.status)
+
+
+def _title(problem: Problem) -> str:
+    return "Not found" if problem.kind.status == NOT_FOUND.status else "That did not work"
 
 
 def is_browser(request: RequestHeaders, path: str) -> bool:
@@ -225,9 +230,9 @@ async def error_page(problem: Problem, *headers: tuple[str, str]) -> Response:
     """The error page for a browser at an address that is not a page's, such as a mistyped one."""
     await render.ready()
     if problem.kind in (NO_ROUTE, METHOD_NOT_ALLOWED):
-        title, text = "There is no such page", "There is no page at this address. Check the spelling."
+        title, text = "Page not found", "There is no page at this address. Check the spelling."
     else:
-        title, text = "That did not work", f"{with_our_quotes(problem.words).rstrip('.')}."
+        title, text = _title(problem), f"{with_our_quotes(problem.words).rstrip('.')}."
     return html(render.problem(title, text, expired=False), *headers, status=problem.kind.status)
 
 

@@ -1,4 +1,4 @@
-"""The rows of clouds that serve models of many makers."""
+"""The rows of clouds that serve models of many vendors."""
 
 import re
 from typing import Final

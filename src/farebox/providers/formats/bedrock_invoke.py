@@ -61,7 +61,7 @@ _DIGITS: Final = 19
 _FIGURES: Final = ("inputTextTokenCount", "prompt_token_count", "generation_token_count")
 """Figures at the top level of a response."""
 
-_MAKERS: Final = tuple(
+_VENDORS: Final = tuple(
     (re.compile(rf"(?:[a-z-]{{2,8}}\.)?(?:{pattern})"), form)
     for pattern, form in (
         (r"anthropic\.", "anthropic"),
@@ -75,7 +75,7 @@ _MAKERS: Final = tuple(
     )
 )
 """The form of a model's requests, by the beginning of its name."""
-_SAID: Final = frozenset(
+_REPORTED: Final = frozenset(
     {
         *("text", "generation", "outputText", "content", "reasoning", "reasoning_content", "arguments", "name"),
         *("message", "delta", "choices", "outputs", "results", "tool_calls", "function", "generations"),
@@ -168,7 +168,7 @@ class BedrockInvoke(bodies.JsonBody):
 def _form(model: str, body: bytes) -> str:
     """The form of the model's requests; if the name does not show it, such as one chosen by its owner, it is determined
     from the request."""
-    found = next((form for pattern, form in _MAKERS if pattern.match(model)), "")
+    found = next((form for pattern, form in _VENDORS if pattern.match(model)), "")
     return found or (_form_by_body(body) if model.startswith("arn:") else "")
 
 
@@ -250,7 +250,7 @@ def _collect(seen: Seen, event: object) -> None:
     seen.update(reported or None, event.get("model"))
     usage = event.get("usage") or _within(event, "metadata", "usage")
     collect_output(seen, usage, _within(event, "output", "message", "content"), event.get("contentBlockDelta"))
-    _add_said(seen, {key: value for key, value in event.items() if key in _SAID or key == "content_block"})
+    _add_reported(seen, {key: value for key, value in event.items() if key in _REPORTED or key == "content_block"})
     _add_delta(seen, event)
 
 
@@ -272,7 +272,7 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _add_said(seen: Seen, value: object) -> None:
+def _add_reported(seen: Seen, value: object) -> None:
     stack: list[object] = [value]
     while stack:
         item = stack.pop()
@@ -281,4 +281,4 @@ def _add_said(seen: Seen, value: object) -> None:
         elif isinstance(item, list):
             stack.extend(reversed([inner for inner in item if isinstance(inner, dict)]))
         elif isinstance(item, dict):
-            stack.extend(inner for key, inner in reversed(item.items()) if key in _SAID or key == "content_block")
+            stack.extend(inner for key, inner in reversed(item.items()) if key in _REPORTED or key == "content_block")

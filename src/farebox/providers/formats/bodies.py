@@ -47,7 +47,7 @@ def decode(decoder: "msgspec.json.Decoder[_Head]", body: bytes) -> _Head:
     except RecursionError as deep:
         raise InvalidRequest("The body is nested too deeply.") from deep
     except ValueError as broken:
-        raise InvalidRequest(f"The body is not JSON: {broken}.") from broken
+        raise InvalidRequest(f"The body is not valid JSON: {broken}.") from broken
 
 
 def convert(value: object, to: type[_Converted]) -> _Converted:

@@ -251,7 +251,7 @@ class GeminiLiveReader(ByTurns):
             text, blob = part.get("text"), part.get("inlineData")
             if isinstance(text, str):
                 response.add(text)
-            elif (seconds := _said_seconds(blob)) is not None:
+            elif (seconds := _declared_seconds(blob)) is not None:
                 response.sound += Decimal(seconds)
             else:
                 response.add(msgspec.json.encode(part).decode())
@@ -344,7 +344,7 @@ class GeminiLiveReader(ByTurns):
         return b""
 
 
-def _said_seconds(blob: Any) -> float | None:
+def _declared_seconds(blob: Any) -> float | None:
     """Seconds of the model's speech in a blob; None if it is not such audio."""
     try:
         return messages.pcm_seconds(blob, _SAID_RATE)

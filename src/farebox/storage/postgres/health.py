@@ -18,8 +18,8 @@ import structlog
 from farebox.storage.postgres.connecting import RECONNECTS_MAX, Session, connect, has_ended, translate_errors
 from farebox.storage.sql import (
     DatabaseDamaged,
+    DatabaseDiskFull,
     DatabaseFull,
-    DatabaseGoneFull,
     DatabaseUnavailable,
     NodeUnavailable,
     StandbyMissing,
@@ -123,13 +123,13 @@ class DatabaseHealth:
             self._probe_now.set()
 
     def _with_cause(self, error: DatabaseUnavailable) -> DatabaseUnavailable:
-        """The error; DatabaseGoneFull if the database has shut down because its disk was full."""
-        if isinstance(error, DatabaseGoneFull):
+        """The error; DatabaseDiskFull if the database has shut down because its disk was full."""
+        if isinstance(error, DatabaseDiskFull):
             return error
         if isinstance(error, DatabaseFull):
             self._full = str(error)
         elif self._full and not isinstance(error, DatabaseDamaged):
-            return DatabaseGoneFull(f"{error}; before that: {self._full}")
+            return DatabaseDiskFull(f"{error}; before that: {self._full}")
         return error
 
     @property
@@ -204,7 +204,7 @@ class DatabaseHealth:
         if error.node not in self._nodes:
             self._nodes[error.node] = asyncio.get_running_loop().time()
             until = "calls of its accounts are refused, and their charges journaled, until it is back"
-            log.error("node away", node=error.node, why=str(error), until=until)
+            log.error("node unavailable", node=error.node, why=str(error), until=until)
 
     async def _probe_node(self, session: Session, node: str) -> None:
         """Whether the node is back; the next probe is of another unavailable node."""
@@ -233,7 +233,7 @@ class DatabaseHealth:
         if not self._logged:
             self._logged = True
             until = "calls are refused, and charges journaled, until it is back"
-            log.error("database away", why=str(self._unavailable), until=until)
+            log.error("database unavailable", why=str(self._unavailable), until=until)
 
     def _mark_standby_missing(self) -> None:
         """Note that the primary responds, but no synchronous standby is streaming from it."""

@@ -162,8 +162,8 @@ def _close_to_others(path: Path) -> None:
             mode = stat.S_IMODE(file.stat().st_mode)
             if mode & stat.S_IRWXO:
                 file.chmod(mode & ~stat.S_IRWXO)
-                log.warning("data file was open to others", file=str(file), mode=f"{mode:o}")
+                log.warning("data file was accessible to other users", file=str(file), mode=f"{mode:o}")
         except FileNotFoundError:
             continue
         except OSError as error:  # owned by another user, or on a file system without modes: the operator has to do it
-            log.warning("data file is open to others", file=str(file), mode=f"{mode:o}", why=error.strerror)
+            log.warning("data file is accessible to other users", file=str(file), mode=f"{mode:o}", why=error.strerror)

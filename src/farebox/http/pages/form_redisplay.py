@@ -15,7 +15,7 @@ _TICKED = frozenset({"checkbox", "radio"})
 Attributes = list[tuple[str, str | None]]
 
 
-def refill_form(page: str, path: str, sent: Mapping[str, str]) -> str | None:
+def redisplayed_form(page: str, path: str, sent: Mapping[str, str]) -> str | None:
     """The page with the values that were sent to this path in the form that they are from, which has
     the same hidden values. None if the page has no such form, or nothing can be typed into it."""
     forms = []

@@ -45,7 +45,7 @@ _GOOGLE_ROUTES: Final = (
 )
 _ANTHROPIC_ROUTES: Final = (post(r"v1/messages", _MESSAGES), post(r"v1/messages/count_tokens", FREE))
 
-MAKERS: Final[tuple[Provider, ...]] = (
+VENDORS: Final[tuple[Provider, ...]] = (
     Provider(
         "openai",
         "OpenAI",

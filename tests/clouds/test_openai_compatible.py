@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from farebox.providers.definitions.by_unit import BY_UNIT
-from farebox.providers.definitions.open_form import OPEN_FORM
+from farebox.providers.definitions.openai_compatible import OPENAI_COMPATIBLE
 from tests.calls.kit import set_price, set_provider
 from tests.calls.upstream import Upstream
 from tests.clouds.kit import charged, free
@@ -24,14 +24,14 @@ pytestmark = ON_BOTH_ENGINES
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "Good day."}, "finish_reason": "stop"}
 MESSAGES: Any = [{"role": "user", "content": "Hello there " * 500}]
-CHATS = [provider.slug for provider in OPEN_FORM if provider.chat_path]
+CHATS = [provider.slug for provider in OPENAI_COMPATIBLE if provider.chat_path]
 OWN = 1000 * 1_000 + 100 * 2_000
 """Nano-dollars, at the price that the tests set."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _rows(farebox: Farebox, upstream: Upstream) -> None:
-    for provider in OPEN_FORM:
+    for provider in OPENAI_COMPATIBLE:
         set_provider(farebox, provider.slug, base_url=f"{upstream.url}/{provider.slug}")
         set_price(farebox, provider.slug, "priced-by-the-test")
 

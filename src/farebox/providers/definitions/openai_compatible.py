@@ -1,4 +1,4 @@
-"""The rows of providers that serve models of many makers in OpenAI's form, and of servers that the operator runs."""
+"""The rows of providers that serve models of many vendors in OpenAI's form, and of servers that the operator runs."""
 
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ def _local(slug: str, name: str, **more: Any) -> Provider:
     return _open(slug, name, "", _COMPLETIONS, embeddings=True, local=True, stops_when_left=True, **more)
 
 
-OPEN_FORM: Final = (
+OPENAI_COMPATIBLE: Final = (
     _open("baseten", "Baseten", "https://inference.baseten.co/v1"),
     _open("huggingface", "Hugging Face", "https://router.huggingface.co/v1", aliases=("hf",)),
     _open("together", "Together AI", "https://api.together.xyz/v1", _COMPLETIONS, _IMAGES, embeddings=True),
