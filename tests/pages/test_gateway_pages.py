@@ -91,7 +91,8 @@ def test_a_gateway_is_created_read_saved_unchanged_and_deleted(owner: Person, cu
     for text in ("caches for 60 s", "500 calls in 30 s", "own keys only", "Stripe meters"):
         assert text in listed
     assert "Deleted" in owner.submit("/ui/gateways/full/delete")
-    assert owner.get("/ui/gateways/full").status_code == 404
+    gone = owner.get("/ui/gateways/full")
+    assert (gone.status_code, "<h1>Not found</h1>" in gone.text) == (404, True)
     assert owner.get("/ui/gateways/full/settings").status_code == 404
     assert owner.send("/ui/gateways/full/settings", group="cache").status_code == 303
 

@@ -56,6 +56,9 @@ def test_filters_find_calls(farebox: Farebox, owner: Person, customer: Customer)
     def found(**query: str) -> set[str]:
         return {log_id for log_id in (answered, refused, other) if log_id in owner.get("/ui/calls", **query).text}
 
+    (states,) = re.findall(r'<select[^>]* name="outcome".*?</select>', every, re.DOTALL)
+    for shown in ("answered", "from the cache", "failed", "refused"):  # the states in the list
+        assert len(re.findall(f">[^<]*{shown}[^<]*</option>", states)) == 1, shown
     assert found() == {answered, refused, other}
     assert found(outcome="ok") == {answered, other}
     assert found(outcome="refused") == {refused}

@@ -70,8 +70,8 @@ TEXTS: dict[str, str] = {
     ),
     "provider_key_trouble": (
         "A provider rejected your key, or your account there has no credit. Calls to it with your key receive 503 "
-        "until that is fixed: check the key and the credit at the provider, and set a new key (page "
-        "Operator's provider keys, or `farebox provider set`)."
+        "until that is fixed: check the key and the credit at the provider, and set a new key "
+        "(Operator's provider keys page, or `farebox provider set`)."
     ),
     "usage_disbelieved": (
         "A provider reported usage that no such call can have. The call was charged by a rule instead: check its "
