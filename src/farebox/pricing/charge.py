@@ -1,9 +1,11 @@
-"""What a call cost, and what the account pays for it. Exact until the single rounding in `charge_of`."""
+"""What a call cost, and what the account pays for it. Exact until the single rounding of each charge, here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from fractions import Fraction
 from typing import cast
 
+from farebox.money import ceil_div
 from farebox.pricing.model import Cost, CostLine, Markup, ModelPrice, Rate
 from farebox.pricing.rates import REQUESTS, ancestors
 from farebox.usage import AbsurdUsage, Quantity, Usage
@@ -31,8 +33,21 @@ def cost_of(price: ModelPrice, usage: Usage) -> Cost:
 
 
 def charge_of(cost: Cost, markup: Markup) -> int:
-    """Nano-dollars that the account pays. A charge is rounded only here: up, once, after the markup."""
+    """Nano-dollars that the account pays: rounded up, once, after the markup."""
     return -(-cost.numerator * markup.parts_per_million // (cost.denominator * PER_MILLION))
+
+
+def charge_of_batch(costs: Iterable[tuple[Fraction, Markup]]) -> int:
+    """Nano-dollars that the account pays for a batch, by the cost of each model's requests in nano-dollars: rounded up
+    once, as one charge."""
+    exact = sum((cost * markup.parts_per_million / PER_MILLION for cost, markup in costs), Fraction(0))
+    return ceil_div(exact.numerator, exact.denominator)
+
+
+def share_of_hold(amount: int, requests: int, of: int) -> int:
+    """Nano-dollars that the account pays for this number of a batch's requests if their usage is unknown. `amount`: the
+    hold for all of them."""
+    return ceil_div(amount * requests, of)
 
 
 def unpriced_meters(price: ModelPrice, usage: Usage) -> tuple[str, ...]:

@@ -29,9 +29,9 @@ from farebox.errors import (
 from farebox.helper_processes import HelperDied, PoolBusy, TooMuchWork
 from farebox.ledger.commands import Hold
 from farebox.memory_files import whole
-from farebox.money import NANOS_PER_CENT, ceil_div, format_usd
+from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.pricing.bill import combined
-from farebox.pricing.charge import PER_MILLION, cost_of
+from farebox.pricing.charge import charge_of_batch, cost_of, share_of_hold
 from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Cost, CostLine, Estimate, Markup, ModelPrice
 from farebox.pricing.unseen import refused, tokens_for_unseen
@@ -293,19 +293,18 @@ class _Spent:
     def priced(self, bound: Estimate, requests: int) -> tuple[PricedUsage, ModelPrice | None, Markup | None]:
         """The price of all usage together, rounded once; a response whose usage is not reported costs its share of the
         hold."""
-        parts, exact = [], Fraction(0)
+        parts, costs = [], list[tuple[Fraction, Markup]]()
         for model, lines in self._lines.items():
             price, markup = self._prices[model]
             whole = sum((nanos for _, nanos in lines.values()), Fraction(0))
-            exact += whole * markup.parts_per_million / PER_MILLION
+            costs.append((whole, markup))
             over = price.denominator
             made = tuple(
                 CostLine(meter, quantity, rate, int(nanos * over), above=above)
                 for (meter, rate, above), (quantity, nanos) in lines.items()
             )
             parts.append((price, Cost(sum(line.nanos_numerator for line in made), over, made)))
-        charge = ceil_div(exact.numerator, exact.denominator)
-        share = ceil_div(bound.amount * self.unreported, requests) if self.unreported else 0
+        share = share_of_hold(bound.amount, self.unreported, requests) if self.unreported else 0
         notes = (f"{self.unreported} responses report no usage: each costs its share of the hold",) if share else ()
         first = next(iter(self._prices.values()), None)
         return (
@@ -313,7 +312,7 @@ class _Spent:
                 "provider",
                 self.usage,
                 combined(parts) if parts else None,
-                charge + share,
+                charge_of_batch(costs) + share,
                 f"a batch of {requests} requests, of which {self.answered} were answered",
                 notes,
             ),
