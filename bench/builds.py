@@ -137,9 +137,10 @@ def main() -> int:
     for benchmark in [one for one in _benchmarks() if asked.only in one.result]:
         for turn in range(asked.rounds):
             for build, checkout in builds.items():
+                row = {"build": build, "turn": turn, "benchmark": benchmark.result, "pace_ms": machine.pace_ms()}
                 figures, failed = _run(checkout, benchmark)
                 status = failed or status
-                rows.append({"build": build, "turn": turn, "benchmark": benchmark.result, "figures": figures})
+                rows.append({**row, "figures": figures})
                 said = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
                 print(f"{benchmark.result}, round {turn + 1}, {build}: {said or 'failed'}", flush=True)
     commits = {build: machine.commit(checkout) for build, checkout in builds.items()}

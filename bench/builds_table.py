@@ -1,7 +1,7 @@
 """The table of bench.builds."""
 
 import statistics
-from typing import Final
+from typing import Any, Final
 
 from bench import stored
 from bench.cells import MISSING, figure, markdown, with_notes
@@ -40,4 +40,11 @@ def builds() -> str:
             lines.append([what, *turns, figure(ratio), target])
     before, now = (f"`{result['commits'][build]}`" for build in ("before", "now"))
     heads = ("alternating runs", f"before ({before})", f"now ({now})", "ratio of the medians", "target")
-    return with_notes(markdown(heads, lines), [result])
+    return with_notes(markdown(heads, lines), [result]) + _pace(result["rows"])
+
+
+def _pace(rows: list[dict[str, Any]]) -> str:
+    paces = [row["pace_ms"] for row in rows if "pace_ms" in row]
+    if not paces:
+        return ""
+    return f"\n\nA fixed piece of work took {min(paces)} to {max(paces)} ms of CPU, measured before each run.\n"
