@@ -1,4 +1,7 @@
-"""The types that more than one part of the program uses. Read this first."""
+"""The types that more than one part of the program uses. Read this first.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,6 +1,8 @@
 """Evaluations: what the logs of a gateway's datasets cost, how fast they were, and how people rated them.
 
 An evaluation is stored at once and processed by a background job; it keeps the datasets as they were then.
+
+Times are milliseconds since the Unix epoch.
 """
 
 from collections.abc import Callable

@@ -2,6 +2,8 @@
 
 The application names each hold, which makes every step safe to repeat. A hold belongs to no process of ours: only its
 application or its expiry ends it, never a restart. What is settled counts in usage, statement and spending limit.
+
+Times are milliseconds since the Unix epoch.
 """
 
 import re

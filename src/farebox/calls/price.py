@@ -1,4 +1,7 @@
-"""What a response costs: by the provider's figures unless they are impossible, else by what was delivered (ADR 18)."""
+"""What a response costs: by the provider's figures unless they are impossible, else by what was delivered (ADR 18).
+
+Amounts are nano-dollars.
+"""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""Who is a member of an account, and in which role. People are known by their e-mail addresses, in lower case."""
+"""Who is a member of an account, and in which role. People are known by their e-mail addresses, in lower case.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 import re
 from dataclasses import dataclass

@@ -1,5 +1,8 @@
 """Signing in at the operator's OpenID provider. Members are identified by e-mail address, so the provider's address
-decides."""
+decides.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 import msgspec
 import structlog

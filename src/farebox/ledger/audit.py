@@ -63,7 +63,7 @@ _ANALYZE = (  # with statistics of small tables PostgreSQL would compare row by 
 
 @dataclass(slots=True)
 class _Replay:
-    """The state of an account after replaying its transfers."""
+    """The state of an account after replaying its transfers. Nano-dollars."""
 
     posted: int = 0
     version: int = 0

@@ -3,6 +3,8 @@
 Every command names the account and carries an id derived from its cause, so that a repeat finds its own earlier work:
 the same id with the same content is answered as the first was, the same id with other content is a Conflict.
 A refusal changes nothing and is not remembered: the same command may be sent again later and then be admitted.
+
+Amounts are nano-dollars, and times milliseconds since the Unix epoch.
 """
 
 from abc import abstractmethod

@@ -1,4 +1,7 @@
-"""The ledger's rows: reading and writing one balance, hold or transfer inside the caller's transaction."""
+"""The ledger's rows: reading and writing one balance, hold or transfer inside the caller's transaction.
+
+Amounts are nano-dollars, and times milliseconds since the Unix epoch.
+"""
 
 import msgspec
 

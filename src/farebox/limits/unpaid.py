@@ -3,6 +3,8 @@
 A leaky bucket per account, in nano-dollars. It drains evenly, and what the account pays is deducted, so that an
 account that abandons a call now and then, and pays for the others, is never near the limit. Counted in this process; a
 restart starts from zero.
+
+Times are milliseconds since the Unix epoch.
 """
 
 from dataclasses import dataclass

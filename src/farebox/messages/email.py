@@ -1,4 +1,7 @@
-"""E-mail by SMTP: one recipient, on a thread. `smtp://` uses STARTTLS, `smtps://` TLS from the start."""
+"""E-mail by SMTP: one recipient, on a thread. `smtp://` uses STARTTLS, `smtps://` TLS from the start.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 import asyncio
 import re

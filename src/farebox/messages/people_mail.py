@@ -1,4 +1,7 @@
-"""E-mail to people who use the pages: plain text, and the same as HTML."""
+"""E-mail to people who use the pages: plain text, and the same as HTML.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any

@@ -5,6 +5,8 @@ The corrected price is set first, from the moment on from which it should have b
 began, computed in the same way as its charge. A call is corrected by the difference from what it has been charged so
 far, including earlier corrections, so corrections already made are not made again. An interrupted re-rating can
 therefore be repeated, and repeating a complete one changes nothing.
+
+Times are milliseconds since the Unix epoch.
 """
 
 from collections import Counter

@@ -1,4 +1,7 @@
-"""Access tokens: creating them, changing what they may do, revoking them. Plain functions, as in `administer`."""
+"""Access tokens: creating them, changing what they may do, revoking them. Plain functions, as in `administer`.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 import dataclasses
 import re

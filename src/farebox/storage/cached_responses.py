@@ -2,6 +2,8 @@
 
 A key begins with the generation of its gateway's cache. Emptying the cache starts a new generation: the entries of the
 previous one are no longer found, and are removed bit by bit afterwards (`leave_responses`, `forget_leftovers`).
+
+Times are milliseconds since the Unix epoch.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,6 +1,8 @@
 """Lists of an account's calls over all its gateways, the latest first: what the pages show.
 
 A list looks at a bounded number of calls, whatever it filters by, and says how far back it got.
+
+Times are milliseconds since the Unix epoch.
 """
 
 import json

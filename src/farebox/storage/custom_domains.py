@@ -1,6 +1,8 @@
 """The store of custom domains: host names that stand for a gateway once the account has proved that it owns them.
 
 The table has no bucket: a host name is looked up without knowing the account, and is active for one account only.
+
+Times are milliseconds since the Unix epoch.
 """
 
 from dataclasses import dataclass, replace

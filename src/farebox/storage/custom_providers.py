@@ -1,4 +1,4 @@
-"""The store of custom providers, and of what their models cost."""
+"""The store of custom providers, and of what their models cost. Times are milliseconds since the Unix epoch."""
 
 from dataclasses import dataclass, field
 from typing import Any

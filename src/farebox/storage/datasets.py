@@ -1,4 +1,7 @@
-"""The store of datasets (named filters over a gateway's log) and of their evaluations."""
+"""The store of datasets (named filters over a gateway's log) and of their evaluations.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 from dataclasses import dataclass
 from typing import Any

@@ -3,6 +3,8 @@
 Several processes may deliver. To make an attempt, a process moves `next_at` from the value it read to the end of a
 lease, in one statement: only one succeeds. Only that attempt may then record its result. If its process dies, the
 delivery is due again when the lease expires.
+
+Times are milliseconds since the Unix epoch.
 """
 
 from collections.abc import Collection

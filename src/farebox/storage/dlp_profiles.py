@@ -1,4 +1,4 @@
-"""The store of an account's own DLP profiles."""
+"""The store of an account's own DLP profiles. Times are milliseconds since the Unix epoch."""
 
 from dataclasses import dataclass
 

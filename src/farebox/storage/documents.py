@@ -1,4 +1,7 @@
-"""The store of documents: consecutive numbers, invoices and credit notes as they were issued, sums for statements."""
+"""The store of documents: consecutive numbers, invoices and credit notes as they were issued, sums for statements.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,7 @@
-"""The store of dynamic routes: an account's named flows, their versions, and which of these is deployed."""
+"""The store of dynamic routes: an account's named flows, their versions, and which of these is deployed.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The store of gateways: an account's named configurations."""
+"""The store of gateways: an account's named configurations. Times are milliseconds since the Unix epoch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,7 @@
-"""The store of destinations, to which accounts have their logs pushed: one for each account."""
+"""The store of destinations, to which accounts have their logs pushed: one for each account.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 from dataclasses import dataclass, field
 

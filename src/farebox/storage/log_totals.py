@@ -5,6 +5,8 @@ so no new ones appear below an ID of some time ago, and recording a call need no
 a log is subtracted from its total in the same transaction. A call that is recorded even later (its charge was in a
 journal during a long database outage) is missing from the total until all are counted again: at a read, if the last
 count is more than a day old and KEEP_FROM calls have been added since the mark.
+
+Times are milliseconds since the Unix epoch.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""The store of members: people by e-mail address, and their role on an account or as operator."""
+"""The store of members: people by e-mail address, and their role on an account or as operator.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 from dataclasses import dataclass
 from typing import Any

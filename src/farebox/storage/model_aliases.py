@@ -1,4 +1,7 @@
-"""The store of model aliases: an account's own names for models, for all of its gateways or for one."""
+"""The store of model aliases: an account's own names for models, for all of its gateways or for one.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,7 @@
-"""The store of operator alarms: what the operator should look into. One row per subject, open until resolved."""
+"""The store of operator alarms: what the operator should look into. One row per subject, open until resolved.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 from dataclasses import dataclass
 from typing import Any

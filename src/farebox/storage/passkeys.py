@@ -1,4 +1,7 @@
-"""The store of passkeys: public keys by which people sign in, stored by e-mail address."""
+"""The store of passkeys: public keys by which people sign in, stored by e-mail address.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 from dataclasses import dataclass
 from typing import Any

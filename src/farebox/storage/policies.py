@@ -1,4 +1,7 @@
-"""The store of policies that are in force, and of drafts that are not in force yet."""
+"""The store of policies that are in force, and of drafts that are not in force yet.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 from dataclasses import dataclass
 

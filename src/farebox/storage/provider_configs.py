@@ -1,4 +1,7 @@
-"""The store of stored keys: an account's encrypted provider keys, and which of them a gateway uses for what."""
+"""The store of stored keys: an account's encrypted provider keys, and which of them a gateway uses for what.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any

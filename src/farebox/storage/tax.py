@@ -1,4 +1,4 @@
-"""The store of tax rates, and the tax of a purchase."""
+"""The store of tax rates, and the tax of a purchase. Times are milliseconds since the Unix epoch."""
 
 import msgspec
 

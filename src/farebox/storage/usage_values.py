@@ -7,6 +7,8 @@ mark (`keep`): each is counted exactly once, however many processes do this and 
 
 The number of rows of an account is bounded: each dimension has at most VALUES_MAX values a day, and further ones are
 counted as `OTHER`.
+
+Times are milliseconds since the Unix epoch.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The store of endpoints: the URLs that messages are sent to."""
+"""The store of endpoints: the URLs that messages are sent to. Times are milliseconds since the Unix epoch."""
 
 import json
 from dataclasses import dataclass, field

@@ -3,6 +3,8 @@
 The replay uses the real ledger, on a database in memory: holds, charges, budgets and the account's spending limit are
 decided by ledger.posting, which rule counts what by calls.spending.rules, and charges are computed by pricing.reprice.
 What past calls do not show is listed in `Report.unknown`, and in docs/what-if.md.
+
+Times are milliseconds since the Unix epoch.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,7 @@
-"""What the members of an account should act on: the first lines of the overview, each with a link to the remedy."""
+"""What the members of an account should act on: the first lines of the overview, each with a link to the remedy.
+
+Amounts are nano-dollars.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

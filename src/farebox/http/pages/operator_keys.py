@@ -1,4 +1,7 @@
-"""The operator's page of providers: keys, their state, and the credit left."""
+"""The operator's page of providers: keys, their state, and the credit left.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 import re
 from dataclasses import dataclass

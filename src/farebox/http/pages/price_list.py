@@ -1,4 +1,7 @@
-"""The operator's page of prices: own prices and markups with their dates, and what a new one would change."""
+"""The operator's page of prices: own prices and markups with their dates, and what a new one would change.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,7 @@
-"""Access tokens: the list, when each was last used; creating, changing and revoking them."""
+"""Access tokens: the list, when each was last used; creating, changing and revoking them.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

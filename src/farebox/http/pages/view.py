@@ -1,4 +1,7 @@
-"""What the billing page shows, in one struct: `billing_view` fills it, the templates show it."""
+"""What the billing page shows, in one struct: `billing_view` fills it, the templates show it.
+
+Times are milliseconds since the Unix epoch.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
