@@ -71,7 +71,7 @@ def alarms(farebox: Farebox) -> set[tuple[str, str]]:
 
 async def begun(customer: Customer, demo: str, **more: Any) -> Wire:
     """A call that has a hold; if it streams, the provider has begun to answer."""
-    wire = await Wire.open(customer.farebox.url)
+    wire, before = await Wire.open(customer.farebox.url), customer.balance.held
     headers = customer.headers | {"content-type": "application/json", "x-demo": demo}
     path = f"/v1/{customer.account_id}/default/compat/chat/completions"
     await wire.send(path, headers, chat_body("one two three", max_tokens=50, **more))
@@ -79,7 +79,7 @@ async def begun(customer: Customer, demo: str, **more: Any) -> Wire:
         await wire.head()
         await wire.until(b"data: ")
     else:
-        until(lambda: customer.balance.held > 0, "it is held for")
+        until(lambda: customer.balance.held > before, "it is held for, in addition to earlier calls")
     return wire
 
 
@@ -128,8 +128,8 @@ async def test_held_money_returns_when_there_is_room_again(
     with running_farebox(disk.folder, in_doubt=in_doubt) as farebox:
         customer = farebox.funded("5")
         before = customer.balance.posted
-        stream = await begun(customer, "tokens=5 gap=100", stream=True, stream_options={"include_usage": True})
-        whole = await begun(customer, "tokens=5 delay=600")
+        stream = await begun(customer, "tokens=5 gap=300", stream=True, stream_options={"include_usage": True})
+        whole = await begun(customer, "tokens=5 delay=1500")
         disk.fill()
         responses = await asyncio.gather(stream.response(), whole.response())
         assert responses[0].status == 200
