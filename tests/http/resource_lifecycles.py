@@ -1,4 +1,4 @@
-"""The resources of the control plane with their life cycles: a table for tests/http/test_lives.py."""
+"""The resources of the control plane with their life cycles: a table for tests/http/test_resource_lifecycles.py."""
 
 import time
 from collections.abc import Callable, Mapping

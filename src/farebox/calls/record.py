@@ -54,7 +54,7 @@ class CallOutcome(msgspec.Struct):
 
 
 class CallLine(msgspec.Struct, omit_defaults=True):
-    """The canonical log line of a call (logs.Line)."""
+    """The canonical log line of a call (logs.StructuredLine)."""
 
     log_id: str
     account: str

@@ -78,7 +78,7 @@ class SessionEnding(msgspec.Struct, frozen=True):
     """How a session ends."""
 
     how: str
-    """One of metrics.families.SOCKET_ENDINGS."""
+    """A label of the metric `metrics.families.SOCKETS_ENDED`."""
     to_client: int
     to_provider: int
     reason: str = ""

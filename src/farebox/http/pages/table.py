@@ -96,7 +96,7 @@ class Form:
     back: str
     """The page that shows the outcome; parameters in braces are the form's own."""
     proved: bool = False
-    """Whether it concerns money or keys and so needs a recent proof of identity (`people.sessions.confirmed`)."""
+    """Whether it concerns money or keys and so needs a recent proof of identity (`identity.sessions.confirmed`)."""
     budget: Quota | None = None
     without_role: bool = False
     """As in Page."""

@@ -727,7 +727,7 @@ CREATE TABLE kept_objects (               -- stored provider objects: which acco
     account_id TEXT NOT NULL,
     gateway_id TEXT NOT NULL,             -- the gateway that created it; no other knows it
     provider   TEXT NOT NULL,
-    kind       TEXT NOT NULL,             -- providers.objects.KINDS
+    kind       TEXT NOT NULL,             -- providers.objects.Kind
     object_id  TEXT NOT NULL,             -- the provider's
     key_id     TEXT NOT NULL,             -- the operator's key that it was created with
     size       BIGINT NOT NULL,           -- number of bytes that it takes at the provider; of files alone
