@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from farebox.clock import Clock
 from farebox.demo_provider.directives import Directives
-from farebox.demo_provider.received_calls import JournalEntry, Stats
+from farebox.demo_provider.received_calls import ReceivedCall, Stats
 from farebox.demo_provider.responding import DemoEvent, Reply
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
 
@@ -29,7 +29,7 @@ class DemoDelivery:
         self._stats = stats
         self._gone: asyncio.Future[None] | None = None
 
-    async def run(self, reply: Reply, entry: JournalEntry) -> None:
+    async def run(self, reply: Reply, received: ReceivedCall) -> None:
         """Wait as directed (forever with `hang`), then send.
 
         Raises ClientGone, also if the provider is closing and releases waiting requests.
@@ -40,12 +40,12 @@ class DemoDelivery:
                 raise ClientGone
             if self._directives.delay:
                 await self._pause(self._directives.delay)
-            entry.status = reply.status
+            received.status = reply.status
             self._stats.tokens_in += reply.input_tokens
             if reply.events is not None:
-                entry.finished = await self._send_events(reply, reply.events)
+                received.finished = await self._send_events(reply, reply.events)
             else:
-                entry.finished = await self._send_body(reply)
+                received.finished = await self._send_body(reply)
         finally:
             if self._gone is not None:
                 self._gone.cancel()

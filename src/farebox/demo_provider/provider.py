@@ -89,16 +89,16 @@ class DemoProvider:
             status, response = self._manage(call)
             exchange.respond(status, JSON_HEADERS, encode(response))
             return
-        entry = self.journal.begin(call)
+        received = self.journal.begin(call)
         stats = self.journal.stats
         try:
             directives, reply = self._respond(call)
-            await DemoDelivery(exchange, directives, self._clock, self._closing, stats).run(reply, entry)
+            await DemoDelivery(exchange, directives, self._clock, self._closing, stats).run(reply, received)
         except ClientGone:
             stats.disconnects += 1
         finally:
             self.journal.stats.open -= 1  # of the current counts, which may have been cleared meanwhile
-            stats.completed += entry.finished
+            stats.completed += received.finished
 
     def _respond(self, call: DemoRequest) -> tuple[Directives, Reply]:
         endpoint = _endpoint(call)

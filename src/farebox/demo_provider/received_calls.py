@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from farebox.demo_provider.prompt import DemoRequest, Json
 
 _BODY_KEPT = 64 * 1024
-_ENTRIES_KEPT = 500
+_CALLS_KEPT = 500
 
 
 @dataclass(slots=True)
-class JournalEntry:
+class ReceivedCall:
     """One call, and how its response went."""
 
     call: DemoRequest
@@ -21,7 +21,7 @@ class JournalEntry:
     """The response was sent to its end."""
 
     def shown(self) -> Json:
-        """The entry as JSON. Values of a repeated header are joined with a comma."""
+        """The call as JSON. Values of a repeated header are joined with a comma."""
         headers: dict[str, str] = {}
         for name, value in self.call.headers.items():
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
@@ -59,25 +59,25 @@ class DemoJournal:
 
     def __init__(self) -> None:
         self.stats = Stats()
-        self.entries: deque[JournalEntry] = deque(maxlen=_ENTRIES_KEPT)
+        self.calls: deque[ReceivedCall] = deque(maxlen=_CALLS_KEPT)
 
-    def begin(self, call: DemoRequest) -> JournalEntry:
+    def begin(self, call: DemoRequest) -> ReceivedCall:
         """Note a call that begins to be served."""
         size = len(call.body)
         if size > _BODY_KEPT:
             call = DemoRequest(call.method, call.path, call.query, call.headers, call.body[:_BODY_KEPT])
-        entry = JournalEntry(call, size)
-        self.entries.append(entry)
+        received = ReceivedCall(call, size)
+        self.calls.append(received)
         self.stats.requests += 1
         self.stats.open += 1
-        return entry
+        return received
 
     def clear(self) -> None:
         """Forget the calls and restart the counts; calls being served stay counted as open."""
         self.stats = Stats(open=self.stats.open)
-        self.entries.clear()
+        self.calls.clear()
 
     def last(self, count: int | None = None) -> list[Json]:
         """The latest calls, oldest first; all that are kept unless a count is given."""
-        entries = list(self.entries)
-        return [entry.shown() for entry in (entries if count is None else entries[-count:] if count > 0 else ())]
+        calls = list(self.calls)
+        return [received.shown() for received in (calls if count is None else calls[-count:] if count > 0 else ())]
