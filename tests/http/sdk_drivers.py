@@ -39,7 +39,7 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SdkResponse:
     """The outcome; `result` is without the envelope, and contains all pages of a list."""
 
     status: int
@@ -62,7 +62,7 @@ class Driver(Protocol):
 
     def ask(
         self, who: Customer, account_id: str, operation: Operation, values: Mapping[str, str], fields: Mapping[str, Any]
-    ) -> Answer:
+    ) -> SdkResponse:
         """Call an operation with the access token of `who`."""
         ...
 
@@ -75,12 +75,12 @@ class PythonDriver:
 
     def ask(
         self, who: Customer, account_id: str, operation: Operation, values: Mapping[str, str], fields: Mapping[str, Any]
-    ) -> Answer:
+    ) -> SdkResponse:
         try:
-            return Answer(200, self._asked(self._client(who), account_id, operation, values, fields))
+            return SdkResponse(200, self._asked(self._client(who), account_id, operation, values, fields))
         except cloudflare.APIStatusError as error:
             body = error.body if isinstance(error.body, dict) else {}
-            return Answer(error.status_code, errors=body.get("errors", []))
+            return SdkResponse(error.status_code, errors=body.get("errors", []))
 
     def _client(self, who: Customer) -> Any:
         base_url = f"{who.farebox.url}/client/v4"
@@ -126,7 +126,7 @@ class NodeDriver:
 
     def ask(
         self, who: Customer, account_id: str, operation: Operation, values: Mapping[str, str], fields: Mapping[str, Any]
-    ) -> Answer:
+    ) -> SdkResponse:
         url, positional, named = operation.parts(account_id, values)
         words = [
             word[0] + "".join(map(str.title, word[1:])) for word in (n.split("_") for n in operation.sdk.split("."))
@@ -147,10 +147,12 @@ class NodeDriver:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         assert line, f"the program ended with {self._process.wait(10)}"
-        answer = json.loads(line)
-        assert "failure" not in answer, answer["failure"]
-        result = answer.get("result")
-        return Answer(answer["status"], result if operation.sdk else unwrapped(result), answer.get("errors") or [])
+        response = json.loads(line)
+        assert "failure" not in response, response["failure"]
+        result = response.get("result")
+        return SdkResponse(
+            response["status"], result if operation.sdk else unwrapped(result), response.get("errors") or []
+        )
 
 
 @contextmanager

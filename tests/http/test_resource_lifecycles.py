@@ -19,7 +19,7 @@ from tests.http.resource_lifecycles import (
     ResourceLifecycle,
     routes_of_accounts,
 )
-from tests.http.sdk_drivers import Answer, Driver, PythonDriver, node_driver
+from tests.http.sdk_drivers import Driver, PythonDriver, SdkResponse, node_driver
 from tests.node.programs import installed_node
 from tests.support import Customer, Farebox
 
@@ -44,25 +44,25 @@ class Asking:
         self.account_id = who.account_id
         self.succeeded: set[tuple[str, str]] = set()
 
-    def __call__(self, method: str, name: str, item: str = "", fields: Mapping[str, Any] = NOTHING) -> Answer:
+    def __call__(self, method: str, name: str, item: str = "", fields: Mapping[str, Any] = NOTHING) -> SdkResponse:
         operation = self.life.operation(method, name)
         place = self.life.item.strip("{}")
-        answer = self.driver.ask(self.who, self.account_id, operation, self.values | {place: item}, fields)
-        if answer.status < 300:
+        response = self.driver.ask(self.who, self.account_id, operation, self.values | {place: item}, fields)
+        if response.status < 300:
             self.succeeded.add((method, operation.path))
-        return answer
+        return response
 
-    def create(self, item: str, fields: Mapping[str, Any]) -> Answer:
+    def create(self, item: str, fields: Mapping[str, Any]) -> SdkResponse:
         return self("PUT" if self.life.named else "POST", "create", item, fields)
 
-    def get(self, item: str) -> Answer:
+    def get(self, item: str) -> SdkResponse:
         """The item as it is read, or as in the list if it cannot be read alone."""
         if self.life.reads:
             return self("GET", "get", item)
         found = [one for one in self.all() if one[self.life.id] == item]
-        return Answer(200, found[0]) if found else Answer(*UNKNOWN[:1], errors=[{"code": UNKNOWN[1]}])
+        return SdkResponse(200, found[0]) if found else SdkResponse(*UNKNOWN[:1], errors=[{"code": UNKNOWN[1]}])
 
-    def change(self, item: str, fields: Mapping[str, Any]) -> Answer:
+    def change(self, item: str, fields: Mapping[str, Any]) -> SdkResponse:
         assert self.life.change is not None
         return self(self.life.change[0], "update", item, fields)
 
@@ -71,29 +71,29 @@ class Asking:
         found = self.get(item).result
         return {name: value for name, value in found.items() if name not in self.life.written_later}
 
-    def delete(self, item: str) -> Answer:
+    def delete(self, item: str) -> SdkResponse:
         return self("DELETE", "delete", item)
 
     def all(self, **query: Any) -> list[dict[str, Any]]:
-        answer = self("GET", "list", fields=query)
-        assert answer.status == 200, answer
-        return self.life.shown_all(answer.result)
+        response = self("GET", "list", fields=query)
+        assert response.status == 200, response
+        return self.life.shown_all(response.result)
 
     def ids(self, **query: Any) -> list[str]:
         return [str(one[self.life.id]) for one in self.all(**query)]
 
 
-def made(asking: Asking, number: int, **changed: Any) -> tuple[str, Answer]:
+def made(asking: Asking, number: int, **changed: Any) -> tuple[str, SdkResponse]:
     """Create the item with this number; its fields and ID."""
     life, item = asking.life, f"n{number}"
     fields = life.body(number, asking.values) | changed
-    answer = asking.create(item, fields)
-    if answer.status >= 300:
-        return item, answer
-    shown = life.shown(answer.result)
+    response = asking.create(item, fields)
+    if response.status >= 300:
+        return item, response
+    shown = life.shown(response.result)
     expected = {name: value for name, value in fields.items() if name not in life.hidden}
     assert {name: shown.get(name) for name in expected} == expected
-    return str(shown[life.id]), answer
+    return str(shown[life.id]), response
 
 
 def prepared(driver: Driver, life: ResourceLifecycle, who: Customer) -> Asking:
@@ -105,8 +105,8 @@ def prepared(driver: Driver, life: ResourceLifecycle, who: Customer) -> Asking:
         assert gateways.create("", fields).status == 200
     for name in life.needs:
         needed = next(each for each in LIFECYCLES if each.name == name)
-        values[name], answer = made(Asking(driver, needed, who, values), 9)
-        assert answer.status < 300, answer
+        values[name], response = made(Asking(driver, needed, who, values), 9)
+        assert response.status < 300, response
     return Asking(driver, life, who, values)
 
 
@@ -114,10 +114,10 @@ def prepared(driver: Driver, life: ResourceLifecycle, who: Customer) -> Asking:
 def test_the_life_cycle_of_a_resource(farebox: Farebox, driver: Driver, life: ResourceLifecycle) -> None:
     asking = prepared(driver, life, farebox.funded("1"))
     before = asking.ids()
-    first, answer = made(asking, 1)
-    assert answer.status < 300, answer
+    first, response = made(asking, 1)
+    assert response.status < 300, response
     second, _ = made(asking, 2)
-    is_read(asking, first, life.shown(answer.result))
+    is_read(asking, first, life.shown(response.result))
     is_listed(asking, before, first, second)
     is_refused(asking, first)
     is_changed(asking, first)
@@ -152,10 +152,10 @@ def is_refused(asking: Asking, item: str) -> None:
     elif not life.named:
         assert again.code == life.duplicate
     for changed, place in life.wrong:
-        answer = asking.create("n3", life.body(3, asking.values) | changed)
-        assert answer.status == 400, (changed, answer)
-        assert place in answer.paths, (changed, answer)
-        assert all(error["message"] for error in answer.errors)
+        response = asking.create("n3", life.body(3, asking.values) | changed)
+        assert response.status == 400, (changed, response)
+        assert place in response.paths, (changed, response)
+        assert all(error["message"] for error in response.errors)
         if life.change is not None and set(changed) <= set(life.change[1]):
             stored = asking.stored(item)
             assert place in asking.change(item, life.change[1] | changed).paths
@@ -169,10 +169,10 @@ def is_changed(asking: Asking, item: str) -> None:
     life = asking.life
     if life.change is None:
         return
-    answer = asking.change(item, life.change[1])
-    assert answer.status == 200, answer
+    response = asking.change(item, life.change[1])
+    assert response.status == 200, response
     expected = life.changed or life.change[1]
-    assert {name: answer.result.get(name) for name in expected} == expected
+    assert {name: response.result.get(name) for name in expected} == expected
     found = asking.get(item).result
     shown = {name: value for name, value in expected.items() if name in found}
     assert {name: found[name] for name in shown} == shown
@@ -190,12 +190,12 @@ def is_foreign(asking: Asking, other: Asking, item: str) -> None:
     if asking.life.change is not None and not asking.life.named:
         assert other.change(item, asking.life.change[1]).code == asking.life.gone
     other.account_id = asking.account_id
-    answers = [other("GET", "list"), other.delete(item), other.create("n4", other.life.body(4, other.values))]
+    responses = [other("GET", "list"), other.delete(item), other.create("n4", other.life.body(4, other.values))]
     if asking.life.reads:
-        answers.append(other("GET", "get", item))
+        responses.append(other("GET", "get", item))
     if asking.life.change is not None:
-        answers.append(other.change(item, asking.life.change[1]))
-    assert {answer.code for answer in answers} == {FOREIGN}
+        responses.append(other.change(item, asking.life.change[1]))
+    assert {response.code for response in responses} == {FOREIGN}
     assert asking.stored(item) == stored
 
 
@@ -219,11 +219,11 @@ def test_the_steps_of_a_story(farebox: Farebox, driver: Driver, name: str) -> No
         fields = step.fields(values) if callable(step.fields) else step.fields
         refused = driver.ask(other, owner.account_id, step.operation, values, fields)
         assert refused.code == FOREIGN, step
-        answer = driver.ask(owner, owner.account_id, step.operation, values, fields)
-        assert answer.code == step.code, (step, answer)
-        assert not step.place or step.place in answer.paths, (step, answer)
-        same(answer.result, step.result)
-        values |= {kept: str(part(answer.result, where)) for kept, where in step.keep.items()}
+        response = driver.ask(owner, owner.account_id, step.operation, values, fields)
+        assert response.code == step.code, (step, response)
+        assert not step.place or step.place in response.paths, (step, response)
+        same(response.result, step.result)
+        values |= {kept: str(part(response.result, where)) for kept, where in step.keep.items()}
 
 
 def part(result: Any, where: str) -> Any:

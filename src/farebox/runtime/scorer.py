@@ -53,7 +53,7 @@ class Scorer(Protocol):
         ...
 
 
-class _Answer(msgspec.Struct):
+class _ResponseCategories(msgspec.Struct):
     categories: Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Meta(max_length=64)]
 
 
@@ -88,7 +88,7 @@ class HttpScorer:
     async def judge(self, request: ScoringRequest) -> frozenset[str]:
         body = await self._answered(_as_chat(request, self._model) if self._model else _as_hook(request))
         try:
-            return _of_chat(body) if self._model else frozenset(msgspec.json.decode(body, type=_Answer).categories)
+            return _of_chat(body) if self._model else _of_hook(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ScorerFailed(f"its answer cannot be parsed: {error}") from error
 
@@ -132,6 +132,10 @@ def _as_chat(request: ScoringRequest, model: str) -> object:
     if request.check == "RESPONSE":
         messages = [{"role": "user", "content": request.prompt}, {"role": "assistant", "content": request.text}]
     return {"model": model, "messages": messages, "temperature": 0, "max_tokens": 64}
+
+
+def _of_hook(body: bytes) -> frozenset[str]:
+    return frozenset(msgspec.json.decode(body, type=_ResponseCategories).categories)
 
 
 def _of_chat(body: bytes) -> frozenset[str]:

@@ -44,7 +44,7 @@ class _StripeError(msgspec.Struct, frozen=True):
     param: str = ""
 
 
-class _StripeAnswer(msgspec.Struct, frozen=True):
+class _ResponseError(msgspec.Struct, frozen=True):
     error: _StripeError = msgspec.field(default_factory=_StripeError)
 
 
@@ -169,7 +169,7 @@ async def _send(
 
 def _error(sent: DeliveryResult) -> _StripeError:
     try:
-        return msgspec.json.decode(sent.body, type=_StripeAnswer, strict=False).error
+        return msgspec.json.decode(sent.body, type=_ResponseError, strict=False).error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _StripeError()
 

@@ -32,7 +32,7 @@ class _SpeechHead(msgspec.Struct):
     transcript: str
 
 
-class _Answer(msgspec.Struct):
+class _ResponseTranscript(msgspec.Struct):
     """A transcript, or one event of a stream."""
 
     type: Any = None
@@ -43,7 +43,7 @@ class _Answer(msgspec.Struct):
 
 
 _SPEECH_HEAD: Final = msgspec.json.Decoder(_SpeechHead)
-_ANSWER: Final = ResponseDecoder[_Answer](_Answer)
+_RESPONSE: Final = ResponseDecoder[_ResponseTranscript](_ResponseTranscript)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class CartesiaSpeech(bodies.JsonBody):
             return StatedReader(usage)
 
         def parse_event(seen: Seen, data: bytes) -> bool:
-            event = _ANSWER.decode(data)
+            event = _RESPONSE.decode(data)
             if event.type == "error" or event.error:
                 seen.end(failed=True)
                 return True
@@ -121,8 +121,8 @@ def _length(file: bytes, encoding: str, rate: str) -> AudioLength:
 
 
 def _parse_transcript(seen: Seen, body: bytes) -> None:
-    answer = _ANSWER.decode(body)
+    response = _RESPONSE.decode(body)
     seen.complete = True
-    seen.update({"audio_seconds": answer.duration})
-    seen.add_text(answer.text)
-    seen.failed = bool(answer.error)
+    seen.update({"audio_seconds": response.duration})
+    seen.add_text(response.text)
+    seen.failed = bool(response.error)

@@ -48,13 +48,13 @@ class _Metadata(msgspec.Struct):
     channels: Any = None
 
 
-class _Answer(msgspec.Struct):
+class _ResponseMetadata(msgspec.Struct):
     metadata: _Metadata | None = None
     err_code: Any = None
 
 
 _SPEECH: Final = msgspec.json.Decoder(_Speech)
-_ANSWER: Final = ResponseDecoder[_Answer](_Answer, float_hook=exact_number)
+_RESPONSE: Final = ResponseDecoder[_ResponseMetadata](_ResponseMetadata, float_hook=exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +97,12 @@ class DeepgramListen(bodies.JsonBody):
         """A reader for the response."""
 
         def parse_body(seen: Seen, body: bytes) -> None:
-            answer = _ANSWER.decode(body)
+            response = _RESPONSE.decode(body)
             seen.complete = True
-            seen.failed = answer.err_code is not None
-            if answer.metadata is not None:
+            seen.failed = response.err_code is not None
+            if response.metadata is not None:
                 each = parsed.response_form == "channels"
-                seen.update({"audio_seconds": _seconds(answer.metadata, each_channel=each)})
+                seen.update({"audio_seconds": _seconds(response.metadata, each_channel=each)})
 
         return BodyReader(parse_body, READING)
 

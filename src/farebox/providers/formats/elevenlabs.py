@@ -60,14 +60,14 @@ class _Transcript(msgspec.Struct):
     words: list[_Word] | None = None
 
 
-class _Answer(_Transcript):
+class _ResponseTranscripts(_Transcript):
     """A transcript: of one channel, of several channels in one, or one for each channel."""
 
     transcripts: list[_Transcript] | None = None
 
 
 _SPEECH: Final = msgspec.json.Decoder(_Speech)
-_ANSWER: Final = ResponseDecoder[_Answer](_Answer, float_hook=exact_number)
+_RESPONSE: Final = ResponseDecoder[_ResponseTranscripts](_ResponseTranscripts, float_hook=exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +131,12 @@ class ElevenLabsTranscript(bodies.JsonBody):
         least = int(parsed.response_form)
 
         def parse_body(seen: Seen, body: bytes) -> None:
-            answer = _ANSWER.decode(body)
+            response = _RESPONSE.decode(body)
             seen.complete = True
-            if answer.transcripts:
-                seconds = sum(_seconds(one, least) for one in answer.transcripts)
+            if response.transcripts:
+                seconds = sum(_seconds(one, least) for one in response.transcripts)
             else:
-                seconds = _seconds(answer, least) * _channels(answer)
+                seconds = _seconds(response, least) * _channels(response)
             seen.update({"audio_seconds": seconds or None})
 
         return BodyReader(parse_body, READING)

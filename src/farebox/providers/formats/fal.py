@@ -30,13 +30,13 @@ class _Head(msgspec.Struct):
     """Images for each of the `num_images`, with models that generate series."""
 
 
-class _Answer(msgspec.Struct):
+class _ResponseImages(msgspec.Struct):
     images: Any = None
     image: Any = None
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = ResponseDecoder[_Answer](_Answer, float_hook=exact_number)
+_RESPONSE: Final = ResponseDecoder[_ResponseImages](_ResponseImages, float_hook=exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,9 @@ class Fal(bodies.JsonBody):
         stated = figure(parsed.stated.get(_UNITS))
 
         def parse_body(seen: Seen, body: bytes) -> None:
-            answer = _ANSWER.decode(body)
+            response = _RESPONSE.decode(body)
             seen.complete = True
-            images = len(answer.images) if isinstance(answer.images, list) else int(answer.image is not None)
+            images = len(response.images) if isinstance(response.images, list) else int(response.image is not None)
             seen.update({"billed_units": stated, "output_images": images, "runs": 1})
             if stated is None:
                 seen.doubts.append(f"the response has no {_UNITS}")

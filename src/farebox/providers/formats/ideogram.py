@@ -35,13 +35,13 @@ class _Legacy(msgspec.Struct):
     image_request: _Given
 
 
-class _Answer(msgspec.Struct):
+class _ResponseImages(msgspec.Struct):
     data: Any = None
 
 
 _GIVEN: Final = msgspec.json.Decoder(_Given)
 _LEGACY: Final = msgspec.json.Decoder(_Legacy)
-_ANSWER: Final = ResponseDecoder[_Answer](_Answer)
+_RESPONSE: Final = ResponseDecoder[_ResponseImages](_ResponseImages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _of_legacy(content_type: str, body: bytes) -> _Given:
 
 
 def _parse_body(seen: Seen, body: bytes) -> None:
-    answer = _ANSWER.decode(body)
+    response = _RESPONSE.decode(body)
     seen.complete = True
-    if isinstance(answer.data, list):
-        seen.update({"output_images": len(answer.data)})
+    if isinstance(response.data, list):
+        seen.update({"output_images": len(response.data)})

@@ -36,7 +36,7 @@ class _ImagenHead(msgspec.Struct):
     parameters: _Parameters | None = None
 
 
-class _Answer(msgspec.Struct):
+class _ResponseImages(msgspec.Struct):
     data: Any = None
     predictions: Any = None
     error: Any = None
@@ -44,7 +44,7 @@ class _Answer(msgspec.Struct):
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
 _IMAGEN_HEAD: Final = msgspec.json.Decoder(_ImagenHead)
-_ANSWER: Final = ResponseDecoder[_Answer](_Answer, float_hook=exact_number)
+_RESPONSE: Final = ResponseDecoder[_ResponseImages](_ResponseImages, float_hook=exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,11 @@ def _parsed(model: str, images: int) -> ParsedRequest:
 
 
 def _parse_body(seen: Seen, body: bytes) -> None:
-    answer = _ANSWER.decode(body)
+    response = _RESPONSE.decode(body)
     seen.complete = True
-    seen.failed = bool(answer.error)
-    if isinstance(answer.data, list):
-        seen.update({"output_images": len(answer.data)})
-    elif isinstance(answer.predictions, list):  # filtered ones have a reason in place of an image
-        made = [one for one in answer.predictions if isinstance(one, dict) and not _FILE.isdisjoint(one)]
+    seen.failed = bool(response.error)
+    if isinstance(response.data, list):
+        seen.update({"output_images": len(response.data)})
+    elif isinstance(response.predictions, list):  # filtered ones have a reason in place of an image
+        made = [one for one in response.predictions if isinstance(one, dict) and not _FILE.isdisjoint(one)]
         seen.update({"output_images": len(made)})

@@ -21,13 +21,13 @@ class _Head(msgspec.Struct):
     documents: list[Any]
 
 
-class _Answer(msgspec.Struct):
+class _ResponseUsage(msgspec.Struct):
     usage: Any = None
     detail: Any = None
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = ResponseDecoder[_Answer](_Answer)
+_RESPONSE: Final = ResponseDecoder[_ResponseUsage](_ResponseUsage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Rerank(bodies.JsonBody):
 
 
 def _parse_body(seen: Seen, body: bytes) -> None:
-    answer = _ANSWER.decode(body)
+    response = _RESPONSE.decode(body)
     seen.complete = True
-    seen.failed = answer.usage is None and answer.detail is not None
-    seen.update(answer.usage)
+    seen.failed = response.usage is None and response.detail is not None
+    seen.update(response.usage)
