@@ -42,7 +42,7 @@ from tests.postgres.server import PostgresServer, start_postgres
 T = TypeVar("T")
 
 TESTER = Operator("tester@tests", "command")
-"""The operator to whom tests attribute acts."""
+"""The operator to whom tests attribute what an operator does."""
 
 ENGINES = ("sqlite", "postgres")
 CHOSEN = os.environ.get("FAREBOX_TEST_ENGINE", "")

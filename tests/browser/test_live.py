@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 def test_new_figures_and_calls_show_on_an_open_page(
     farebox: Farebox, page: Page, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.05)
     customer = farebox.funded()
     sign_in(farebox, page, customer.account_id)
     expect(page.get_by_role("button", name="Live")).to_be_visible()

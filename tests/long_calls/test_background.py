@@ -372,7 +372,7 @@ def test_the_worker_may_die_anywhere(
         provider.finish(response.id)
         (long,) = running(customer)
         with crash:
-            farebox.run(long_calls.look(services, long))
+            farebox.run(long_calls.poll(services, long))
         settled(customer)
         assert spent(customer) - before == COST, crash.point
         assert customer.balance.held == 0
@@ -387,8 +387,8 @@ def test_concurrent_observers_of_the_end_charge_once(
     (long,) = running(customer)
 
     async def twice() -> None:
-        await long_calls.look(farebox.services, long)
-        await long_calls.look(farebox.services, long)
+        await long_calls.poll(farebox.services, long)
+        await long_calls.poll(farebox.services, long)
 
     farebox.run(twice())
     client.responses.retrieve(response.id)

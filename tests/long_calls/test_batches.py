@@ -230,7 +230,7 @@ def test_the_worker_may_die_anywhere(
         provider.end_batch(batch.id, "completed", outcome(0))
         (long,) = running(customer)
         with crash:
-            farebox.run(long_calls.look(services, long))
+            farebox.run(long_calls.poll(services, long))
         settled(customer)
         assert spent(customer) - before == EACH, crash.point
         assert customer.balance.held == 0

@@ -256,7 +256,7 @@ def test_the_gateway_may_die_anywhere(farebox: Farebox, customer: Customer, stud
         studios.finish(made)
         (long,) = running(customer)
         with crash:
-            farebox.run(long_calls.look(services, long))
+            farebox.run(long_calls.poll(services, long))
         settled(customer)
         assert (customer.balance.held, before - customer.balance.posted) == (0, 400_000_000), crash.point
     before = customer.balance.posted

@@ -18,7 +18,7 @@ from tests.support import Customer, Farebox
 
 @pytest.fixture
 def owner(farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch) -> Person:
-    monkeypatch.setattr(live, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.02)
     return person(farebox, Role.OWNER, customer.account_id)
 
 

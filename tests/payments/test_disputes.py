@@ -94,8 +94,8 @@ async def test_stale_events_change_nothing(shop: Shop) -> None:
     opened = await processor.fetch_dispute(dispute)
     ends(shop.world, dispute, "won")
     closed = await processor.fetch_dispute(dispute)
-    news = [opened, closed, opened, closed, opened]
-    assert [await disputes.apply_dispute(shop.services, one) for one in news] == [
+    events = [opened, closed, opened, closed, opened]
+    assert [await disputes.apply_dispute(shop.services, one) for one in events] == [
         "open", "won", "repeated", "repeated", "repeated",
     ]  # fmt: skip
     assert shop.balance.posted == 5000 * CENT
@@ -269,9 +269,9 @@ class TestTogether:
             intent = shop.intent(bought)
             for what, state in order:
                 if what == "refund":
-                    news = refund_at_processor(state, 2000, intent, f"re_{intent}")
-                    await refunds.apply_refund(shop.services, news)
-                    await refunds.apply_refund(shop.services, news)
+                    event = refund_at_processor(state, 2000, intent, f"re_{intent}")
+                    await refunds.apply_refund(shop.services, event)
+                    await refunds.apply_refund(shop.services, event)
                 else:
                     reported = dispute_at_processor(state, 5865, intent, f"du_{intent}")
                     await disputes.apply_dispute(shop.services, reported)

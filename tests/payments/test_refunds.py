@@ -260,14 +260,14 @@ async def test_stale_events_change_nothing(shop: Shop) -> None:
     intent = shop.intent(bought)
     outcomes = []
     for state in ("succeeded", "pending", "succeeded", "failed", "succeeded", "pending"):
-        news = ProcessorRefund(
+        event = ProcessorRefund(
             refund_id="re_1",
             state=state,
             amount_cents=2000,
             payment_intent_id=intent,
             charge_id=None,
         )
-        outcomes.append(await refunds.apply_refund(shop.services, news))
+        outcomes.append(await refunds.apply_refund(shop.services, event))
     assert outcomes == ["succeeded", "repeated", "repeated", "failed", "repeated", "repeated"]
     assert shop.balance.posted == 5000 * NANOS_PER_CENT
 

@@ -225,7 +225,7 @@ JOURNAL_REFUSED = Family(
     combine="max",
 )
 
-# The process and its surroundings.
+# The process, and the services that it exchanges messages with.
 WEBHOOKS = Family(
     name="farebox_processor_webhooks_total",
     help="Webhooks received from the payment processor.",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fake_stripe import checkout, invoice_collection, refunds
 from fake_stripe.world import Cause, World
 
-_ACTS: dict[str, Callable[[World, str], None]] = {
+_JOBS: dict[str, Callable[[World, str], None]] = {
     "advance": invoice_collection.advance,
     "expire": checkout.expire_due,
     "fails": refunds.fail,
@@ -22,5 +22,5 @@ def run_due(world: World) -> int | None:
             continue
         world.store.remove(known)
         world.cause = Cause()
-        _ACTS[known["act"]](world, known["of"])
+        _JOBS[known["act"]](world, known["of"])
     return next_due

@@ -28,7 +28,7 @@ class Pages:
     def respond(self, request: Request) -> ApiResponse:
         """Serve one request from a browser."""
         parts = request.path.strip("/").split("/")
-        acts: dict[str, Callable[[Request, list[str]], ApiResponse | None]] = {
+        handlers: dict[str, Callable[[Request, list[str]], ApiResponse | None]] = {
             "c": self._checkout,
             "i": self._invoice,
             "3ds": self._bank,
@@ -36,8 +36,8 @@ class Pages:
             "p": self._portal,
             "": self._welcome,
         }
-        act = acts.get(parts[0])
-        found = act(request, parts[1:]) if act is not None and request.method in ("GET", "HEAD", "POST") else None
+        handle = handlers.get(parts[0])
+        found = handle(request, parts[1:]) if handle is not None and request.method in ("GET", "HEAD", "POST") else None
         if found is None:
             reason = "It may have been of a fake Stripe that was started without --state, and has forgotten it."
             return _page(404, message("Not found", "There is no such page.", reason))

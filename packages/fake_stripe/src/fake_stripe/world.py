@@ -118,10 +118,10 @@ class World:
                 return
             self.store.remove(event)
 
-    def later(self, seconds: int, act: str, object_id: str) -> None:
-        """Schedule an act on an object after `seconds`; `jobs` defines the acts."""
+    def later(self, seconds: int, job: str, object_id: str) -> None:
+        """Schedule a job for an object after `seconds`; `jobs` defines the jobs by name."""
         due = self.now() + seconds
-        self.store.add({"object": "_job", "id": self.new_id("_job"), "at": due, "act": act, "of": object_id})
+        self.store.add({"object": "_job", "id": self.new_id("_job"), "at": due, "act": job, "of": object_id})
 
     def snapshot(self, resource: Json) -> Json:
         """The object as the API would show it now, for comparison after a change."""

@@ -59,11 +59,11 @@ LONG: Final = ("response", "batch", *POLLED)
 RUNS_MAX_MS: Final = {"response": DAY_MS, "batch": 3 * DAY_MS, **dict.fromkeys(POLLED, DAY_MS)}
 """Time after which Farebox asks the provider to cancel the work. OpenAI ends a batch after a day, and then writes its
 output."""
-FIRST_LOOK_MS: Final = 2_000
-LOOKS_MS: Final = (2_000, 60_000)
-"""The pauses between looks: the first, which doubles, and the longest."""
+FIRST_POLL_MS: Final = 2_000
+POLL_MS: Final = (2_000, 60_000)
+"""The pauses between polls: the first, which doubles, and the longest."""
 LEASE_MS: Final = 90_000
-LOOK_SECONDS: Final = 60.0
+POLL_SECONDS: Final = 60.0
 AT_ONCE: Final = 16
 GONE_MS: Final = 10 * 60_000
 """How long a provider may respond that it does not know work that it has accepted."""
@@ -136,7 +136,7 @@ async def record_accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
         raise Problem(UPSTREAM_INVALID, f"{call.provider} did not return the ID of the work.")
     object_id = facts.object_id
     objects = objects_of(services, call, stage.key_id, kind, described, facts)
-    next_at = services.clock.now_ms() + FIRST_LOOK_MS
+    next_at = services.clock.now_ms() + FIRST_POLL_MS
 
     def job(connection: Connection) -> LongCall | None:
         run_long_call(
@@ -159,7 +159,7 @@ async def record_refused(stage: Responded) -> None:
 
 
 async def end(services: Services, account_id: str, log_id: str) -> None:
-    """The hold has ended: stop looking at the work. Raises DatabaseUnavailable."""
+    """The hold has ended: stop polling the work. Raises DatabaseUnavailable."""
     await services.database.write(partial(end_long_call, account_id=account_id, log_id=log_id))
 
 
@@ -242,26 +242,26 @@ def _place(long: LongCall) -> str:
 
 
 async def check_soon(services: Services, long: LongCall) -> None:
-    """The work may just have ended: look at it soon. Raises DatabaseUnavailable."""
+    """The work may just have ended: poll it soon. Raises DatabaseUnavailable."""
     await services.database.write(partial(hasten_long_call, call=long, at=services.clock.now_ms()))
 
 
 async def work(services: Services) -> None:
-    """Look at the long calls that are due. Raises DatabaseUnavailable."""
+    """Poll the long calls that are due. Raises DatabaseUnavailable."""
     due = await services.database.scan(partial(due_long_calls, at=services.clock.now_ms(), limit=AT_ONCE))
     if due:
-        await gather_all(_claim_and_look(services, long) for long in due)
+        await gather_all(_claim_and_poll(services, long) for long in due)
 
 
-async def _claim_and_look(services: Services, long: LongCall) -> None:
+async def _claim_and_poll(services: Services, long: LongCall) -> None:
     until = services.clock.now_ms() + LEASE_MS
     claimed = await services.database.write(partial(claim_long_call, call=long, until=until))
     if claimed is not None:
-        await look(services, claimed)
+        await poll(services, claimed)
 
 
-async def look(services: Services, claimed: LongCall) -> None:
-    """One look at a call that this process has claimed. Raises DatabaseUnavailable."""
+async def poll(services: Services, claimed: LongCall) -> None:
+    """Poll once a call that this process has claimed. Raises DatabaseUnavailable."""
     if not await _is_open(services, claimed):
         await end(services, claimed.account_id, claimed.log_id)
         return
@@ -278,7 +278,7 @@ async def look(services: Services, claimed: LongCall) -> None:
     if now >= claimed.ends_at + HOUR_MS:
         await _in_doubt(services, claimed, "it took longer than allowed, and could neither be canceled nor settled")
         return
-    pause = backoff.doubling(claimed.looks, *LOOKS_MS)
+    pause = backoff.doubling(claimed.looks, *POLL_MS)
     await services.database.write(partial(postpone_long_call, claimed=claimed, next_at=now + pause))
 
 
@@ -312,7 +312,7 @@ async def _fetch(services: Services, long: LongCall, method: str, path: str, bod
     """The response to a request of our own, without images and videos in it; None if there is none that can be read."""
     try:
         request = await own_request(services, long.provider, long.key_id, method, path, body)
-        async with asyncio.timeout(LOOK_SECONDS):
+        async with asyncio.timeout(POLL_SECONDS):
             response = await services.upstream.send(request)
             try:
                 skimmer = Skimmer(DOCUMENT_MAX)

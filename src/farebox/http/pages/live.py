@@ -19,27 +19,27 @@ from farebox.http.pages.visit import Visit, headers_of_pages
 from farebox.identity import sessions
 from farebox.storage.call_reports import usage_by_window
 
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 ALIVE_SECONDS = 15.0
 """After this long without a change a comment is sent, because proxies close silent connections."""
 LASTS_SECONDS = 600.0
 """How long a stream lasts before the browser must reconnect."""
 _AGAIN = b"retry: 3000\n\n"
 
-Look: TypeAlias = Callable[[Visit], Awaitable[str]]
+Poll: TypeAlias = Callable[[Visit], Awaitable[str]]
 """Reads what a page shows that may change, as the event's data."""
 
 
 async def events(visit: Visit) -> Response:
     """The events for the page that the address names. Browsers do not reconnect after a 204."""
-    look = _LOOKS.get(dict(visit.request.query_pairs()).get("of", "")) if visit.account_id else None
-    if look is None or (look is latest and not calls.is_live(visit)):
+    poll = _POLLS.get(dict(visit.request.query_pairs()).get("of", "")) if visit.account_id else None
+    if poll is None or (poll is latest and not calls.is_live(visit)):
         return Response(b"", 204, "text/plain", headers_of_pages())
     headers = (*headers_of_pages(), ("x-accel-buffering", "no"))
-    return Stream(body=_AGAIN, content_type="text/event-stream", headers=headers, feed=partial(_feed, visit, look))
+    return Stream(body=_AGAIN, content_type="text/event-stream", headers=headers, feed=partial(_feed, visit, poll))
 
 
-async def _feed(visit: Visit, look: Look, stream: ResponseStream, gone: Awaitable[None]) -> None:
+async def _feed(visit: Visit, poll: Poll, stream: ResponseStream, gone: Awaitable[None]) -> None:
     """Send changes until the client disconnects, the session ends or changes, or the process stops."""
     person = visit.session.sign_in.email or visit.session.sign_in.session_id
     with visit.services.live_pages.place(visit.account_id, person) as stopped:
@@ -48,25 +48,25 @@ async def _feed(visit: Visit, look: Look, stream: ResponseStream, gone: Awaitabl
             return
         ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(gone), asyncio.ensure_future(stopped.wait())]
         try:
-            await _send_changes(visit, look, stream, ends)
+            await _send_changes(visit, poll, stream, ends)
         finally:
             for end in ends:
                 end.cancel()
 
 
-async def _send_changes(visit: Visit, look: Look, stream: ResponseStream, ends: Sequence[asyncio.Future[Any]]) -> None:
+async def _send_changes(visit: Visit, poll: Poll, stream: ResponseStream, ends: Sequence[asyncio.Future[Any]]) -> None:
     loop, sent = asyncio.get_running_loop(), ""
     over = loop.time() + LASTS_SECONDS
     silent_since = loop.time()
     while loop.time() < over and await sessions.unchanged(visit.services, visit.session):
-        found = await look(visit)
+        found = await poll(visit)
         if found != sent:
             await stream.send(f"event: change\ndata: {found}\n\n".encode())
         elif loop.time() - silent_since >= ALIVE_SECONDS:
             await stream.send(b":\n\n")
         if found != sent or loop.time() - silent_since >= ALIVE_SECONDS:
             sent, silent_since = found, loop.time()
-        done, _ = await asyncio.wait(ends, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(ends, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if done:
             return
 
@@ -93,4 +93,4 @@ async def latest(visit: Visit) -> str:
     return await calls.latest(visit)
 
 
-_LOOKS: dict[str, Look] = {"overview": figures, "calls": latest}
+_POLLS: dict[str, Poll] = {"overview": figures, "calls": latest}

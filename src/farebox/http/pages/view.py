@@ -127,7 +127,7 @@ class View:
     @property
     def movements(self) -> list[Movement]:
         """The latest movements of money, newest first."""
-        return [_movement(parts) for parts in _acts(self.transfers)[:MOVEMENTS]]
+        return [_movement(parts) for parts in _by_cause(self.transfers)[:MOVEMENTS]]
 
     def credit_notes(self, refunds: list[Refund], disputes: list[Dispute]) -> list[str]:
         """URLs of the refunds' credit notes."""
@@ -135,13 +135,13 @@ class View:
         return [self.links[cause] for cause in causes if cause in self.links]
 
 
-def _acts(transfers: list[TransferRow]) -> list[list[TransferRow]]:
+def _by_cause(transfers: list[TransferRow]) -> list[list[TransferRow]]:
     """Transfers, newest first, grouped by cause: a call that empties one lot and continues with the next has several
     (`…`, `…/2`, `…/3`). The oldest group is left out if part of it may be missing."""
-    acts = [
+    groups = [
         list(parts) for _, parts in groupby(transfers, lambda each: (each.transfer_id.partition("/")[0], each.kind))
     ]
-    return acts[:-1] if len(transfers) == TRANSFERS_READ and len(acts) > 1 else acts
+    return groups[:-1] if len(transfers) == TRANSFERS_READ and len(groups) > 1 else groups
 
 
 def _movement(parts: list[TransferRow]) -> Movement:
