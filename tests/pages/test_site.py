@@ -108,12 +108,12 @@ def test_a_transfer_from_several_lots_is_shown_as_one(visitor: Visitor) -> None:
     charge = [transfer(2, "charge", "credit", "revenue", 35_000_000_000)]
     charge.append(transfer(1, "charge", "granted", "revenue", 5_000_000_000))
     grown = [*charge, *(_grant(number) for number in range(3))]
-    assert [[labels.signed(view._movement(parts)) for parts in view._acts(rows)] for rows in (charge, grown)] == [
+    assert [[labels.signed(view._movement(parts)) for parts in view._by_cause(rows)] for rows in (charge, grown)] == [
         ["−40.00"],
         ["−40.00", "+1.00", "+1.00", "+1.00"],
     ]
     full = [*charge, *(_grant(number) for number in range(TRANSFERS_READ - 2))]
-    assert len(view._acts(full)) == TRANSFERS_READ - 2  # parts of the oldest may be on the next page
+    assert len(view._by_cause(full)) == TRANSFERS_READ - 2  # parts of the oldest may be on the next page
 
 
 def _grant(number: int) -> TransferRow:
