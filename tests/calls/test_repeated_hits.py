@@ -15,6 +15,7 @@ import uvloop
 
 from farebox.calls.hit_records import _ROW_BYTES
 from farebox.http.data_plane import DataPlane
+from farebox.http.repeated_hits import hit_in_memory
 from farebox.http.server.write_buffer import WRITE_HIGH
 from farebox.metrics.families import CACHE_LOOKUPS, CALLS
 from farebox.operator import administer, tokens
@@ -59,14 +60,20 @@ def long_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """A list with whether each request took the fast path."""
+    """A list with whether each request took the fast path, written before its response is sent."""
     results, answer = list[bool](), DataPlane._answered
 
     def counted(self: DataPlane, *request: Any) -> bool:
-        results.append(answer(self, *request))
-        return results[-1]
+        results.append(False)
+        return answer(self, *request)
+
+    def found(*request: Any) -> Any:
+        hit = hit_in_memory(*request)
+        results[-1] = hit is not None
+        return hit
 
     monkeypatch.setattr(DataPlane, "_answered", counted)
+    monkeypatch.setattr("farebox.http.data_plane.hit_in_memory", found)
     return results
 
 
@@ -126,9 +133,13 @@ def connection(customer: Customer) -> Iterator[Repeater]:
 
 
 def counts(farebox: Farebox) -> tuple[int, int]:
-    """The counts of hits and of free calls."""
-    place = farebox.services.metrics.place
-    return place.counter(CACHE_LOOKUPS, "hit").value, place.counter(CALLS, "openai", "free").value
+    """The counts of hits and of free calls, read by the server's thread: it counts a call after responding."""
+
+    async def read() -> tuple[int, int]:
+        place = farebox.services.metrics.place
+        return place.counter(CACHE_LOOKUPS, "hit").value, place.counter(CALLS, "openai", "free").value
+
+    return farebox.run(read())
 
 
 @pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "stream"])
