@@ -1,11 +1,11 @@
 """The attempts of a call, as they appear in its receipt."""
 
 from farebox.calls.record import CallOutcome
-from farebox.calls.stages import Admitted, Priced
+from farebox.calls.stages import Admitted, Received
 from farebox.pricing.receipt import ReceiptAttempt
 
 
-def attempt_of(stage: Priced, status: int | None, error: str = "", *, charged: bool = False) -> ReceiptAttempt:
+def attempt_of(stage: Received, status: int | None, error: str = "", *, charged: bool = False) -> ReceiptAttempt:
     """The call's current attempt."""
     call = stage.context.call
     key = stage.attempts.key if isinstance(stage, Admitted) else None
@@ -13,7 +13,7 @@ def attempt_of(stage: Priced, status: int | None, error: str = "", *, charged: b
     return ReceiptAttempt(call.provider, call.model, status, error, charged, alias, call.log_id)
 
 
-def record_attempts(stage: Priced, ended: CallOutcome) -> None:
+def record_attempts(stage: Received, ended: CallOutcome) -> None:
     """Record a call's attempts when it ends, if there was more than one; also in the trail for the steps that
     follow."""
     trail = stage.context.call.trail

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from farebox.calls.stages import Priced, Responded
+from farebox.calls.stages import Received, Responded
 from farebox.calls.watch import Interrupted, Reason
 from farebox.errors import DATABASE_UNAVAILABLE, INTERNAL, UPSTREAM_TIMEOUT, ClientGone, Problem
 from farebox.providers.formats.base import InvalidRequest
@@ -79,7 +79,7 @@ FREE: Final = Ending("free")
 """The provider responded with an error, and the request's next step is tried."""
 
 
-def ending_of(stage: Priced, error: BaseException) -> Ending:
+def ending_of(stage: Received, error: BaseException) -> Ending:
     """How a call ends if this error was raised when it had reached this stage."""
     rows = _WHILE_RELAYING if isinstance(stage, Responded) else _BEFORE_RESPONSE
     reason = error.reason if isinstance(error, Interrupted) else None

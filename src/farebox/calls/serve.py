@@ -28,6 +28,7 @@ from farebox.calls.stages import (
     CallContext,
     Metered,
     Priced,
+    Received,
     Responded,
     Stage,
     Terms,
@@ -58,7 +59,7 @@ async def serve_call(
     began, plain = services.clock.monotonic(), is_plain(call)
     screening = await screening_of(services, call, sink, watch) if not plain and call.gateway.screens else None
     context = CallContext(services, call, sink, watch, began, screening, [], plain)
-    stage: Stage = Priced(context, None, None)
+    stage: Stage = Received(context)
     try:
         if not plain:
             context = await checked_objects(context)
@@ -67,9 +68,9 @@ async def serve_call(
             await screening.request()
         if call.object is not None and (call.object.kind, call.object.does) == ("batch", "create"):
             stage = Admitting(context, None, None)
-            admitted, batch = await hold_batch(context, call.object)
-            stage = admitted
-            await begin(admitted, "batch", batch)
+            held, batch = await hold_batch(context, call.object)
+            stage = admitted = Admitted(context, None, None, held, Attempts(), False)
+            await begin(admitted, held, "batch", batch)
             stage = responded = await reach_provider(admitted)
             await relay_begun(responded, "batch")
             return True
@@ -94,13 +95,13 @@ async def serve_call(
                 held = await hold_credit(context, terms, price)
             admitted = Admitted(context, priced.metered, terms, held, Attempts(context.elapsed_ms()), False)
         stage = admitted
-        goes_on = not plain and admitted.goes_on
-        if goes_on:
-            await begin(admitted, admitted.long_kind)
+        long_hold = None if plain else admitted.long_hold
+        if long_hold is not None:
+            await begin(admitted, long_hold, admitted.long_kind)
         stage = responded = await reach_provider(admitted)
         if responded.response.status >= 400 and more is not None and more():
             return await _leave_to_next_step(responded)
-        await (relay_begun(responded, admitted.long_kind) if goes_on else relay_response(responded))
+        await (relay_response(responded) if long_hold is None else relay_begun(responded, admitted.long_kind))
         return True
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the hold must not outlive the call
         return await _end_early(stage, error)
@@ -110,7 +111,7 @@ async def _leave_to_next_step(stage: Responded) -> bool:
     """End a call to which the provider responded with an error that is not passed on. Returns False."""
     await stage.response.close()
     await end_without_response(stage, FREE)
-    if stage.goes_on:
+    if stage.long_hold is not None:
         await record_refused(stage)
     return False
 
@@ -118,7 +119,7 @@ async def _leave_to_next_step(stage: Responded) -> bool:
 async def _end_early(stage: Stage, error: BaseException) -> bool:
     """End a call whose response cannot be passed on, or not to its end. Raises the error for the caller; returns True
     if the caller has gone."""
-    if isinstance(stage, Admitted) and stage.goes_on and isinstance(error, asyncio.CancelledError):
+    if isinstance(error, asyncio.CancelledError) and isinstance(stage, Admitted) and stage.long_hold is not None:
         raise error  # whether the provider has begun is unknown: the long call's row decides the end of the hold
     end = ending_of(stage, error)
     if end.reply == "unreadable":

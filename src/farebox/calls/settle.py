@@ -23,7 +23,7 @@ from farebox.calls.price import NOTHING, REPORTED_FAILURE, PricedUsage, Response
 from farebox.calls.record import CallOutcome, CallRecord, log
 from farebox.calls.screening.findings import Findings
 from farebox.calls.spending.rules import may_count as counts_somewhere
-from farebox.calls.stages import Admitted, Attempts, CallContext, Priced, Responded, Settled, Terms
+from farebox.calls.stages import Admitted, Attempts, CallContext, Priced, Received, Responded, Settled, Terms
 from farebox.calls.stated_cost import by_stated_cost
 from farebox.calls.tiers import applied_price, with_further
 from farebox.calls.unpaid import count_unpaid
@@ -110,7 +110,7 @@ def _unpriced(stage: Responded, observed: Observed) -> PricedUsage:
     return replace(NOTHING, source="provider", usage=observed.usage or {}) if logged else NOTHING
 
 
-async def end_without_response(stage: Priced, end: Ending, problem: Problem | None = None) -> None:
+async def end_without_response(stage: Received, end: Ending, problem: Problem | None = None) -> None:
     """End a call without a response, or with one that is not passed on, and release its hold. If the caller gave up
     while the provider was working, what is certain is charged first: by policy, as for a response of which nothing
     arrived.
@@ -127,10 +127,11 @@ async def end_without_response(stage: Priced, end: Ending, problem: Problem | No
         cause=problem.kind.name if problem else "",
         notes=attempts.notes,
     )
-    priced, price = NOTHING, None if stage.terms is None else stage.terms.price
+    terms = stage.terms if isinstance(stage, Priced) else None
+    priced, price = NOTHING, None if terms is None else terms.price
     given_up = isinstance(stage, Admitted) and stage.held is not None and bool(attempts.given_up)
-    if given_up and isinstance(stage, Admitted) and stage.terms is not None:
-        priced, price = await _price(stage, stage.terms, Observed(empty=True), attempts.given_up)
+    if given_up and isinstance(stage, Admitted) and terms is not None:
+        priced, price = await _price(stage, terms, Observed(empty=True), attempts.given_up)
         ended.outcome = "charged" if priced.charge else end.outcome
         with best_effort("what is left unpaid"):
             count_unpaid(stage, priced.charge)
@@ -255,7 +256,7 @@ def _ending(context: CallContext, interruption: str | None) -> ResponseEnding:
 
 
 async def end_call(
-    stage: Priced,
+    stage: Received,
     ended: CallOutcome,
     priced: PricedUsage,
     price: ModelPrice | None,
@@ -275,7 +276,7 @@ async def end_call(
             held = bound.amount if context.plain and stage.held.part is None else None  # unchanged, and in no budget
         if (key := attempts.key) is not None:
             call = replace(call, key_id=key.key_id, key_alias=key.alias)
-    markup = markup if stage.metered is None else stage.metered.markup
+    markup = markup if stage.markup is None else stage.markup
     if context.screening is not None:
         _add_findings(ended, context.screening.findings)
     if call.trail is not None or (attempts is not None and attempts.failed):

@@ -1,6 +1,6 @@
 """The stages of one call. Each contains what is known by then, and nothing that is not known yet:
 
-    CallContext → Priced → Admitting → Admitted → Responded → Settled
+    Received → Priced → Admitting → Admitted → Responded → Settled
 
 A function takes the earliest stage that has what it needs, and can be given that or any later one. `calls.endings` says
 how calls end that do not reach the last stage.
@@ -80,18 +80,33 @@ class Terms(Metered, frozen=True, gc=False):
     """At the standard tier."""
 
 
-class Priced(msgspec.Struct, frozen=True):
-    """The price of the call's model has been looked up."""
+class Received(msgspec.Struct, frozen=True):
+    """Nothing has been looked up for the call."""
 
     context: CallContext
-    metered: Metered | None
-    """None if the call is not metered: its path costs nothing, or the caller's own key pays for what cannot be read."""
-    terms: Terms | None
-    """None if `metered` is None, or if the model has no price."""
 
     def may_hold(self, outcome: str) -> bool:
         """Whether there may be a hold to end if the call ends at this stage with this outcome."""
         return False
+
+    @property
+    def markup(self) -> Markup | None:
+        """The markup on the call's cost, if it is known."""
+        return None
+
+
+class Priced(Received, frozen=True):
+    """The price of the call's model has been looked up."""
+
+    metered: Metered | None
+    """None if no usage is read from the response: the path costs nothing, the caller's own key pays for what cannot be
+    read, or what is charged is metered apart, as the requests of a batch and the turns of a WebSocket are."""
+    terms: Terms | None
+    """None if `metered` is None, or if the model has no price."""
+
+    @property
+    def markup(self) -> Markup | None:
+        return None if self.metered is None else self.metered.markup
 
 
 class Admitting(Priced, frozen=True):
@@ -148,11 +163,10 @@ class Admitted(Priced, frozen=True):
         return self.held is not None or self.counts
 
     @property
-    def goes_on(self) -> bool:
-        """Whether the work continues after the request has been answered: the hold is then that of a long call."""
-        if self.held is None:
-            return False
-        return self.context.call.object is not None or (self.terms is not None and self.terms.parsed.background)
+    def long_hold(self) -> Held | None:
+        """The hold, if the work continues after the request has been answered: it is then that of a long call."""
+        long = self.context.call.object is not None or (self.terms is not None and self.terms.parsed.background)
+        return self.held if long else None
 
     @property
     def long_kind(self) -> str:
@@ -183,5 +197,5 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
     """The usage that was charged."""
 
 
-Stage: TypeAlias = Priced | Admitting | Admitted | Responded
+Stage: TypeAlias = Received | Priced | Admitting | Admitted | Responded
 """The stages at which a call can end early."""

@@ -14,7 +14,7 @@ from farebox.calls.price import PricedUsage
 from farebox.calls.record import CallOutcome
 from farebox.calls.settle import end_call
 from farebox.calls.spending.credit_refusal import credit_refusal
-from farebox.calls.stages import Admitted, Attempts, CallContext, Held
+from farebox.calls.stages import CallContext, Held
 from farebox.calls.tiers import find_price
 from farebox.errors import (
     ESTIMATE_CAPPED,
@@ -70,7 +70,7 @@ class _Lost(Exception):
     """The provider no longer has the file; the message is for the log."""
 
 
-async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted, BatchTerms]:
+async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Held, BatchTerms]:
     """Hold credit for a batch: for the most that all of its requests can cost. They are read from the provider's own
     copy of the input. Raises Problem, DatabaseUnavailable."""
     services, call = context.services, context.call
@@ -97,7 +97,7 @@ async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted,
     bound = Estimate(sums.amount, sums.input_tokens, sums.output_tokens)
     held = await _hold(context, bound)
     batch = BatchTerms(request.endpoint, sums.requests, tuple(sums.prices))
-    return Admitted(context, None, None, held, Attempts(), False), batch
+    return held, batch
 
 
 class _Sums:

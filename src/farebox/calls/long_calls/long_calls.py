@@ -21,7 +21,7 @@ from farebox.calls.long_calls.work import BatchTerms, as_responded, own_request,
 from farebox.calls.model import Call
 from farebox.calls.ownership import description, objects_of
 from farebox.calls.settle import settle_call
-from farebox.calls.stages import Admitted, Responded
+from farebox.calls.stages import Admitted, Held, Responded
 from farebox.errors import DATABASE_UNAVAILABLE, OBJECT_BUSY, UPSTREAM_INVALID, UPSTREAM_TIMEOUT, Problem
 from farebox.ledger.commands import Conflict, Release, Settle
 from farebox.ledger.long_holds import adopt_hold, hold_is_open
@@ -77,8 +77,8 @@ RESPONSE_MAX: Final = 2**30
 log = structlog.get_logger("farebox.calls")
 
 
-async def begin(stage: Admitted, kind: str, batch: BatchTerms | None = None) -> None:
-    """Turn the hold into that of a long call, before the provider is called. Raises Problem (OBJECT_BUSY if another
+async def begin(stage: Admitted, held: Held, kind: str, batch: BatchTerms | None = None) -> None:
+    """Turn its hold into that of a long call, before the provider is called. Raises Problem (OBJECT_BUSY if another
     request is changing the object that this call changes, or it has changed since the call was priced;
     DATABASE_UNAVAILABLE if the hold has ended, because this process was declared dead), DatabaseUnavailable."""
     context = stage.context
@@ -93,7 +93,7 @@ async def begin(stage: Admitted, kind: str, batch: BatchTerms | None = None) -> 
         "",
         call.key_id,
         "asked",
-        stored_work(stage, batch),
+        stored_work(stage, held, batch),
         now,
         ends_at,
         now + services.settings.call_timeout_ms + HOLD_GRACE_MS,

@@ -73,10 +73,9 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 _WORK: Final = msgspec.json.Decoder(Work)
 
 
-def stored_work(stage: Admitted, batch: BatchTerms | None = None) -> bytes:
-    """The stored form of an admitted call."""
-    call, held, terms = stage.context.call, stage.held, stage.terms
-    assert held is not None
+def stored_work(stage: Admitted, held: Held, batch: BatchTerms | None = None) -> bytes:
+    """The stored form of an admitted call with this hold."""
+    call, terms = stage.context.call, stage.terms
     work = Work(
         path=call.path,
         method=call.method,

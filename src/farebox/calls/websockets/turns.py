@@ -26,7 +26,7 @@ from farebox.calls.ownership import checked_references
 from farebox.calls.serve import payable, price_call
 from farebox.calls.settle import end_without_response, settle_call
 from farebox.calls.spending.rules import may_count, rules_for
-from farebox.calls.stages import Admitted, Admitting, Attempts, CallContext, Held, Priced, Responded, Stage
+from farebox.calls.stages import Admitted, Admitting, Attempts, CallContext, Held, Received, Responded, Stage
 from farebox.calls.unpaid import check_unpaid
 from farebox.errors import DATABASE_UNAVAILABLE, INVALID_REQUEST, PROVIDER_UNAVAILABLE, REQUEST_REFUSED, Problem
 from farebox.ledger.commands import Release
@@ -219,7 +219,7 @@ class Turns:
             sent = b""  # it is only for the log
         call = await self._turn_call(f"{self._context.call.log_id}-{self._number:04}", ask.parsed, sent)
         context = replace(self._context, call=call, started=services.clock.monotonic())
-        stage: Stage = Priced(context, None, None)
+        stage: Stage = Received(context)
         try:
             context = await checked_references(context)
             stage = priced = price_call(context)
