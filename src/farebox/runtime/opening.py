@@ -37,6 +37,7 @@ from farebox.runtime.waiters import CHECK_SECONDS, Waiters
 from farebox.settings import Settings, SettingsError, proxies
 from farebox.storage.config import installation_id
 from farebox.storage.database import Database, open_database
+from farebox.struct_types import prepare_struct_types
 from farebox.vault import Vault
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ async def open_services(
 
     Raises SettingsError, storage.sql.DatabaseUnavailable or storage.sql.SchemaMismatch.
     """
+    prepare_struct_types()
     async with AsyncExitStack() as stack:
         metrics, jobs = metrics or Metrics(), Jobs()
         database = await open_database(settings, metrics.activity(), failed=jobs.failed)
