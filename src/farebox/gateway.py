@@ -17,7 +17,7 @@ GATEWAY_ID_WORDS = "lowercase letters, digits and _, with single hyphens between
 WORD = r"^[A-Za-z0-9._-]+$"
 WORD_WORDS = "letters, digits, dots, hyphens and underscores, without spaces"
 DEFAULT_GATEWAY = "default"
-DATA_PLANE = "/v1/"
+DATA_PLANE_PREFIX = "/v1/"
 """The beginning of the paths of the data plane."""
 WINDOW_MAX_SECONDS = 366 * DAY_SECONDS
 PERIOD_SECONDS: Mapping[Period, int] = {
@@ -43,7 +43,7 @@ Origin = Annotated[
 
 def gateway_path(account_id: str, gateway_id: str) -> str:
     """The path at which a gateway is called; the provider follows."""
-    return f"{DATA_PLANE}{account_id}/{gateway_id}"
+    return f"{DATA_PLANE_PREFIX}{account_id}/{gateway_id}"
 
 
 class Selector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

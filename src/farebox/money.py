@@ -57,7 +57,7 @@ def format_usd(nanos: int) -> str:
     return f"{dollars}.{str(NANOS_PER_USD + rest)[1:].rstrip('0').ljust(2, '0')}"
 
 
-def format_exact_usd(nanos: str) -> str:
+def format_precise_usd(nanos: str) -> str:
     """US dollars with two to twelve decimals, from nano-dollars as receipts state them: a plain decimal or a
     fraction."""
     value = Fraction(nanos) / NANOS_PER_USD

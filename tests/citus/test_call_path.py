@@ -55,7 +55,7 @@ def store_objects(farebox: Farebox, everyone: list[Customer]) -> None:
     objects = [StoredObject(one.account_id, "default", "openai", "file", IDS.log_id(), "", at) for one in everyone]
 
     async def keep() -> None:
-        await asyncio.gather(*(farebox.services.stored.keep([one]) for one in objects))
+        await asyncio.gather(*(farebox.services.stored_objects.keep([one]) for one in objects))
 
     farebox.run(keep())
 

@@ -100,7 +100,7 @@ def _like(call: Call, kept: StoredObject) -> Call:
 async def find_owned(services: Services, call: Call, reference: Reference) -> StoredObject:
     """The object that the call refers to. Raises Problem (OBJECT_NOT_FOUND), DatabaseUnavailable."""
     kind, object_id = reference
-    kept = await services.stored.find(
+    kept = await services.stored_objects.find(
         call.account_id, call.gateway_id, call.provider, kind, object_id, services.clock.now_ms()
     )
     if kept is None:
@@ -130,7 +130,7 @@ async def keep_handed_out(services: Services, call: Call, key_id: str, handed_ou
     now = services.clock.now_ms()
     objects = [created_object(call, key_id, kind, object_id, now, KEPT_DAYS * DAY_MS) for kind, object_id in handed_out]
     try:
-        await services.stored.keep(objects)
+        await services.stored_objects.keep(objects)
     except DatabaseUnavailable as error:
         services.database.report_failure(error)
         with best_effort("the log"):

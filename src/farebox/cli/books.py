@@ -12,7 +12,7 @@ from farebox.calendar import day_text
 from farebox.cli.output import print_table, show
 from farebox.cli.session import Stopped, session_of
 from farebox.cli.values import AsJson, percent_text
-from farebox.money import format_exact_usd, format_usd
+from farebox.money import format_precise_usd, format_usd
 from farebox.quoting import quoted
 
 if TYPE_CHECKING:
@@ -82,17 +82,17 @@ def _print_receipt(found: "Receipt") -> None:
     if found.lines:
         headings = ["METER", "QUANTITY", "USD PER MILLION", "USD"]
         lines = [
-            [_meter(line), line.quantity, _usd_per_million(line.nanos_per_unit), format_exact_usd(line.cost_nanos)]
+            [_meter(line), line.quantity, _usd_per_million(line.nanos_per_unit), format_precise_usd(line.cost_nanos)]
             for line in found.lines
         ]
         typer.echo()
         print_table(headings, lines, numbers=headings[1:])
         typer.echo()
     sums = {
-        "Cost": f"{format_exact_usd(found.cost_nanos)} USD",
-        "By our price": f"{format_exact_usd(found.computed_nanos)} USD" if found.computed_nanos else None,
+        "Cost": f"{format_precise_usd(found.cost_nanos)} USD",
+        "By our price": f"{format_precise_usd(found.computed_nanos)} USD" if found.computed_nanos else None,
         "Markup": f"{percent_text(found.markup_parts_per_million)} % ({found.markup_version})",
-        "Rounding": f"{format_exact_usd(found.rounding_nanos)} USD",
+        "Rounding": f"{format_precise_usd(found.rounding_nanos)} USD",
         "Written off": f"{format_usd(found.written_off_nanos)} USD" if found.written_off_nanos else None,
         "Held": f"{format_usd(found.hold_nanos)} USD",
         "Charge": f"{format_usd(found.charge_nanos)} USD",
@@ -108,7 +108,7 @@ def _print_receipt(found: "Receipt") -> None:
 
 
 def _usd_per_million(nanos_per_unit: str) -> str:
-    return format_exact_usd(str(Fraction(nanos_per_unit) * 1_000_000))
+    return format_precise_usd(str(Fraction(nanos_per_unit) * 1_000_000))
 
 
 def _meter(line: "ReceiptLine") -> str:

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from farebox.gateway import DATA_PLANE, DEFAULT_GATEWAY, gateway_path
+from farebox.gateway import DATA_PLANE_PREFIX, DEFAULT_GATEWAY, gateway_path
 from farebox.http.exchange import RequestHeaders
 from farebox.http.provider_errors import Form
 from farebox.http.router import tidy_path
@@ -137,13 +137,13 @@ def target_of(path: str, headers: RequestHeaders) -> CallTarget | None:
 
 def is_data_plane(path: str) -> bool:
     """Whether a request is for the data plane: `/v1/…`, or `/client/v4/accounts/{account_id}/ai/`, `v1/…` or `run…`."""
-    if path.startswith(DATA_PLANE) and "//" not in path:
-        return len(path) > len(DATA_PLANE)
+    if path.startswith(DATA_PLANE_PREFIX) and "//" not in path:
+        return len(path) > len(DATA_PLANE_PREFIX)
     path = tidy_path(path)
     if path.startswith(REST_PREFIX):
         rest = path.find("/", len(REST_PREFIX))
         return path.startswith(("/ai/v1/", "/ai/run/"), rest) or path[rest:] == "/ai/run"
-    return path.startswith(DATA_PLANE)
+    return path.startswith(DATA_PLANE_PREFIX)
 
 
 def _is_google(path: str) -> bool:

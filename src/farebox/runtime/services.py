@@ -75,7 +75,7 @@ class Services:
     """Whether calls can be served."""
     tokens: Tokens = field(init=False)
     """Access tokens for cloud providers."""
-    stored: StoredObjects = field(init=False)
+    stored_objects: StoredObjects = field(init=False)
     """The owners of IDs that providers hand out under the operator's keys."""
     response_cache: ResponseCache = field(init=False)
     """Cached responses of gateways."""
@@ -142,7 +142,7 @@ class Services:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", Tokens(self.upstream, self.clock))
-        object.__setattr__(self, "stored", StoredObjects(self.database))
+        object.__setattr__(self, "stored_objects", StoredObjects(self.database))
         object.__setattr__(self, "queue_search", QueueSearch(self.database, self.clock))
         object.__setattr__(self, "readiness", Readiness(self.database, self.journal))
         object.__setattr__(

@@ -40,7 +40,7 @@ _ROUND_SECONDS: Final = 60.0
 _LEASE_MS: Final = 3 * MINUTE_MS
 """Longer than a round with its last deliveries. After a process dies, deliveries are delayed by this long."""
 
-log = structlog.get_logger("farebox.export_formats")
+log = structlog.get_logger("farebox.exports")
 
 Deliver = Callable[[Services, GatewayKey, float], Awaitable[bool]]
 """Delivers what waits for one gateway, until this time on the monotonic clock. Returns whether there was no failure."""

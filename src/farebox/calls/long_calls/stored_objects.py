@@ -174,7 +174,7 @@ async def note(stage: Responded, call: ObjectCall, body: bytes) -> None:
     if call.does != "create" and call.kind not in LISTED:
         objects = objects[1:]
     if objects:
-        await context.services.stored.keep(objects)
+        await context.services.stored_objects.keep(objects)
 
 
 async def document(stage: Responded) -> tuple[list[tuple[str, str]], bytes]:

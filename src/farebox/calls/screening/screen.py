@@ -48,7 +48,7 @@ HEADER: Final = "cf-aig-dlp"
 PROMPT_BYTES: Final = 2_000
 """Bytes of the end of the prompt that the scorer receives when it judges a response."""
 
-log = structlog.get_logger("farebox.detection")
+log = structlog.get_logger("farebox.screening")
 
 
 async def screening_of(services: Services, call: Call, sink: Sink, watch: Watch) -> "Screening | None":

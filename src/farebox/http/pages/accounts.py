@@ -27,7 +27,7 @@ from farebox.storage.top_ups import history
 SHOWN: Final = 50
 COUNTED: Final = 10_000
 """Most accounts that are counted."""
-_ACTS: Final = 10
+_ACTIONS: Final = 10
 _TOP_UPS: Final = 20
 _MEMBERS: Final = 10
 
@@ -103,7 +103,7 @@ async def one_account(visit: Visit) -> Shown:
             "tokens": store.count_tokens(connection, account_id)[1],
             "top_ups": top_ups,
             "bought": bought,
-            "actions": list_actions(connection, account_id=account_id, limit=_ACTS),
+            "actions": list_actions(connection, account_id=account_id, limit=_ACTIONS),
         }
 
     shown = await visit.services.database.scan(read)

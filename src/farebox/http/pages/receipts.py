@@ -6,7 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from farebox.http.pages import labels
-from farebox.money import format_exact_usd
+from farebox.money import format_precise_usd
 from farebox.pricing.charge import PER_MILLION
 from farebox.pricing.price_version import PriceFacts, facts_of
 from farebox.pricing.pricebook import PriceBook
@@ -187,7 +187,7 @@ def _attempt(each: ReceiptAttempt) -> ProviderAttempt:
 
 
 def _usd(nanos: str) -> str:
-    return format_exact_usd(nanos).replace("-", "−")
+    return format_precise_usd(nanos).replace("-", "−")
 
 
 def _usd_per_million(nanos_per_unit: str) -> str:
